@@ -1,0 +1,66 @@
+"""Every error that Frostline raises on purpose.
+
+The tree::
+
+    FrostlineError                 unusable input or arguments (exit status 2)
+    ├── SelectorError              a selector that cannot be read, matches nothing or contradicts itself
+    ├── PlanError                  a plan that cannot be read, or does not fit the model
+    ├── ModelError                 a model that cannot be found, read or built
+    ├── DataError                  a table of texts and labels that cannot be used
+    ├── OutputError                a place that cannot be written
+    ├── MissingExtraError          an optional part of Frostline is not installed
+    └── DriftError                 a frozen tensor moved (exit status 1)
+
+An error quotes what the user gave and says the mend, in one or two lines.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from frostline.evidence.proof import Proof
+
+
+class FrostlineError(Exception):
+    """Base of all errors raised on purpose; ``str(error)`` is fit for the user's eyes."""
+
+    exit_status: ClassVar[int] = 2
+
+
+class SelectorError(FrostlineError, ValueError):
+    """A selector that cannot be read, matches nothing or contradicts itself."""
+
+
+class PlanError(FrostlineError, ValueError):
+    """A plan that cannot be read, or does not fit the model."""
+
+
+class ModelError(FrostlineError):
+    """A model that cannot be found, read or built."""
+
+
+class DataError(FrostlineError, ValueError):
+    """A table of texts and labels that cannot be used."""
+
+
+class OutputError(FrostlineError):
+    """A place that cannot be written."""
+
+
+class MissingExtraError(FrostlineError, ImportError):
+    """An optional part of Frostline is not installed."""
+
+
+class DriftError(FrostlineError):
+    """A frozen tensor moved.
+
+    Attributes:
+        proof: The comparison that found the drift.
+    """
+
+    exit_status: ClassVar[int] = 1
+
+    def __init__(self, message: str, proof: Proof) -> None:
+        super().__init__(message)
+        self.proof = proof
