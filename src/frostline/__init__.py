@@ -9,9 +9,32 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from frostline import errors as errors
+    from frostline.anatomy.modelmap import ModelMap as ModelMap
+    from frostline.evidence.fingerprint import fingerprint as fingerprint
+    from frostline.evidence.inspection import inspect as inspect
+    from frostline.evidence.proof import verify as verify
+    from frostline.freezing.freeze import freeze as freeze
+    from frostline.freezing.freeze import train_only as train_only
+    from frostline.plan.plan import Plan as Plan
+    from frostline.plan.recipe import select as select
+    from frostline.training.arguments import TrainingArguments as TrainingArguments
+    from frostline.training.callback import FreezeCallback as FreezeCallback
+    from frostline.training.trainer import Trainer as Trainer
 
-_HOMES: dict[str, str] = {}
+# The public names and the modules that they live in.
+_HOMES = {
+    "FreezeCallback": "frostline.training.callback",
+    "ModelMap": "frostline.anatomy.modelmap",
+    "Plan": "frostline.plan.plan",
+    "Trainer": "frostline.training.trainer",
+    "TrainingArguments": "frostline.training.arguments",
+    "fingerprint": "frostline.evidence.fingerprint",
+    "freeze": "frostline.freezing.freeze",
+    "inspect": "frostline.evidence.inspection",
+    "select": "frostline.plan.recipe",
+    "train_only": "frostline.freezing.freeze",
+    "verify": "frostline.evidence.proof",
+}
 
 __all__ = sorted(_HOMES)
 

@@ -1,0 +1,1 @@
+"""Checkpoints: finding them, reading their headers, building classifiers from them."""

@@ -1,0 +1,1 @@
+"""Evidence: what really moved, and what stayed bit-identical."""

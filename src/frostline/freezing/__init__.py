@@ -1,0 +1,1 @@
+"""Freezing and restoring a model, and the mode of what is frozen."""

@@ -1,0 +1,1 @@
+"""Training with frozen parts, on top of transformers.Trainer."""

@@ -1,0 +1,100 @@
+"""Origin: which tensors came from the checkpoint, and which are freshly initialised."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from frostline.anatomy.ties import tied_groups
+from frostline.checkpoints.headers import read_headers
+from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.source import locate
+from frostline.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
+    from transformers import PreTrainedModel
+
+OriginWord = Literal["pretrained", "new", "unknown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a model's parameters come from.
+
+    Attributes:
+        source: The checkpoint; None where none is known.
+        new: Names of the parameters that are missing there, or have another shape there.
+        unused: Names in the checkpoint that the model has no place for.
+        mismatched: Names among `new` that the checkpoint holds in another shape.
+    """
+
+    source: str | None
+    new: frozenset[str] = frozenset()
+    unused: tuple[str, ...] = ()
+    mismatched: frozenset[str] = frozenset()
+
+    def of(self, name: str) -> OriginWord:
+        """The origin of one parameter."""
+        if self.source is None:
+            return "unknown"
+        return "new" if name in self.new else "pretrained"
+
+
+def origin_of(model: nn.Module) -> Origin:
+    """Find out where the parameters of a model come from, by the checkpoint that it names.
+
+    Args:
+        model: A model; one of transformers knows its checkpoint when ``from_pretrained`` made it.
+
+    Returns:
+        The origin; with `source` None where no checkpoint is known or it can no longer be read.
+    """
+    from transformers import PreTrainedModel
+
+    name = getattr(model, "name_or_path", "")
+    if not isinstance(model, PreTrainedModel) or not name:
+        return Origin(None)
+    try:
+        headers = read_headers(locate(name))
+    except ModelError:
+        return Origin(None)
+    return match(model, headers, name)
+
+
+def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str) -> Origin:
+    """Match a checkpoint's tensors with a model's parameters.
+
+    The loader of transformers itself does the matching, on tensors without values: so prefixes, renamed,
+    split and merged weights are told exactly as when the model is really loaded.
+
+    Args:
+        model: The model; it is not changed.
+        headers: The checkpoint's tensors, on the meta device.
+        source: The checkpoint's name.
+    """
+    with quiet():
+        loaded: tuple[Any, dict[str, Any]] = type(model).from_pretrained(
+            None,
+            config=copy.deepcopy(model.config),
+            state_dict=headers,
+            device_map={"": "meta"},
+            output_loading_info=True,
+            ignore_mismatched_sizes=True,
+        )
+    report = loaded[1]
+    mismatched = {entry[0] for entry in report["mismatched_keys"]}
+    new = set(report["missing_keys"]) | mismatched
+    # A tied tensor is there as soon as one of its names is.
+    for group in tied_groups(model):
+        if not new.issuperset(group):
+            new.difference_update(group)
+    names = {name for name, _ in model.named_parameters()}
+    return Origin(
+        source,
+        frozenset(new & names),
+        tuple(sorted(report["unexpected_keys"])),
+        frozenset(mismatched & names),
+    )

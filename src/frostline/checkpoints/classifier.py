@@ -1,0 +1,175 @@
+"""Building a sequence classifier: with its weights, or as a skeleton without any."""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from frostline.checkpoints.headers import read_headers, unreachable
+from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.source import Source, hub_in_reach, locate
+from frostline.errors import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+
+def load_config(source: Source, *, trust_remote_code: bool = False, **overrides: Any) -> PretrainedConfig:
+    """Read a model's configuration.
+
+    Args:
+        source: The model's place.
+        trust_remote_code: Whether code that comes with the model may run.
+        **overrides: Attributes to set, such as ``num_labels``.
+
+    Raises:
+        ModelError: If it cannot be had, read, or needs code of its own.
+    """
+    from transformers import AutoConfig
+
+    offline = source.folder is None and not hub_in_reach()
+    try:
+        with quiet():
+            return AutoConfig.from_pretrained(
+                source.name, trust_remote_code=trust_remote_code, local_files_only=offline, **overrides
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise _config_error(source, error, offline=offline) from None
+
+
+def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelError:
+    text = str(error)
+    reason = text.strip("'\"").splitlines()[0][:160] if text else type(error).__name__
+    if "trust_remote_code" in text:
+        return ModelError(
+            f"'{source.name}' brings model code of its own, which is never run unasked.\n"
+            "If you trust its author, pass --trust-remote-code (trust_remote_code=True)."
+        )
+    if source.folder is None:
+        if offline:
+            return unreachable(source.name)
+        return ModelError(f"The hub gives no model '{source.name}': {reason}\nCheck the name; a private one needs 'hf auth login'.")
+    return ModelError(f"The configuration in '{source.name}' cannot be used: {reason}")
+
+
+def classifier_class(config: PretrainedConfig, name: str) -> type[PreTrainedModel]:
+    """Find the class of transformers that classifies sequences with this configuration.
+
+    Raises:
+        ModelError: If transformers has none for it.
+    """
+    from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+
+    try:
+        found: type[PreTrainedModel] = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+    except KeyError:
+        raise ModelError(
+            f"'{name}' is of the type {config.model_type!r}, for which transformers has no sequence classifier.\n"
+            "Choose a text model such as BERT, RoBERTa, DeBERTa or Llama."
+        ) from None
+    return found
+
+
+def skeleton(config: PretrainedConfig, name: str) -> PreTrainedModel:
+    """Build a classifier on the meta device: all names and shapes, no values, next to no memory.
+
+    Raises:
+        ModelError: If the configuration does not make a classifier.
+    """
+    import torch
+
+    model_class = classifier_class(config, name)
+    try:
+        with quiet(), torch.device("meta"):
+            return model_class(copy.deepcopy(config))
+    except Exception as error:  # whatever a model's constructor makes of a bad configuration
+        reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
+        raise ModelError(f"The configuration of '{name}' does not build a {model_class.__name__}: {reason}") from error
+
+
+def load_classifier(
+    name: str, *, trust_remote_code: bool = False, **overrides: Any
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a sequence classifier in fp32 with its tokenizer.
+
+    A head of the checkpoint whose shape does not fit the labels asked for is left out; it is initialised anew.
+
+    Args:
+        name: A folder or a hub name.
+        trust_remote_code: Whether code that comes with the model may run.
+        **overrides: Attributes of the configuration, such as ``num_labels`` and ``id2label``.
+
+    Returns:
+        The model in eval mode on the CPU, and its tokenizer, which has a padding token.
+
+    Raises:
+        ModelError: If it cannot be found, read or built.
+    """
+    import torch
+    from transformers import AutoModelForSequenceClassification
+
+    source = locate(name)
+    config = load_config(source, trust_remote_code=trust_remote_code, **overrides)
+    if not trust_remote_code:
+        classifier_class(config, name)
+    if source.folder is not None:
+        read_headers(source)  # damaged or unsafe weights are told apart here, in a few milliseconds
+    offline = source.folder is None and not hub_in_reach()
+    try:
+        with quiet():
+            model = AutoModelForSequenceClassification.from_pretrained(
+                source.name,
+                config=config,
+                dtype=torch.float32,
+                ignore_mismatched_sizes=True,
+                trust_remote_code=trust_remote_code,
+                local_files_only=offline,
+            )
+    except (OSError, ValueError, RuntimeError) as error:
+        if offline:
+            raise unreachable(name) from None
+        reason = str(error).splitlines()[0][:160]
+        raise ModelError(f"The model '{name}' cannot be loaded: {reason}") from error
+    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    _agree_on_padding(model, tokenizer, name)
+    return model, tokenizer
+
+
+def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:
+    """Load a model's tokenizer.
+
+    Raises:
+        ModelError: If there is none, or it cannot be read.
+    """
+    from transformers import AutoTokenizer
+
+    offline = source.folder is None and not hub_in_reach()
+    try:
+        with quiet():
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                source.name, trust_remote_code=trust_remote_code, local_files_only=offline
+            )
+    except Exception as error:  # tokenizers raises bare Exceptions for files it cannot read
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
+        raise ModelError(
+            f"'{source.name}' has no tokenizer that can be read: {reason}\n"
+            "Copy tokenizer.json and tokenizer_config.json beside the weights."
+        ) from error
+    return tokenizer
+
+
+def _agree_on_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Give tokenizer and configuration the same padding token; decoders often come without one."""
+    if tokenizer.pad_token is None:
+        substitute = tokenizer.eos_token or tokenizer.unk_token
+        if substitute is None:
+            raise ModelError(
+                f"The tokenizer of '{name}' has no padding token, and none that could serve as one.\n"
+                "Add one with tokenizer.add_special_tokens({'pad_token': '[PAD]'}) and save it."
+            )
+        tokenizer.pad_token = substitute
+    text_config = model.config.get_text_config()
+    if text_config.pad_token_id is None:
+        text_config.pad_token_id = tokenizer.pad_token_id
+    if model.config.pad_token_id is None:
+        model.config.pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,142 @@
+"""What a checkpoint holds: names, shapes and dtypes of its tensors, without reading their values."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frostline.checkpoints.source import Source, hub_in_reach
+from frostline.errors import ModelError
+
+if TYPE_CHECKING:
+    import torch
+
+_SAFE, _SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
+_PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+
+
+def read_headers(source: Source) -> dict[str, torch.Tensor]:
+    """Read what a checkpoint holds.
+
+    Args:
+        source: A folder, or a hub name: its cached files if it is in the cache, else only the headers of
+            its safetensors files are fetched.
+
+    Returns:
+        Per name in the checkpoint, a tensor of its shape and dtype on the meta device.
+
+    Raises:
+        ModelError: If there are no weights, or they are damaged, unsafe or out of reach.
+    """
+    folder = source.folder or _cached_folder(source.name)
+    if folder is None:
+        return _hub_headers(source.name)
+    headers: dict[str, torch.Tensor] = {}
+    for file in weight_files(folder, source.name):
+        headers |= _file_headers(file)
+    return headers
+
+
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """List the files that hold the weights of a folder, in the order in which transformers looks for them.
+
+    Raises:
+        ModelError: If there are none, or one that the index names is missing.
+    """
+    for single, index in ((_SAFE, _SAFE_INDEX), (_PICKLED, _PICKLED_INDEX)):
+        if (folder / single).is_file():
+            return [folder / single]
+        if (folder / index).is_file():
+            return _shards(folder / index)
+    raise ModelError(
+        f"The folder '{name}' has a config.json but no weights ({_SAFE} or {_PICKLED}).\n"
+        "Copy the weights beside it, or give the folder that save_pretrained wrote."
+    )
+
+
+def _shards(index: Path) -> list[Path]:
+    try:
+        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
+        shards = [index.parent / Path(name).name for name in names]
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"The index '{index}' cannot be read ({error}).\nCopy it anew from its source.") from None
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        raise ModelError(
+            f"'{index}' names {len(shards)} files, of which {len(missing)} are missing: {', '.join(missing[:3])}.\n"
+            "Copy them beside the index."
+        )
+    return shards
+
+
+def _file_headers(file: Path) -> dict[str, torch.Tensor]:
+    from safetensors import SafetensorError
+    from transformers.modeling_utils import load_state_dict
+
+    try:
+        return dict(load_state_dict(file, map_location="meta"))
+    except SafetensorError as error:
+        raise ModelError(
+            f"The weights '{file}' are damaged ({error}; {file.stat().st_size:,} bytes).\nCopy the file anew from its source."
+        ) from None
+    except pickle.UnpicklingError:
+        raise ModelError(
+            f"The weights '{file}' are a pickle with more than tensors in it; loading it could run foreign code.\n"
+            "Ask for the model as safetensors, or convert it where you trust it."
+        ) from None
+    except (RuntimeError, EOFError, ValueError) as error:
+        reason = str(error).splitlines()[0][:120]
+        raise ModelError(f"The weights '{file}' cannot be read ({reason}).\nCopy the file anew from its source.") from None
+    except OSError as error:
+        raise ModelError(f"The weights '{file}' cannot be read: {error.strerror or error}.") from None
+
+
+def _cached_folder(name: str) -> Path | None:
+    """The hub's cache folder of a model, if its weights are in it."""
+    from transformers.utils import cached_file
+
+    for file in (_SAFE, _SAFE_INDEX, _PICKLED, _PICKLED_INDEX):
+        found = cached_file(
+            name,
+            file,
+            local_files_only=True,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        if found is not None:
+            return Path(found).parent
+    return None
+
+
+def _hub_headers(name: str) -> dict[str, torch.Tensor]:
+    import torch
+    from huggingface_hub import get_safetensors_metadata
+    from huggingface_hub.errors import NotASafetensorsRepoError
+    from transformers.modeling_utils import str_to_torch_dtype
+    from transformers.utils import cached_file
+
+    if not hub_in_reach():
+        raise unreachable(name)
+    try:
+        metadata = get_safetensors_metadata(name)
+    except NotASafetensorsRepoError:
+        # Names inside a pickle cannot be had without the file.
+        file = cached_file(name, _PICKLED)
+        return _file_headers(Path(str(file)))
+    except OSError as error:
+        raise ModelError(f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}") from None
+    return {
+        tensor: torch.empty(info.shape, dtype=str_to_torch_dtype[info.dtype], device="meta")
+        for file in metadata.files_metadata.values()
+        for tensor, info in file.tensors.items()
+    }
+
+
+def unreachable(name: str) -> ModelError:
+    """The error for a hub name that is not in the cache while the hub is out of reach."""
+    return ModelError(
+        f"'{name}' is no folder here, is not in the hub's cache, and the hub cannot be reached.\n"
+        "Give a folder, or run this once with a network."
+    )

@@ -1,0 +1,84 @@
+"""Where a model's name leads: to a folder on this machine, or to the hub."""
+
+from __future__ import annotations
+
+import difflib
+import os
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from frostline.errors import ModelError
+
+_HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A model's place.
+
+    Attributes:
+        name: What the user gave; for a folder, its path.
+        folder: The folder; None for a hub name.
+    """
+
+    name: str
+    folder: Path | None
+
+
+def locate(name: str) -> Source:
+    """Find out whether a name is a folder or a hub name.
+
+    Args:
+        name: A folder, or a hub name such as ``org/model``.
+
+    Raises:
+        ModelError: If it can only be a folder and there is none, or the folder holds no configuration.
+    """
+    path = Path(name).expanduser()
+    if path.is_dir():
+        if not (path / "config.json").is_file():
+            raise ModelError(
+                f"The folder '{name}' holds no config.json, so it is no model of transformers."
+                f"{_nested_hint(path)}"
+            )
+        return Source(str(path), path)
+    if path.exists():
+        raise ModelError(f"'{name}' is a file; a model is a folder with config.json and weights, or a hub name.")
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or name.endswith("/"):
+        near = difflib.get_close_matches(path.name, _folders_beside(path), n=1)
+        hint = f"Did you mean '{path.parent / near[0]}'?" if near else "Give a folder that exists, or a hub name (org/model)."
+        raise ModelError(f"There is no folder '{name}'.\n{hint}")
+    return Source(name, None)
+
+
+def hub_in_reach() -> bool:
+    """Whether the hub can be asked; a quick look, where the hub's own client would retry for half a minute."""
+    from huggingface_hub import constants
+
+    if constants.HF_HUB_OFFLINE:
+        return False
+    if any(os.environ.get(word) for word in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
+        return True  # only the proxy can tell
+    address = urlsplit(constants.ENDPOINT)
+    port = address.port or (80 if address.scheme == "http" else 443)
+    try:
+        with socket.create_connection((address.hostname or "", port), timeout=_HUB_TIMEOUT):
+            return True
+    except OSError:
+        return False
+
+
+def _nested_hint(path: Path) -> str:
+    nested = sorted(child.parent.name for child in path.glob("*/config.json"))
+    if not nested:
+        return "\nGive the folder that save_pretrained wrote."
+    return f"\nIt has folders that are: {', '.join(nested[:3])}."
+
+
+def _folders_beside(path: Path) -> list[str]:
+    try:
+        return [child.name for child in path.parent.iterdir() if child.is_dir()]
+    except OSError:
+        return []

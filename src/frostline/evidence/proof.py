@@ -1,0 +1,230 @@
+"""Proof: two fingerprints and a plan, compared; a verdict per unit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from frostline.anatomy.modelmap import ModelMap, Unit
+from frostline.errors import DriftError, PlanError
+from frostline.evidence.fingerprint import Fingerprint, fingerprint
+from frostline.freezing.mode import frozen_modules, is_pinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from torch import nn
+
+    from frostline.plan.plan import Plan
+
+UnitVerdict = Literal["frozen", "moved", "partly moved", "unmoved", "drifted"]
+_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TensorProof:
+    """What became of one tensor.
+
+    Attributes:
+        name: Its name in the model.
+        unit: The unit it is in.
+        frozen: Whether it had to stay bit-identical.
+        before: SHA-256 before, in hex digits; None where the tensor was not there.
+        after: SHA-256 after, likewise.
+    """
+
+    name: str
+    unit: str
+    frozen: bool
+    before: str | None
+    after: str | None
+
+    @property
+    def moved(self) -> bool:
+        """Whether a single bit, the shape or the dtype differs."""
+        return self.before != self.after
+
+
+@dataclass(frozen=True, slots=True)
+class UnitProof:
+    """What became of one unit.
+
+    Attributes:
+        name: The unit.
+        verdict: ``frozen``: all of it had to stay and stayed. ``moved``: all of it that may train moved.
+            ``partly moved``: some of what may train moved, some did not. ``unmoved``: it may train, and
+            nothing of it moved. ``drifted``: something of it moved that had to stay.
+        frozen: Number of tensors that had to stay.
+        moved: Number of tensors that moved.
+        tensors: Number of tensors, buffers included.
+    """
+
+    name: str
+    verdict: UnitVerdict
+    frozen: int
+    moved: int
+    tensors: int
+
+
+@dataclass(frozen=True, slots=True)
+class Proof:
+    """The comparison of a model with an earlier state of itself.
+
+    Attributes:
+        tensors: One row per tensor.
+        units: One row per unit, in depth order.
+        seconds: Time that both fingerprints took; None where it was not measured.
+        share: That time as a share of the run's; None where it was not measured.
+    """
+
+    tensors: tuple[TensorProof, ...]
+    units: tuple[UnitProof, ...]
+    seconds: float | None = None
+    share: float | None = None
+
+    @property
+    def drifted(self) -> tuple[str, ...]:
+        """Names of the tensors that moved although they are frozen."""
+        return tuple(tensor.name for tensor in self.tensors if tensor.frozen and tensor.moved)
+
+    @property
+    def ok(self) -> bool:
+        """Whether every frozen tensor stayed bit-identical."""
+        return not self.drifted
+
+    def raise_for_drift(self) -> None:
+        """Raise where a frozen tensor moved.
+
+        Raises:
+            DriftError: With this proof; its message names the tensors.
+        """
+        if not self.ok:
+            raise DriftError(str(self), self)
+
+    def __str__(self) -> str:
+        frozen = sum(tensor.frozen for tensor in self.tensors)
+        if self.drifted:
+            named = ", ".join(self.drifted[:3]) + (" …" if len(self.drifted) > 3 else "")
+            return f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved: {named}"
+        free = [tensor for tensor in self.tensors if not tensor.frozen]
+        moved = sum(tensor.moved for tensor in free)
+        still = [unit.name for unit in self.units if unit.verdict == "unmoved"]
+        text = f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved" if frozen else (
+            f"Nothing was frozen; {moved} of {len(free)} tensors moved"
+        )
+        return text + (f"; unmoved although they may train: {', '.join(still)}" if still else "")
+
+    def to_dict(self) -> dict[str, Any]:
+        """The proof as plain values, as ``proof.json`` holds them."""
+        return {
+            "version": _VERSION,
+            "ok": self.ok,
+            "verdict": str(self),
+            "seconds": self.seconds,
+            "share": self.share,
+            "units": [
+                {
+                    "name": unit.name,
+                    "verdict": unit.verdict,
+                    "frozen": unit.frozen,
+                    "moved": unit.moved,
+                    "tensors": unit.tensors,
+                }
+                for unit in self.units
+            ],
+            "tensors": {
+                tensor.name: {
+                    "unit": tensor.unit,
+                    "frozen": tensor.frozen,
+                    "before": tensor.before,
+                    "after": tensor.after,
+                }
+                for tensor in self.tensors
+            },
+        }
+
+
+def frozen_names(model: nn.Module) -> frozenset[str]:
+    """Names of the tensors that must not move while a model trains as it stands.
+
+    They are the parameters whose flag is off, and the buffers of frozen modules that are kept in
+    eval mode. Buffers of a frozen module that follows ``train()`` may move (BatchNorm statistics).
+    """
+    names = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    still = {id(module) for module in frozen_modules(model) if is_pinned(module)}
+    for path, module in model.named_modules():
+        if id(module) in still:
+            names |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}
+    return frozenset(names)
+
+
+def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> Proof:
+    """Compare a model with an earlier fingerprint of it.
+
+    Args:
+        before: The earlier state.
+        model: The model now.
+        plan: What had to stay. By default, what is frozen in the model now.
+
+    Returns:
+        The proof; it is not raised, see `Proof.raise_for_drift`.
+
+    Raises:
+        SelectorError: If the plan does not fit the model.
+        PlanError: If the fingerprint is of another model.
+    """
+    if plan is None:
+        frozen = frozen_names(model)
+    else:
+        flags = plan.flags(model, ModelMap.of(model))
+        parameters = dict(model.named_parameters())
+        frozen = frozenset(name for name in parameters if not flags.get(name, parameters[name].requires_grad))
+    return compare(before, fingerprint(model), ModelMap.of(model), frozen)
+
+
+def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]) -> Proof:
+    """Compare two fingerprints of one model.
+
+    Args:
+        before: The earlier state.
+        after: The later state.
+        anatomy: The model's anatomy.
+        frozen: Names of the tensors that had to stay.
+
+    Raises:
+        PlanError: If the two have no tensor name in common.
+    """
+    if not set(before.digests) & set(after.digests):
+        raise PlanError(
+            f"The fingerprint is of another model: it shares no tensor name with this {anatomy.model_class}.\n"
+            "Take it from the same model: before = fingerprint(model)."
+        )
+    must_stay = frozenset(frozen)
+    tensors: list[TensorProof] = []
+    units: list[UnitProof] = []
+    for unit in anatomy.units:
+        rows = [
+            TensorProof(name, unit.name, name in must_stay, before.digests.get(name), after.digests.get(name))
+            for name in (*unit.parameter_names, *unit.buffer_names)
+        ]
+        tensors += rows
+        units.append(_unit_proof(unit, rows))
+    return Proof(tuple(tensors), tuple(units))
+
+
+def _unit_proof(unit: Unit, rows: list[TensorProof]) -> UnitProof:
+    # A buffer that may move need not: most hold tables that never change.
+    free = [row for row in rows if not row.frozen and row.name in set(unit.parameter_names)]
+    moved = sum(row.moved for row in free)
+    verdict: UnitVerdict
+    if any(row.frozen and row.moved for row in rows):
+        verdict = "drifted"
+    elif not free:
+        verdict = "frozen"
+    elif moved == len(free):
+        verdict = "moved"
+    else:
+        verdict = "partly moved" if moved else "unmoved"
+    return UnitProof(
+        unit.name, verdict, sum(row.frozen for row in rows), sum(row.moved for row in rows), len(rows)
+    )

@@ -1,0 +1,82 @@
+"""The frozen mode: keeping frozen modules in eval mode whatever ``model.train()`` says.
+
+``nn.Module.train`` walks down by calling ``train`` on each child, so an attribute of that name on one
+module decides for it. The attribute is an object with a reference to its module; so it is copied by
+``copy.deepcopy``, pickled, and moved by ``.to(device)`` with the module.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from frostline.plan.plan import FrozenMode
+
+
+class StayInEval:
+    """Stands in for the ``train`` method of one frozen module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+
+    def __call__(self, mode: bool = True) -> nn.Module:  # noqa: ARG002 - the signature of nn.Module.train
+        """Put the module in eval mode, whatever is asked for, and return it."""
+        return type(self._module).train(self._module, False)
+
+
+def is_pinned(module: nn.Module) -> bool:
+    """Whether a module is kept in eval mode."""
+    return isinstance(vars(module).get("train"), StayInEval)
+
+
+def pin(module: nn.Module) -> None:
+    """Keep a module in eval mode from now on."""
+    if not is_pinned(module):
+        vars(module)["train"] = StayInEval(module)
+    module.train()
+
+
+def unpin(module: nn.Module) -> None:
+    """Let a module follow ``train()`` again; its mode stays as it is until the next call."""
+    if is_pinned(module):
+        del vars(module)["train"]
+
+
+def frozen_modules(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield the modules that are frozen as a whole.
+
+    A module is frozen when it has parameters, its children's included, and none of them trains. What is
+    inside a frozen module (dropout, activations, normalisations without parameters) is frozen with it.
+    """
+    parameters = list(model.parameters())
+    if parameters and not any(parameter.requires_grad for parameter in parameters):
+        yield from model.modules()
+        return
+    for child in model.children():
+        yield from frozen_modules(child)
+
+
+def frozen_mode_of(model: nn.Module) -> FrozenMode:
+    """Read how the frozen modules of a model behave: ``"train"`` as soon as one of them follows ``train()``."""
+    return "eval" if all(is_pinned(module) for module in frozen_modules(model)) else "train"
+
+
+def follow_flags(model: nn.Module, *, stay_in_eval: bool) -> None:
+    """Bring the modes of all modules in line with the flags of their parameters.
+
+    Args:
+        model: The model.
+        stay_in_eval: Whether frozen modules are kept in eval mode.
+    """
+    frozen = {id(module): module for module in frozen_modules(model)} if stay_in_eval else {}
+    released = [module for module in model.modules() if is_pinned(module) and id(module) not in frozen]
+    for module in released:
+        unpin(module)
+    for module in frozen.values():
+        pin(module)
+    for module in released:
+        module.training = model.training

@@ -1,0 +1,28 @@
+"""The library's one logger: plain lines on standard error, as many a user of transformers expects."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+
+class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]
+    """Writes to whatever ``sys.stderr`` is at the time, so that redirection works."""
+
+    def __init__(self) -> None:
+        logging.Handler.__init__(self)
+        self.setFormatter(logging.Formatter("%(message)s"))
+
+    @property
+    def stream(self) -> object:  # type: ignore[override]
+        return sys.stderr
+
+
+def get_logger() -> logging.Logger:
+    """The logger ``frostline``; it prints from level INFO on, unless its handlers were set up already."""
+    logger = logging.getLogger("frostline")
+    if not logger.handlers:
+        logger.addHandler(_StandardError())
+        logger.setLevel(logging.INFO)
+        logger.propagate = False
+    return logger

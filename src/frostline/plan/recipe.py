@@ -1,0 +1,242 @@
+"""A selector compiled for one model: for every parameter, whether it is meant and which term decided."""
+
+from __future__ import annotations
+
+import difflib
+import fnmatch
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from frostline.anatomy.modelmap import ModelMap
+from frostline.errors import SelectorError
+from frostline.plan.selectors import KIND_WORDS, UNIT_WORDS, Term, join, marked, parse
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_BIAS = re.compile(r"bias|bias_.*|.*_bias")
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """What a selector says of one parameter.
+
+    Attributes:
+        name: The parameter, as ``named_parameters()`` prints it.
+        selected: Whether it is meant.
+        term: The term that decided, as written (``~`` included); None where no term matches the parameter.
+    """
+
+    name: str
+    selected: bool
+    term: str | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The decision as plain values."""
+        return {"name": self.name, "selected": self.selected, "term": self.term}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """A selector, compiled for one model.
+
+    Attributes:
+        expression: The selector as written.
+        decisions: One per parameter, in the order of ``named_parameters()``.
+    """
+
+    expression: str
+    decisions: tuple[Decision, ...]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters that are meant, in the order of ``named_parameters()``."""
+        return tuple(decision.name for decision in self.decisions if decision.selected)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The recipe as plain values."""
+        return {
+            "expression": self.expression,
+            "decisions": [decision.to_dict() for decision in self.decisions],
+        }
+
+    def __str__(self) -> str:
+        width = max((len(decision.name) for decision in self.decisions), default=0)
+        lines = [f"{self.expression!r} selects {len(self.names)} of {len(self.decisions)} parameters"]
+        for decision in self.decisions:
+            sign = "+" if decision.selected else " "
+            lines.append(f"{sign} {decision.name:<{width}}  {decision.term or '-'}")
+        return "\n".join(lines)
+
+
+def select(model: nn.Module, selectors: str | Iterable[str]) -> Recipe:
+    """Say, for every parameter of a model, whether a selector means it and which term decided.
+
+    Args:
+        model: The model.
+        selectors: A text in the selector language, or several that are joined by commas.
+
+    Raises:
+        SelectorError: If the text cannot be read, a term matches nothing, or two terms disagree on
+            one tensor that has several names.
+    """
+    return compile_selector(model, ModelMap.of(model), join(selectors))
+
+
+def compile_selector(model: nn.Module, anatomy: ModelMap, expression: str) -> Recipe:
+    """Like `select`, for a model whose anatomy is already read."""
+    matcher = _Matcher(model, anatomy)
+    deciding: dict[str, Term] = {}
+    for term in parse(expression):
+        matched = matcher.names(term)
+        if not matched:
+            raise SelectorError(matcher.nothing_matched(expression, term))
+        deciding |= dict.fromkeys(matched, term)
+    _settle_ties(anatomy, deciding, expression)
+    return Recipe(
+        expression,
+        tuple(
+            Decision(
+                name,
+                selected=name in deciding and not deciding[name].takes_away,
+                term=expression[slice(*deciding[name].span)] if name in deciding else None,
+            )
+            for name, _ in model.named_parameters()
+        ),
+    )
+
+
+def _settle_ties(anatomy: ModelMap, deciding: dict[str, Term], expression: str) -> None:
+    """Let the names of one tensor share one decision; refuse terms that disagree."""
+    for group in anatomy.tied:
+        by_name = {name: deciding[name] for name in group if name in deciding}
+        if not by_name:
+            continue
+        adds = next((name for name, term in by_name.items() if not term.takes_away), None)
+        takes = next((name for name, term in by_name.items() if term.takes_away), None)
+        if adds and takes:
+            first, second = (by_name[name].span for name in (adds, takes))
+            raise SelectorError(
+                f"In {expression!r}, '{expression[slice(*first)]}' takes {adds} in and "
+                f"'{expression[slice(*second)]}' leaves {takes} out, but both are one tensor (tied weights).\n"
+                "Name the tensor in one of the two only."
+            )
+        deciding[group[0]] = max(by_name.values(), key=lambda term: term.span)
+
+
+class _Matcher:
+    """Finds the parameter names that a term means."""
+
+    def __init__(self, model: nn.Module, anatomy: ModelMap) -> None:
+        self._model = model
+        self._anatomy = anatomy
+        # Every name of a tied tensor can be written; units and kinds speak of the first one only.
+        self._names = [name for name, _ in model.named_parameters(remove_duplicate=False)]
+        self._modules = dict(model.named_modules(remove_duplicate=False))
+
+    def names(self, term: Term) -> list[str]:
+        match term.kind:
+            case "unit":
+                return list(self._unit(term.text))
+            case "layers":
+                return list(self._layers(term))
+            case "kind":
+                return list(self._kind(term.text))
+            case "regex":
+                pattern = term.pattern
+                return [name for name in self._names if pattern is not None and pattern.fullmatch(name)]
+            case "glob":
+                return self._glob(term.text)
+            case "name":
+                return [name for name in self._names if name == term.text or name.startswith(f"{term.text}.")]
+
+    def _unit(self, word: str) -> Iterator[str]:
+        for unit in self._anatomy.units:
+            if word in (unit.kind, "all") or (word == "backbone" and unit.kind != "head"):
+                yield from unit.parameter_names
+
+    def _layers(self, term: Term) -> Iterator[str]:
+        stacks = {stack.name: len(stack) for stack in self._anatomy.stacks}
+        wanted = term.stack or ""
+        if wanted not in stacks:
+            return
+        numbers = range(stacks[wanted])
+        index = term.index
+        if isinstance(index, int):
+            chosen = {number for number in numbers if index in (number, number - len(numbers))}
+        else:
+            chosen = set(numbers[index or slice(None)])
+        for unit in self._anatomy.units:
+            if unit.kind == "layer" and unit.stack == wanted and unit.index in chosen:
+                yield from unit.parameter_names
+
+    def _kind(self, word: str) -> Iterator[str]:
+        for name in self._anatomy.parameter_names:
+            owner, _, leaf = name.rpartition(".")
+            module = self._modules[owner]
+            if (
+                (word == "bias" and _BIAS.fullmatch(leaf))
+                or (word == "norms" and _is_norm(module))
+                or (word == "adapters" and self._is_adapter(name))
+            ):
+                yield name
+
+    def _is_adapter(self, name: str) -> bool:
+        """Whether a parameter belongs to an adapter, by what PEFT's layers say of themselves."""
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            module = self._modules.get(".".join(parts[:depth]))
+            if parts[depth] in getattr(module, "adapter_layer_names", ()):
+                return True
+        return False
+
+    def _glob(self, text: str) -> list[str]:
+        pattern = re.compile(fnmatch.translate(text))
+        modules = {path for path in self._modules if path and pattern.fullmatch(path)}
+        return [name for name in self._names if pattern.fullmatch(name) or not modules.isdisjoint(_ancestors(name))]
+
+    def nothing_matched(self, expression: str, term: Term) -> str:
+        """The message for a term that matches nothing: what was meant instead, as far as one can tell."""
+        head = f"The selector {marked(expression, term.span)} matches nothing at the mark in {self._anatomy.model_class}"
+        if term.kind == "layers":
+            return f"{head}: {self._layers_hint(term)}"
+        known = [
+            *(word for word in UNIT_WORDS if any(self._unit(word))),
+            *(word for word in KIND_WORDS if any(self._kind(word))),
+            *(f"{stack.name}.layers".lstrip(".") for stack in self._anatomy.stacks),
+            *(path for path in self._modules if path),
+            *self._names,
+        ]
+        # A name of another task class or wrapper often differs in its first parts only.
+        tails = [name for name in known if name.endswith(f".{term.text}")]
+        near = list(dict.fromkeys([*tails[:2], *difflib.get_close_matches(term.text, known, n=3, cutoff=0.6)]))[:3]
+        if near:
+            return f"{head}.\nNearest names: {', '.join(near)}."
+        units = dict.fromkeys(unit.kind if unit.kind != "layer" else "layers[:]" for unit in self._anatomy.units)
+        return f"{head}.\nIts units: {', '.join(units)}; --names lists every parameter."
+
+    def _layers_hint(self, term: Term) -> str:
+        stacks = self._anatomy.stacks
+        if not stacks:
+            return "no stack of layers was found in it.\nName its modules instead, with globs if need be."
+        names = {stack.name: stack for stack in stacks}
+        if (term.stack or "") not in names:
+            written = term.text[term.text.index("layers") :]
+            options = ", ".join(f"{stack.name}.{written}".lstrip(".") for stack in stacks)
+            if term.stack is None:
+                return f"it has {len(stacks)} stacks.\nSay which: {options}."
+            return f"it has no stack '{term.stack}'.\nWrite {options}."
+        stack = names[term.stack or ""]
+        return f"its layers are 0 to {len(stack) - 1}.\nName one of them, or a slice such as layers[-2:]."
+
+
+def _ancestors(name: str) -> set[str]:
+    parts = name.split(".")
+    return {".".join(parts[:depth]) for depth in range(1, len(parts))}
+
+
+def _is_norm(module: nn.Module) -> bool:
+    """Whether a module normalises; told by its class, since each architecture brings its own."""
+    return "norm" in type(module).__name__.lower()

@@ -1,0 +1,163 @@
+"""Freezing and proof as a callback, for those who keep their own ``transformers.Trainer``."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from frostline.anatomy.modelmap import ModelMap
+from frostline.errors import PlanError
+from frostline.evidence.fingerprint import Fingerprint, fingerprint
+from frostline.evidence.proof import Proof, compare, frozen_names
+from frostline.freezing.freeze import Freeze
+from frostline.freezing.mode import follow_flags
+from frostline.log import get_logger
+from frostline.plan.plan import FrozenMode, Plan
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+FINGERPRINT_FILE = "fingerprint.json"
+PROOF_FILE = "proof.json"
+
+
+@dataclass(slots=True)
+class _Run:
+    """What is known from the start of a training run."""
+
+    before: Fingerprint
+    frozen: frozenset[str]
+    started: float  # seconds, of a monotonic clock
+    seconds: float  # spent on fingerprints
+
+
+class FreezeCallback(TrainerCallback):  # type: ignore[misc]
+    """Freezes a Trainer's model and proves at the end of training that the frozen part stayed as it was.
+
+    The model is frozen as soon as the Trainer is built, so before it makes its optimizer. Without
+    selectors the model is taken as it stands, its flags set by hand or by `frostline.freeze`.
+
+    Args:
+        freeze: What is frozen, as a selector.
+        train_only: What trains, as a selector; not together with `freeze`.
+        frozen_mode: ``"eval"`` keeps frozen modules in eval mode although the Trainer calls
+            ``model.train()`` on every step; ``"train"`` lets them follow it.
+        raise_on_drift: Whether a frozen tensor that moved raises `DriftError` at the end of training.
+
+    Attributes:
+        proof: The proof of the last training run; None before the first has ended.
+
+    Raises:
+        PlanError: If both selectors are given, or nothing is left to train.
+    """
+
+    def __init__(
+        self,
+        freeze: str | None = None,
+        *,
+        train_only: str | None = None,
+        frozen_mode: FrozenMode = "eval",
+        raise_on_drift: bool = True,
+    ) -> None:
+        wanted = freeze is not None or train_only is not None
+        self.plan = Plan(freeze, train_only, frozen_mode) if wanted else None
+        self.proof: Proof | None = None
+        self._frozen_mode = frozen_mode
+        self._raise_on_drift = raise_on_drift
+        self._applied_to: nn.Module | None = None
+        self._run: _Run | None = None
+
+    def apply(self, model: nn.Module) -> None:
+        """Freeze a model as planned; doing it again to the same model changes nothing.
+
+        Raises:
+            SelectorError: If a selector does not fit the model.
+            PlanError: If nothing is left to train.
+        """
+        if self.plan is not None and model is not self._applied_to:
+            Freeze(model, self.plan)
+        else:
+            follow_flags(model, stay_in_eval=self._frozen_mode == "eval")
+        self._applied_to = model
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            said = f"The plan '{self.plan}' leaves" if self.plan else "The flags of the model leave"
+            raise PlanError(f"{said} nothing to train: every parameter is frozen.\nLeave at least the head: 'backbone'.")
+
+    def on_init_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freeze the model that the Trainer was given."""
+        self.apply(kwargs["model"])
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Freeze the model if it is a new one, and take the fingerprint that the proof starts from."""
+        model = kwargs["model"]
+        self.apply(model)
+        started = time.perf_counter()
+        before = _resumed_fingerprint(args, state) or fingerprint(model)
+        self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started)
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Put the starting fingerprint into the checkpoint, so that a resumed run proves the whole of it."""
+        folder = _checkpoint(args, state)
+        if self._run is not None and state.is_world_process_zero and folder.is_dir():
+            text = json.dumps(self._run.before.to_dict())
+            (folder / FINGERPRINT_FILE).write_text(text, encoding="utf-8")
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Prove the run: say it in one line, and write ``proof.json`` into the output folder.
+
+        Raises:
+            DriftError: If a frozen tensor moved, unless the callback was told not to raise.
+        """
+        if self._run is None:
+            return
+        model, run = kwargs["model"], self._run
+        began = time.perf_counter()
+        proof = compare(run.before, fingerprint(model), ModelMap.of(model), run.frozen)
+        now = time.perf_counter()
+        seconds = run.seconds + now - began
+        self.proof = replace(proof, seconds=seconds, share=seconds / (now - run.started))
+        self._run = None
+        if state.is_world_process_zero:
+            get_logger().info("Proof: %s (%.2f s, %.1f %% of the run)", proof, seconds, 100 * (self.proof.share or 0))
+            folder = Path(args.output_dir)
+            folder.mkdir(parents=True, exist_ok=True)
+            write_proof(self.proof, folder)
+        if self._raise_on_drift:
+            self.proof.raise_for_drift()
+
+
+def write_proof(proof: Proof, folder: Path) -> None:
+    """Write a proof into a folder, as ``proof.json``."""
+    (folder / PROOF_FILE).write_text(json.dumps(proof.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+
+
+def _resumed_fingerprint(args: TrainingArguments, state: TrainerState) -> Fingerprint | None:
+    """The starting fingerprint of the run that this one goes on with; None for a run from the start."""
+    if not state.global_step:
+        return None
+    file = _checkpoint(args, state) / FINGERPRINT_FILE
+    try:
+        return Fingerprint.from_dict(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, KeyError):
+        get_logger().warning("No %s: the proof covers the run from step %d on.", file, state.global_step)
+        return None

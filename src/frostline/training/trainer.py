@@ -1,0 +1,90 @@
+"""``transformers.Trainer``, drop-in, that keeps frozen what is frozen and proves it."""
+
+from __future__ import annotations
+
+import inspect
+from typing import TYPE_CHECKING, Any
+
+import transformers
+
+from frostline.errors import PlanError
+from frostline.training.callback import FreezeCallback
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from frostline.evidence.proof import Proof
+    from frostline.plan.plan import FrozenMode
+
+_UPSTREAM = inspect.signature(transformers.Trainer.__init__)
+
+
+class Trainer(transformers.Trainer):  # type: ignore[misc]
+    """``transformers.Trainer`` with a plan.
+
+    Takes every argument of ``transformers.Trainer``, in the same order, and three keywords. Each may be
+    given as a field of `frostline.TrainingArguments` instead. Without a plan the model is taken as it
+    stands; what is frozen in it is kept in eval mode and proven just the same.
+
+    Args:
+        *arguments: As for ``transformers.Trainer``.
+        freeze: What is frozen, as a selector: ``"embeddings, layers[:8]"``.
+        train_only: What trains, as a selector; all else is frozen. Not together with `freeze`.
+        frozen_mode: ``"eval"`` (the default) or ``"train"``.
+        **options: As for ``transformers.Trainer``.
+
+    Raises:
+        SelectorError: If a selector cannot be read or does not fit the model.
+        PlanError: If the plan contradicts itself, or leaves nothing to train.
+    """
+
+    def __init__(
+        self,
+        *arguments: Any,
+        freeze: str | None = None,
+        train_only: str | None = None,
+        frozen_mode: FrozenMode | None = None,
+        **options: Any,
+    ) -> None:
+        upstream = _UPSTREAM.bind(self, *arguments, **options).arguments
+        del upstream["self"]
+        fields = upstream.get("args")
+        self._freeze_callback = FreezeCallback(
+            freeze=_one("freeze", freeze, getattr(fields, "freeze", None)),
+            train_only=_one("train_only", train_only, getattr(fields, "train_only", None)),
+            frozen_mode=frozen_mode or getattr(fields, "frozen_mode", "eval"),
+            raise_on_drift=False,  # train() raises once the model is saved
+        )
+        upstream["callbacks"] = [*(upstream.get("callbacks") or []), self._freeze_callback]
+        super().__init__(**upstream)
+
+    @property
+    def proof(self) -> Proof | None:
+        """The proof of the last training run; None before the first has ended."""
+        return self._freeze_callback.proof
+
+    def call_model_init(self, trial: Any = None) -> nn.Module:
+        """Make a new model, frozen as planned before an optimizer is made for it."""
+        model: nn.Module = super().call_model_init(trial)
+        self._freeze_callback.apply(model)
+        return model
+
+    def train(self, *arguments: Any, **options: Any) -> Any:
+        """Train as ``transformers.Trainer`` does, then prove the run.
+
+        Raises:
+            DriftError: If a frozen tensor moved; the model is saved in the output folder before.
+        """
+        output = super().train(*arguments, **options)
+        if self.proof is not None and not self.proof.ok:
+            self.save_model()
+            self.proof.raise_for_drift()
+        return output
+
+
+def _one(name: str, keyword: str | None, field: str | None) -> str | None:
+    if keyword is not None and field is not None and keyword != field:
+        raise PlanError(
+            f"{name}={keyword!r} was given to the Trainer, and {name}={field!r} in its arguments.\nGive it once."
+        )
+    return keyword if keyword is not None else field
