@@ -1,0 +1,36 @@
+"""Keeping ``datasets`` and the hub client quiet while Frostline reads.
+
+Their log lines ("Failed to read file ...", "Retrying in 1s ...") say less than Frostline's own
+errors, so they are held back; progress bars appear on a terminal only. Both settings are put back.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def quiet_datasets() -> Iterator[None]:
+    """Holds back log lines, and progress bars unless standard error is a terminal."""
+    import datasets
+
+    loggers = [logging.getLogger("datasets"), logging.getLogger("huggingface_hub")]
+    levels = [logger.level for logger in loggers]
+    hide_bars = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    if hide_bars:
+        datasets.disable_progress_bars()
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+        if hide_bars:
+            datasets.enable_progress_bars()

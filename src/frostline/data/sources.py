@@ -1,0 +1,107 @@
+"""Finding the table that a source names: a file, a folder, or a data set on the hub.
+
+A source is a file where it exists as one, has the ending of a data file, or starts like a path
+(``./``, ``../``, ``/``, ``~``). Everything else is a data set: a folder that ``datasets``
+understands, or a name on the hub, with an optional split (see :mod:`frostline.data.named`).
+"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from frostline.data.causes import system_error
+from frostline.data.files import SUFFIXES, read_file
+from frostline.data.messages import quoted_path
+from frostline.data.named import DataName, Role, read_named
+from frostline.errors import DataError
+
+if TYPE_CHECKING:
+    import datasets
+
+# Endings that data files have and that are not read: named in an error, never asked of the hub.
+_OTHER_SUFFIXES = {
+    *(".txt", ".xlsx", ".xls", ".ods", ".xml", ".html", ".pdf", ".docx", ".sqlite", ".db"),
+    *(".gz", ".zip", ".bz2", ".xz", ".zst", ".tar", ".arrow", ".feather", ".orc", ".npz", ".pkl"),
+    *(".pickle", ".ndjson", ".yaml", ".yml", ".tab", ".dat"),
+}
+_PATH_STARTS = ("./", "../", "/", "~", ".\\", "..\\")
+
+
+def read_table(source: str, *, role: Role) -> datasets.Dataset:
+    """Reads the table that a source names.
+
+    Args:
+        source: The path of a .csv, .tsv, .jsonl, .json or .parquet file, or a data set: a folder or
+            a name on the hub, as NAME, NAME:SPLIT or NAME:CONFIG:SPLIT.
+        role: What the rows are for. It decides the split where none is named: ``"train"`` reads
+            ``train``; ``"eval"`` reads ``validation``, else ``test``; ``"predict"`` reads ``test``,
+            else the first one.
+
+    Returns:
+        All rows and columns. Cells of CSV and TSV files are texts, exactly as written.
+
+    Raises:
+        DataError: The source cannot be found or read, or is no table; the message says where and
+            how to mend it.
+    """
+    if not source.strip() or "\0" in source:
+        raise DataError(
+            f"{source!r} names no data.\nGive the path of a file, or a data set's name."
+        )
+    if not is_file(source):
+        return read_named(DataName.parse(source), role)
+    path = Path(source).expanduser()
+    try:
+        if path.is_dir():
+            return read_named(DataName.parse(source), role)
+        if not path.exists():
+            raise _missing(path, source)
+    except OSError as error:  # a folder on the way may not be entered, a name may be too long
+        raise system_error(error, source) or DataError(
+            f"{quoted_path(source)} cannot be read: {error.strerror}."
+        ) from error
+    if path.suffix.lower() not in SUFFIXES:
+        kind = f"{path.suffix} files are" if path.suffix else "a file without an ending is"
+        raise DataError(
+            f"{quoted_path(source)}: {kind} not supported; supported are {', '.join(SUFFIXES)}.\n"
+            "Convert it to one of these."
+        )
+    return read_file(path, source)
+
+
+def is_file(source: str) -> bool:
+    """Tells whether a source means a file, existing or not, instead of a data set."""
+    try:
+        if Path(source).expanduser().exists():
+            return not Path(source).expanduser().is_dir()
+        if DataName.names_a_folder(source):
+            return False
+    except (OSError, RuntimeError):  # RuntimeError: no such user's home
+        return True
+    suffix = Path(source).suffix.lower()
+    return source.startswith(_PATH_STARTS) or suffix in SUFFIXES or suffix in _OTHER_SUFFIXES
+
+
+def _missing(path: Path, source: str) -> DataError:
+    shortened = source.rpartition(":")[0]
+    if shortened and Path(shortened).expanduser().is_file():
+        return DataError(
+            f"{quoted_path(source)}: a file has no splits.\n"
+            f"Name it alone: {quoted_path(shortened)}."
+        )
+    folder = path.parent
+    if not folder.is_dir():
+        return DataError(
+            f"{quoted_path(source)} does not exist, nor does its folder {quoted_path(str(folder))}."
+            "\nCheck the path."
+        )
+    known = {entry.name.casefold(): entry.name for entry in folder.iterdir()}
+    near = get_close_matches(path.name.casefold(), known, n=3, cutoff=0.6)
+    mend = (
+        f"Did you mean {' or '.join(quoted_path(str(path.with_name(known[n]))) for n in near)}?"
+        if near
+        else "Check the path."
+    )
+    return DataError(f"{quoted_path(source)} does not exist.\n{mend}")
