@@ -36,7 +36,7 @@ _HOMES = {
     "verify": "frostline.evidence.proof",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = list(_HOMES)
 
 
 def __getattr__(name: str) -> Any:

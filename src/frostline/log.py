@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TextIO
 
 
-class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]
+class _StandardError(logging.StreamHandler[TextIO]):
     """Writes to whatever ``sys.stderr`` is at the time, so that redirection works."""
 
     def __init__(self) -> None:
@@ -14,7 +15,7 @@ class _StandardError(logging.StreamHandler):  # type: ignore[type-arg]
         self.setFormatter(logging.Formatter("%(message)s"))
 
     @property
-    def stream(self) -> object:  # type: ignore[override]
+    def stream(self) -> TextIO:  # type: ignore[override]
         return sys.stderr
 
 

@@ -79,7 +79,11 @@ class ModelMap:
     @cached_property
     def unit_of(self) -> dict[str, Unit]:
         """Per parameter and buffer name, the unit it is in; further names of tied tensors included."""
-        units = {name: unit for unit in self.units for name in (*unit.parameter_names, *unit.buffer_names)}
+        units = {
+            name: unit
+            for unit in self.units
+            for name in (*unit.parameter_names, *unit.buffer_names)
+        }
         for first, *others in self.tied:
             units |= dict.fromkeys(others, units[first])
         return units
@@ -186,7 +190,10 @@ class _Placement:
             return "embeddings"
         if self._first_layer is None or self._last_layer is None:
             return "other"
-        if _NORM_CLASS.search(type(module).__name__) and owner.rpartition(".")[0] in self._around_stacks:
+        if (
+            _NORM_CLASS.search(type(module).__name__)
+            and owner.rpartition(".")[0] in self._around_stacks
+        ):
             return "norm"
         rank = self._rank[owner]
         if rank < self._first_layer and owner != self._base_prefix.rstrip("."):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from frostline.anatomy.ties import tied_groups
 from frostline.checkpoints.headers import read_headers
@@ -76,7 +76,7 @@ def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str)
         source: The checkpoint's name.
     """
     with quiet():
-        loaded: tuple[Any, dict[str, Any]] = type(model).from_pretrained(
+        loaded = cast("Any", type(model)).from_pretrained(
             None,
             config=copy.deepcopy(model.config),
             state_dict=headers,
@@ -84,7 +84,7 @@ def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str)
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
-    report = loaded[1]
+    report: dict[str, Any] = loaded[1]
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
     new = set(report["missing_keys"]) | mismatched
     # A tied tensor is there as soon as one of its names is.

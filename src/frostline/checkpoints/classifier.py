@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from frostline.checkpoints.headers import read_headers, unreachable
 from frostline.checkpoints.quiet import quiet
@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_config(source: Source, *, trust_remote_code: bool = False, **overrides: Any) -> PretrainedConfig:
+def load_config(
+    source: Source, *, trust_remote_code: bool = False, **overrides: Any
+) -> PretrainedConfig:
     """Read a model's configuration.
 
     Args:
@@ -30,11 +32,15 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
     offline = source.folder is None and not hub_in_reach()
     try:
         with quiet():
-            return AutoConfig.from_pretrained(
-                source.name, trust_remote_code=trust_remote_code, local_files_only=offline, **overrides
+            config: PretrainedConfig = AutoConfig.from_pretrained(
+                source.name,
+                trust_remote_code=trust_remote_code,
+                local_files_only=offline,
+                **overrides,
             )
     except (OSError, ValueError, KeyError) as error:
         raise _config_error(source, error, offline=offline) from None
+    return config
 
 
 def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelError:
@@ -48,7 +54,9 @@ def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelEr
     if source.folder is None:
         if offline:
             return unreachable(source.name)
-        return ModelError(f"The hub gives no model '{source.name}': {reason}\nCheck the name; a private one needs 'hf auth login'.")
+        return ModelError(
+            f"The hub gives no model '{source.name}': {reason}\nCheck the name; a private one needs 'hf auth login'."
+        )
     return ModelError(f"The configuration in '{source.name}' cannot be used: {reason}")
 
 
@@ -61,7 +69,7 @@ def classifier_class(config: PretrainedConfig, name: str) -> type[PreTrainedMode
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
 
     try:
-        found: type[PreTrainedModel] = MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)]
+        found = cast("type[PreTrainedModel]", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
     except KeyError:
         raise ModelError(
             f"'{name}' is of the type {config.model_type!r}, for which transformers has no sequence classifier.\n"
@@ -84,7 +92,9 @@ def skeleton(config: PretrainedConfig, name: str) -> PreTrainedModel:
             return model_class(copy.deepcopy(config))
     except Exception as error:  # whatever a model's constructor makes of a bad configuration
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise ModelError(f"The configuration of '{name}' does not build a {model_class.__name__}: {reason}") from error
+        raise ModelError(
+            f"The configuration of '{name}' does not build a {model_class.__name__}: {reason}"
+        ) from error
 
 
 def load_classifier(
@@ -158,7 +168,9 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
     return tokenizer
 
 
-def _agree_on_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+def _agree_on_padding(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
+) -> None:
     """Give tokenizer and configuration the same padding token; decoders often come without one."""
     if tokenizer.pad_token is None:
         substitute = tokenizer.eos_token or tokenizer.unk_token
@@ -173,3 +185,22 @@ def _agree_on_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
         text_config.pad_token_id = tokenizer.pad_token_id
     if model.config.pad_token_id is None:
         model.config.pad_token_id = tokenizer.pad_token_id
+
+
+def position_limit(model: PreTrainedModel) -> int | None:
+    """How many tokens a model's position table takes; None where it has none.
+
+    RoBERTa and its kin count positions from behind the padding token's id, so their table is longer than that.
+    """
+    import torch
+
+    limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    for name, module in model.named_modules():
+        if (
+            isinstance(module, torch.nn.Embedding)
+            and name.endswith("position_embeddings")
+            and limit
+        ):
+            offset = module.padding_idx + 1 if module.padding_idx is not None else 0
+            return min(int(limit), module.num_embeddings) - offset
+    return int(limit) if limit and limit > 0 else None

@@ -61,7 +61,9 @@ def _shards(index: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         shards = [index.parent / Path(name).name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"The index '{index}' cannot be read ({error}).\nCopy it anew from its source.") from None
+        raise ModelError(
+            f"The index '{index}' cannot be read ({error}).\nCopy it anew from its source."
+        ) from None
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise ModelError(
@@ -88,14 +90,18 @@ def _file_headers(file: Path) -> dict[str, torch.Tensor]:
         ) from None
     except (RuntimeError, EOFError, ValueError) as error:
         reason = str(error).splitlines()[0][:120]
-        raise ModelError(f"The weights '{file}' cannot be read ({reason}).\nCopy the file anew from its source.") from None
+        raise ModelError(
+            f"The weights '{file}' cannot be read ({reason}).\nCopy the file anew from its source."
+        ) from None
     except OSError as error:
-        raise ModelError(f"The weights '{file}' cannot be read: {error.strerror or error}.") from None
+        raise ModelError(
+            f"The weights '{file}' cannot be read: {error.strerror or error}."
+        ) from None
 
 
 def _cached_folder(name: str) -> Path | None:
     """The hub's cache folder of a model, if its weights are in it."""
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     for file in (_SAFE, _SAFE_INDEX, _PICKLED, _PICKLED_INDEX):
         found = cached_file(
@@ -115,7 +121,7 @@ def _hub_headers(name: str) -> dict[str, torch.Tensor]:
     from huggingface_hub import get_safetensors_metadata
     from huggingface_hub.errors import NotASafetensorsRepoError
     from transformers.modeling_utils import str_to_torch_dtype
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     if not hub_in_reach():
         raise unreachable(name)
@@ -126,7 +132,9 @@ def _hub_headers(name: str) -> dict[str, torch.Tensor]:
         file = cached_file(name, _PICKLED)
         return _file_headers(Path(str(file)))
     except OSError as error:
-        raise ModelError(f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}") from None
+        raise ModelError(
+            f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}"
+        ) from None
     return {
         tensor: torch.empty(info.shape, dtype=str_to_torch_dtype[info.dtype], device="meta")
         for file in metadata.files_metadata.values()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -12,15 +13,15 @@ if TYPE_CHECKING:
 @contextmanager
 def quiet() -> Iterator[None]:
     """Silence the reports and progress bars of transformers for a block."""
-    from transformers.utils import logging
+    from transformers.utils import logging as reports
 
-    verbosity = logging.get_verbosity()
-    had_bars = logging.is_progress_bar_enabled()
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
+    verbosity = reports.get_verbosity()
+    had_bars = reports.is_progress_bar_enabled()
+    reports.set_verbosity(logging.ERROR)
+    reports.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
         yield
     finally:
-        logging.set_verbosity(verbosity)
+        reports.set_verbosity(verbosity)
         if had_bars:
-            logging.enable_progress_bar()
+            reports.enable_progress_bar()  # type: ignore[no-untyped-call]

@@ -45,10 +45,21 @@ def locate(name: str) -> Source:
             )
         return Source(str(path), path)
     if path.exists():
-        raise ModelError(f"'{name}' is a file; a model is a folder with config.json and weights, or a hub name.")
-    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or name.endswith("/"):
+        raise ModelError(
+            f"'{name}' is a file; a model is a folder with config.json and weights, or a hub name."
+        )
+    if (
+        name.startswith((".", "/", "~"))
+        or "\\" in name
+        or name.count("/") > 1
+        or name.endswith("/")
+    ):
         near = difflib.get_close_matches(path.name, _folders_beside(path), n=1)
-        hint = f"Did you mean '{path.parent / near[0]}'?" if near else "Give a folder that exists, or a hub name (org/model)."
+        hint = (
+            f"Did you mean '{path.parent / near[0]}'?"
+            if near
+            else "Give a folder that exists, or a hub name (org/model)."
+        )
         raise ModelError(f"There is no folder '{name}'.\n{hint}")
     return Source(name, None)
 
@@ -59,7 +70,10 @@ def hub_in_reach() -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False
-    if any(os.environ.get(word) for word in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
+    if any(
+        os.environ.get(word)
+        for word in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")
+    ):
         return True  # only the proxy can tell
     address = urlsplit(constants.ENDPOINT)
     port = address.port or (80 if address.scheme == "http" else 443)

@@ -1,0 +1,1 @@
+"""The command ``frostline``; one file per subcommand."""

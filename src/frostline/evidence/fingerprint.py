@@ -74,5 +74,5 @@ def tensor_digest(tensor: torch.Tensor) -> str:
 
     values = tensor.detach().to("cpu").contiguous()
     digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}\n".encode())
-    digest.update(memoryview(values.reshape(-1).view(torch.uint8).numpy()))
+    digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

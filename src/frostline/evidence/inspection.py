@@ -117,8 +117,8 @@ class Inspection:
         return tuple(notes)
 
 
-COLUMNS = ("unit", "parameters", "trains", "origin", "frozen mode", "bytes", "buffers")
-RIGHT_ALIGNED = ("parameters", "bytes")
+COLUMNS = ("unit", "parameters", "trains", "origin", "frozen mode", "memory", "buffers")
+RIGHT_ALIGNED = ("parameters", "memory")
 
 
 def row_cells(row: InspectionRow) -> tuple[str, ...]:
@@ -130,7 +130,7 @@ def row_cells(row: InspectionRow) -> tuple[str, ...]:
         row.trainable,
         row.origin,
         row.frozen_mode,
-        f"{times}{row.bytes:,}",
+        f"{times}{_size(row.bytes)}",
         f"{row.buffers} ({row.buffer_elements:,} values)" if row.buffers else "-",
     )
 
@@ -252,7 +252,9 @@ def _folded(units: Sequence[Unit], rows: Sequence[InspectionRow]) -> Iterable[In
         yield InspectionRow(**values)
 
 
-def _verdict(anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: int, origin: Origin) -> str:
+def _verdict(
+    anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: int, origin: Origin
+) -> str:
     if trainable == total:
         tail = "" if origin.source is None else ", the pretrained ones included"
         return f"Nothing is frozen: fine-tuning updates all {total:,} parameters{tail}."
@@ -266,10 +268,24 @@ def _verdict(anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: i
     )
 
 
+def _size(count: int) -> str:
+    """Bytes in the unit that keeps the figure short, powers of ten: ``7.10 MB``."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if count >= factor:
+            return f"{count / factor:.2f} {unit}"
+    return f"{count} B"
+
+
 def _percent(share: float) -> str:
     """A share with two significant digits at least: ``21 %``, ``0.0014 %``."""
     percent = 100 * share
-    return f"{percent:.0f} %" if 10 <= percent < 99 else f"{percent:.2g} %" if percent < 10 else f"{percent:.2f} %"
+    return (
+        f"{percent:.0f} %"
+        if 10 <= percent < 99
+        else f"{percent:.2g} %"
+        if percent < 10
+        else f"{percent:.2f} %"
+    )
 
 
 def _short(selector: str) -> str:

@@ -92,6 +92,14 @@ class Proof:
         """Whether every frozen tensor stayed bit-identical."""
         return not self.drifted
 
+    @property
+    def cost(self) -> str:
+        """What the proof took, in words; ``""`` where it was not measured."""
+        if self.seconds is None:
+            return ""
+        share = f", {100 * self.share:.1f} % of the run" if self.share is not None else ""
+        return f"{self.seconds:.2f} s{share}"
+
     def raise_for_drift(self) -> None:
         """Raise where a frozen tensor moved.
 
@@ -109,8 +117,10 @@ class Proof:
         free = [tensor for tensor in self.tensors if not tensor.frozen]
         moved = sum(tensor.moved for tensor in free)
         still = [unit.name for unit in self.units if unit.verdict == "unmoved"]
-        text = f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved" if frozen else (
-            f"Nothing was frozen; {moved} of {len(free)} tensors moved"
+        text = (
+            f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved"
+            if frozen
+            else (f"Nothing was frozen; {moved} of {len(free)} tensors moved")
         )
         return text + (f"; unmoved although they may train: {', '.join(still)}" if still else "")
 
@@ -154,7 +164,9 @@ def frozen_names(model: nn.Module) -> frozenset[str]:
     still = {id(module) for module in frozen_modules(model) if is_pinned(module)}
     for path, module in model.named_modules():
         if id(module) in still:
-            names |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}
+            names |= {
+                f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)
+            }
     return frozenset(names)
 
 
@@ -178,11 +190,15 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
     else:
         flags = plan.flags(model, ModelMap.of(model))
         parameters = dict(model.named_parameters())
-        frozen = frozenset(name for name in parameters if not flags.get(name, parameters[name].requires_grad))
+        frozen = frozenset(
+            name for name in parameters if not flags.get(name, parameters[name].requires_grad)
+        )
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
 
 
-def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]) -> Proof:
+def compare(
+    before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]
+) -> Proof:
     """Compare two fingerprints of one model.
 
     Args:
@@ -204,7 +220,13 @@ def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: 
     units: list[UnitProof] = []
     for unit in anatomy.units:
         rows = [
-            TensorProof(name, unit.name, name in must_stay, before.digests.get(name), after.digests.get(name))
+            TensorProof(
+                name,
+                unit.name,
+                name in must_stay,
+                before.digests.get(name),
+                after.digests.get(name),
+            )
             for name in (*unit.parameter_names, *unit.buffer_names)
         ]
         tensors += rows
@@ -226,5 +248,9 @@ def _unit_proof(unit: Unit, rows: list[TensorProof]) -> UnitProof:
     else:
         verdict = "partly moved" if moved else "unmoved"
     return UnitProof(
-        unit.name, verdict, sum(row.frozen for row in rows), sum(row.moved for row in rows), len(rows)
+        unit.name,
+        verdict,
+        sum(row.frozen for row in rows),
+        sum(row.moved for row in rows),
+        len(rows),
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.errors import PlanError
@@ -31,7 +31,9 @@ class Freeze:
         self.model = model
         self.plan = plan
         self._was_training = model.training
-        self._modes = {id(module): (is_pinned(module), module.training) for module in model.modules()}
+        self._modes = {
+            id(module): (is_pinned(module), module.training) for module in model.modules()
+        }
         self._saved_plan_before = isinstance(vars(model).get("save_pretrained"), SaveWithPlan)
         self._changed: list[str] = []
         for name, parameter in model.named_parameters():
@@ -81,7 +83,7 @@ class SaveWithPlan:
 
     def __call__(self, save_directory: str | Path, *args: Any, **options: Any) -> Any:
         """Save as the model's class does, then write ``plan.json`` beside the weights."""
-        saved = type(self._model).save_pretrained(self._model, save_directory, *args, **options)  # type: ignore[operator]
+        saved = cast("Any", type(self._model)).save_pretrained(self._model, save_directory, *args, **options)
         if options.get("is_main_process", True):
             plan = Plan.of(self._model, frozen_mode=frozen_mode_of(self._model))
             if plan is None:
@@ -153,9 +155,11 @@ def _stored_plan(model: nn.Module) -> Plan:
         )
     if Path(name).is_dir():
         return Plan.load(name)
-    from transformers.utils import cached_file
+    from transformers.utils.hub import cached_file
 
     file = cached_file(name, PLAN_FILE, _raise_exceptions_for_missing_entries=False)
     if file is None:
-        raise PlanError(f"'{name}' carries no {PLAN_FILE}.\nName what to freeze: freeze(model, 'backbone').")
+        raise PlanError(
+            f"'{name}' carries no {PLAN_FILE}.\nName what to freeze: freeze(model, 'backbone')."
+        )
     return Plan.load(file)

@@ -22,7 +22,11 @@ def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
         The selector; ``""`` for no names at all.
     """
     wanted = set(names)
-    full = [unit for unit in anatomy.units if unit.parameter_names and wanted.issuperset(unit.parameter_names)]
+    full = [
+        unit
+        for unit in anatomy.units
+        if unit.parameter_names and wanted.issuperset(unit.parameter_names)
+    ]
     with_parameters = [unit for unit in anatomy.units if unit.parameter_names]
     if not wanted:
         return ""

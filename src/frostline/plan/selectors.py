@@ -82,7 +82,9 @@ def parse(expression: str) -> tuple[Term, ...]:
             or starts by taking away.
     """
     if not expression.strip():
-        raise SelectorError("The selector is empty.\nName what is meant: 'backbone', 'layers[:8]', 'head' …")
+        raise SelectorError(
+            "The selector is empty.\nName what is meant: 'backbone', 'layers[:8]', 'head' …"
+        )
     terms = tuple(_parse_term(expression, span) for span in _split(expression))
     if terms[0].takes_away:
         raise SelectorError(
@@ -163,5 +165,11 @@ def _parse_index(expression: str, span: tuple[int, int], inside: str | None) -> 
         if step != 0:
             return slice(start, stop, step)
     several = ", ".join(f"layers[{part.strip()}]" for part in inside.split(","))
-    mend = f"Name them one by one: '{several}'." if "," in inside else "Write layers[3], layers[:8] or layers[-2:]."
-    raise SelectorError(f"The selector {marked(expression, span)} has no layer number or slice at the mark.\n{mend}")
+    mend = (
+        f"Name them one by one: '{several}'."
+        if "," in inside
+        else "Write layers[3], layers[:8] or layers[-2:]."
+    )
+    raise SelectorError(
+        f"The selector {marked(expression, span)} has no layer number or slice at the mark.\n{mend}"
+    )

@@ -37,7 +37,7 @@ class _Run:
     seconds: float  # spent on fingerprints
 
 
-class FreezeCallback(TrainerCallback):  # type: ignore[misc]
+class FreezeCallback(TrainerCallback):
     """Freezes a Trainer's model and proves at the end of training that the frozen part stayed as it was.
 
     The model is frozen as soon as the Trainer is built, so before it makes its optimizer. Without
@@ -87,7 +87,9 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self._applied_to = model
         if not any(parameter.requires_grad for parameter in model.parameters()):
             said = f"The plan '{self.plan}' leaves" if self.plan else "The flags of the model leave"
-            raise PlanError(f"{said} nothing to train: every parameter is frozen.\nLeave at least the head: 'backbone'.")
+            raise PlanError(
+                f"{said} nothing to train: every parameter is frozen.\nLeave at least the head: 'backbone'."
+            )
 
     def on_init_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -132,8 +134,8 @@ class FreezeCallback(TrainerCallback):  # type: ignore[misc]
         self.proof = replace(proof, seconds=seconds, share=seconds / (now - run.started))
         self._run = None
         if state.is_world_process_zero:
-            get_logger().info("Proof: %s (%.2f s, %.1f %% of the run)", proof, seconds, 100 * (self.proof.share or 0))
-            folder = Path(args.output_dir)
+            get_logger().info("Proof: %s (%s)", self.proof, self.proof.cost)
+            folder = Path(str(args.output_dir))
             folder.mkdir(parents=True, exist_ok=True)
             write_proof(self.proof, folder)
         if self._raise_on_drift:
@@ -148,7 +150,7 @@ def write_proof(proof: Proof, folder: Path) -> None:
 def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-    return Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+    return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
 def _resumed_fingerprint(args: TrainingArguments, state: TrainerState) -> Fingerprint | None:
@@ -159,5 +161,7 @@ def _resumed_fingerprint(args: TrainingArguments, state: TrainerState) -> Finger
     try:
         return Fingerprint.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError):
-        get_logger().warning("No %s: the proof covers the run from step %d on.", file, state.global_step)
+        get_logger().warning(
+            "No %s: the proof covers the run from step %d on.", file, state.global_step
+        )
         return None

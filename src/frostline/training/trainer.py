@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 _UPSTREAM = inspect.signature(transformers.Trainer.__init__)
 
 
-class Trainer(transformers.Trainer):  # type: ignore[misc]
+class Trainer(transformers.Trainer):
     """``transformers.Trainer`` with a plan.
 
     Takes every argument of ``transformers.Trainer``, in the same order, and three keywords. Each may be
@@ -52,10 +52,10 @@ class Trainer(transformers.Trainer):  # type: ignore[misc]
         self._freeze_callback = FreezeCallback(
             freeze=_one("freeze", freeze, getattr(fields, "freeze", None)),
             train_only=_one("train_only", train_only, getattr(fields, "train_only", None)),
-            frozen_mode=frozen_mode or getattr(fields, "frozen_mode", "eval"),
+            frozen_mode=frozen_mode or getattr(fields, "frozen_mode", None) or "eval",
             raise_on_drift=False,  # train() raises once the model is saved
         )
-        upstream["callbacks"] = [*(upstream.get("callbacks") or []), self._freeze_callback]
+        upstream["callbacks"] = [self._freeze_callback, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
 
     @property

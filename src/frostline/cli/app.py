@@ -1,0 +1,94 @@
+"""The command as a whole: its subcommands, and how an error becomes a message and an exit status."""
+
+from __future__ import annotations
+
+import os
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Annotated
+
+import typer
+
+from frostline.cli.demo import demo
+from frostline.cli.evaluate import evaluate
+from frostline.cli.inspect import inspect
+from frostline.cli.predict import predict
+from frostline.cli.train import train
+from frostline.errors import FrostlineError
+from frostline.log import get_logger
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    name="frostline",
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    help="See, control and prove which parts of a pretrained model train when you fine-tune it.",
+)
+for command in (inspect, train, predict, evaluate, demo):
+    app.command()(command)
+
+
+@app.callback(invoke_without_command=True)
+def root(
+    context: typer.Context,
+    show_version: Annotated[
+        bool, typer.Option("--version", help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Entry of all subcommands."""
+    if show_version:
+        print(f"frostline {version('frostline')}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        print(context.get_help())
+        raise typer.Exit
+
+
+def run(arguments: Sequence[str]) -> int:
+    """Run the command.
+
+    Args:
+        arguments: The command line without the program's name.
+
+    Returns:
+        The exit status: 0 fine, 1 a drift or a failed check, 2 unusable input or arguments,
+        130 interrupted.
+    """
+    if not sys.warnoptions:
+        warnings.simplefilter(
+            "ignore"
+        )  # notices of the libraries beneath are not addressed to the user
+    get_logger().setLevel("WARNING")  # what the library would tell, the command prints itself
+    try:
+        status = app(list(arguments), prog_name="frostline", standalone_mode=False)
+        sys.stdout.flush()
+    except FrostlineError as error:
+        return _say(str(error), error.exit_status)
+    except typer.TyperException as error:
+        context = getattr(error, "ctx", None)
+        path = context.command_path if context is not None else "frostline"
+        return _say(f"{error.format_message()}\nSee: {path} --help", 2)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:
+        # The reader of our output is gone; Python must not complain at exit that it cannot flush.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except OSError as error:
+        from frostline.training.outputs import is_no_room
+
+        if is_no_room(error):
+            return _say(
+                f"There is no room left on the disk: {error}\nMake room and run this again.", 2
+            )
+        raise
+    return int(status or 0)
+
+
+def _say(message: str, status: int) -> int:
+    print(f"frostline: {message}", file=sys.stderr)
+    return status

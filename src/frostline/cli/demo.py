@@ -1,0 +1,121 @@
+"""``frostline demo``: see, control, train and prove on a small real model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from frostline.demo.corpus import Corpus
+    from frostline.training.run import TrainResult
+
+FREEZE = "embeddings, layers[:4]"
+_TYPO = "encoder.layer.1"
+
+
+def demo(
+    out: Annotated[
+        Path, typer.Option(help="The folder to leave; that of an earlier demo is replaced.")
+    ] = Path("frostline-demo"),
+) -> None:
+    """See, control, train and prove: a real pretrained model on real text, without a network."""
+    from frostline.cli.render import print_text
+    from frostline.demo.corpus import build_corpus, write_corpus
+    from frostline.demo.model import find_demo_model
+
+    model = find_demo_model()
+    corpus = build_corpus()
+    target = out.expanduser()
+    files = write_corpus(corpus, target / "data")
+    print_text(
+        f"Model: all-MiniLM-L6-v2, a pretrained BERT of 6 layers. Text: {len(corpus.train) + len(corpus.test):,} "
+        f"docstrings of Python {corpus.python}'s standard library in {len(corpus.labels)} areas."
+    )
+    _see(model)
+    _control(model)
+    result = _train(model, files, target / "model", corpus)
+    _prove(result)
+    print_text(
+        "",
+        "Your own table with the columns text and label:",
+        f'  frostline train --model {model} --data train.csv --eval test.csv --freeze "{FREEZE}" --out my-model',
+    )
+
+
+def _see(model: Path) -> None:
+    from frostline.cli.render import print_inspection
+    from frostline.evidence.inspection import inspect
+
+    _title("1. See", "What would train, if nothing is done?")
+    print_inspection(inspect(str(model)))
+
+
+def _control(model: Path) -> None:
+    from frostline.cli.render import print_inspection, print_text
+    from frostline.errors import SelectorError
+    from frostline.evidence.inspection import inspect_model, open_skeleton
+    from frostline.freezing.freeze import freeze
+
+    _title("2. Control", f"Freeze what is named: {FREEZE}.")
+    skeleton, origin = open_skeleton(str(model))
+    freeze(skeleton, FREEZE)
+    print_inspection(inspect_model(skeleton, origin))
+    try:
+        freeze(skeleton, _TYPO)
+    except SelectorError as error:
+        print_text(
+            "",
+            f"A name that means nothing is refused instead of freezing nothing ('{_TYPO}'):",
+            str(error),
+        )
+
+
+def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> TrainResult:
+    from frostline.cli.progress import TrainingProgress
+    from frostline.cli.render import metrics_line, print_text
+    from frostline.training.run import run_training
+    from frostline.training.settings import TrainSettings
+
+    train, test = files
+    _title("3. Train", f"{len(corpus.train):,} rows, one epoch, fp32 on the CPU.")
+    progress = TrainingProgress()
+    try:
+        result = run_training(
+            TrainSettings(
+                model=str(model),
+                data=str(train),
+                eval_data=str(test),
+                freeze=FREEZE,
+                epochs=1,
+                learning_rate=3e-4,
+                max_length=64,
+                device="cpu",
+            ),
+            out,
+            overwrite=True,
+            callbacks=[progress],
+        )
+    finally:
+        progress.stop()
+    most = max(corpus.labels, key=lambda label: sum(row.label == label for row in corpus.test))
+    share = sum(row.label == most for row in corpus.test) / len(corpus.test)
+    print_text(
+        f"Kept: {metrics_line(result.metrics)}; always saying {most!r} would be right {share:.4f} of the time.",
+        f"{result.steps} steps in {result.seconds:.0f} s. The model is in {result.folder}; plain from_pretrained loads it.",
+    )
+    return result
+
+
+def _prove(result: TrainResult) -> None:
+    from frostline.cli.render import print_proof
+
+    _title("4. Prove", "Every tensor's SHA-256 before the first step and after the last, compared.")
+    print_proof(result.proof)
+
+
+def _title(step: str, text: str) -> None:
+    from frostline.cli.render import print_text
+
+    print_text("", f"== {step} == {text}", "")

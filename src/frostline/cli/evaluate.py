@@ -1,0 +1,45 @@
+"""``frostline evaluate``: how good a trained classifier is on given labels."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from frostline.cli import options
+from frostline.cli.options import DeviceOption
+
+
+def evaluate(
+    model: Annotated[
+        str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")
+    ],
+    data: Annotated[str, typer.Option(metavar="FILE", help="Rows with labels.")],
+    text_column: options.TextColumn = "text",
+    label_column: options.LabelColumn = "label",
+    limit: Annotated[int | None, typer.Option(help="Rows at most, the first ones.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    max_length: options.MaxLength = None,
+    device: options.Device = DeviceOption.auto,
+    as_json: options.Json = False,
+) -> None:
+    """Compare a classifier's predictions with given labels."""
+    from frostline.cli.render import metrics_line, print_json, print_text
+    from frostline.data.examples import read_examples
+    from frostline.training.inference import Classifier
+
+    examples = read_examples(
+        data,
+        text_columns=options.columns(text_column),
+        label_columns=options.columns(label_column),
+        limit=limit,
+        role="eval",
+    )
+    classifier = Classifier(
+        model, device=device.value, batch_size=batch_size, max_length=max_length
+    )
+    metrics = classifier.evaluate(examples)
+    if as_json:
+        print_json({"rows": len(examples), "metrics": metrics})
+    else:
+        print_text(f"{len(examples):,} rows: {metrics_line(metrics)}")

@@ -1,0 +1,41 @@
+"""``frostline inspect``: what is frozen in a model, where it came from, what it weighs."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from frostline.cli import options
+from frostline.cli.options import FrozenModeOption
+
+
+def inspect(
+    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")],
+    freeze: options.Freeze = None,
+    train_only: options.TrainOnly = None,
+    frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
+    num_labels: Annotated[int | None, typer.Option(min=1, help="Width of the head.")] = None,
+    names: Annotated[
+        bool, typer.Option("--names", help="Print each parameter's name and flag only.")
+    ] = False,
+    as_json: options.Json = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """See what would train: read from the configuration and the headers of the weights alone."""
+    from frostline.cli.render import print_inspection, print_json, print_text
+    from frostline.evidence.inspection import inspect_model, open_skeleton
+    from frostline.freezing.freeze import Freeze
+    from frostline.plan.plan import Plan
+
+    overrides = {} if num_labels is None else {"num_labels": num_labels}
+    skeleton, origin = open_skeleton(model, trust_remote_code=trust_remote_code, **overrides)
+    if freeze is not None or train_only is not None:
+        Freeze(skeleton, Plan(freeze, train_only, frozen_mode.value))
+    inspection = inspect_model(skeleton, origin)
+    if as_json:
+        print_json(inspection.to_dict())
+    elif names:
+        print_text(*(f"{name} {flag}" for name, flag in inspection.names))
+    else:
+        print_inspection(inspection)

@@ -1,0 +1,67 @@
+"""Options that several subcommands share."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+
+class DeviceOption(StrEnum):
+    """Where a model runs."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class FrozenModeOption(StrEnum):
+    """How frozen modules behave."""
+
+    eval = "eval"
+    train = "train"
+
+
+Freeze = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SELECTORS",
+        help="What is frozen: 'embeddings, layers[:8]', 'backbone', a name or glob.",
+    ),
+]
+TrainOnly = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SELECTORS", help="What trains; all else is frozen. Not together with --freeze."
+    ),
+]
+FrozenModeChoice = Annotated[
+    FrozenModeOption,
+    typer.Option(help="eval: frozen modules keep dropout off. train: they follow model.train()."),
+]
+TextColumn = Annotated[
+    str, typer.Option(metavar="NAME[,NAME]", help="Column of texts; two for pairs.")
+]
+LabelColumn = Annotated[
+    str,
+    typer.Option(
+        metavar="NAME[,NAME…]", help="Column of labels; several for multi-label or several values."
+    ),
+]
+Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
+TrustRemoteCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run model code that comes with the checkpoint.")
+]
+Device = Annotated[
+    DeviceOption, typer.Option(help="Where to run; auto takes an accelerator where there is one.")
+]
+MaxLength = Annotated[
+    int | None, typer.Option(help="Tokens per row at most; by default what the model takes.")
+]
+
+
+def columns(text: str) -> tuple[str, ...]:
+    """Split the names of columns at commas."""
+    return tuple(name.strip() for name in text.split(",") if name.strip())

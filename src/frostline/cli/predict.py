@@ -1,0 +1,97 @@
+"""``frostline predict``: labels and probabilities of texts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from frostline.cli import options
+from frostline.cli.options import DeviceOption
+from frostline.errors import DataError
+
+if TYPE_CHECKING:
+    from frostline.data.examples import Examples
+    from frostline.training.inference import Predictions
+
+
+def predict(
+    model: Annotated[
+        str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")
+    ],
+    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]…", help="Texts.")] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A table of texts instead.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE.csv", help="Write a CSV file instead of printing.")
+    ] = None,
+    text_column: options.TextColumn = "text",
+    limit: Annotated[int | None, typer.Option(help="Rows at most, the first ones.")] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    max_length: options.MaxLength = None,
+    device: options.Device = DeviceOption.auto,
+    as_json: options.Json = False,
+) -> None:
+    """Predict the labels of texts, with probabilities."""
+    from frostline.cli.render import print_json, print_text
+    from frostline.data.examples import read_examples
+    from frostline.training.inference import Classifier, examples_of
+
+    if bool(texts) == (data is not None):
+        raise DataError("Give texts to predict, or a table of them with --data; one of the two.")
+    columns = options.columns(text_column)
+    if data is not None:
+        examples = read_examples(
+            data, text_columns=columns, label_columns=None, limit=limit, role="predict"
+        )
+    else:
+        examples = examples_of(texts or [])
+    classifier = Classifier(
+        model, device=device.value, batch_size=batch_size, max_length=max_length
+    )
+    predictions = classifier.predict(examples)
+    rows = _rows(examples, predictions)
+    if out is not None:
+        _write(rows, out.expanduser())
+        print_text(f"{len(rows):,} predictions are in {out}.")
+    elif as_json:
+        print_json(rows)
+    else:
+        print_text(*(_line(row) for row in rows))
+
+
+def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
+    """Texts beside their predictions, the text columns under the names that they had."""
+    own = {
+        name: examples.dataset[f"text{'_pair' * place}"]
+        for place, name in enumerate(examples.text_columns)
+    }
+    return [
+        {name: values[index] for name, values in own.items()} | row
+        for index, row in enumerate(predictions.rows())
+    ]
+
+
+def _line(row: dict[str, Any]) -> str:
+    likeliest = max(
+        (value for name, value in row.items() if name.startswith("probability_")), default=None
+    )
+    text = " ".join(str(next(iter(row.values()))).split())
+    share = f"  {likeliest:.4f}" if likeliest is not None else ""
+    return f"{row['prediction']}{share}  {text}"
+
+
+def _write(rows: list[dict[str, Any]], file: Path) -> None:
+    import csv
+
+    from frostline.training.outputs import atomic_file
+
+    with (
+        atomic_file(file) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)

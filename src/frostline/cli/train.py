@@ -1,0 +1,160 @@
+"""``frostline train``: fine-tune a text classifier with frozen parts, and prove it."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from frostline.cli import options
+from frostline.cli.options import DeviceOption, FrozenModeOption
+
+if TYPE_CHECKING:
+    from frostline.training.run import TrainResult, TrainStart
+
+
+class DtypeOption(StrEnum):
+    """Precision of the computation; the weights are saved in fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class ProblemOption(StrEnum):
+    """The problem types of transformers."""
+
+    auto = "auto"
+    single = "single_label_classification"
+    multi = "multi_label_classification"
+    regression = "regression"
+
+
+def train(
+    model: Annotated[str, typer.Option(help="A folder, or a hub name.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            help="Training rows: CSV, TSV, JSONL, Parquet, or NAME[:CONFIG][:SPLIT] of the hub."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="The folder to leave; it appears when it is complete.")],
+    eval_data: Annotated[
+        str | None, typer.Option("--eval", metavar="FILE", help="Evaluation rows, likewise.")
+    ] = None,
+    freeze: options.Freeze = None,
+    train_only: options.TrainOnly = None,
+    frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
+    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
+    lr: Annotated[
+        float | None,
+        typer.Option(
+            help="Peak learning rate; by default 5e-5, or 1e-3 where only pooler and head train."
+        ),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 16,
+    max_length: options.MaxLength = None,
+    seed: Annotated[
+        int, typer.Option(help="Seed of new weights, dropout and the order of rows.")
+    ] = 42,
+    text_column: options.TextColumn = "text",
+    label_column: options.LabelColumn = "label",
+    problem_type: Annotated[
+        ProblemOption, typer.Option(help="By default told from the labels.")
+    ] = ProblemOption.auto,
+    dtype: Annotated[
+        DtypeOption, typer.Option(help="bf16 and fp16 compute in mixed precision.")
+    ] = DtypeOption.fp32,
+    device: options.Device = DeviceOption.auto,
+    limit: Annotated[
+        int | None, typer.Option(help="Training rows at most, the first ones.")
+    ] = None,
+    patience: Annotated[
+        int | None, typer.Option(help="Stop after so many epochs without a better evaluation.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with an interrupted run.")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Replace what --out holds, once the run is complete."),
+    ] = False,
+    as_json: options.Json = False,
+    trust_remote_code: options.TrustRemoteCode = False,
+) -> None:
+    """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
+    from frostline.cli.progress import TrainingProgress
+    from frostline.cli.render import print_json
+    from frostline.training.run import run_training
+    from frostline.training.settings import TrainSettings
+
+    settings = TrainSettings(
+        model=model,
+        data=data,
+        eval_data=eval_data,
+        freeze=freeze,
+        train_only=train_only,
+        frozen_mode=frozen_mode.value,
+        epochs=epochs,
+        learning_rate=lr,
+        batch_size=batch_size,
+        max_length=max_length,
+        seed=seed,
+        text_columns=options.columns(text_column),
+        label_columns=options.columns(label_column),
+        problem_type=None if problem_type is ProblemOption.auto else problem_type.value,
+        dtype=dtype.value,
+        device=device.value,
+        limit=limit,
+        patience=patience,
+        trust_remote_code=trust_remote_code,
+    )
+    progress = TrainingProgress(quiet=as_json)
+    try:
+        result = run_training(
+            settings,
+            out.expanduser(),
+            resume=resume,
+            overwrite=overwrite,
+            on_start=None if as_json else print_start,
+            callbacks=[progress],
+        )
+    finally:
+        progress.stop()
+    if as_json:
+        print_json(result.to_dict() | {"folder": str(result.folder)})
+    else:
+        print_result(result)
+
+
+def print_start(start: TrainStart) -> None:
+    """Print what is settled before the first step."""
+    from frostline.cli.render import print_inspection, print_text
+
+    print_inspection(start.inspection)
+    labels = f"{len(start.schema.names)} labels" if start.schema.names else "one value"
+    evaluation = f"; {start.eval_rows:,} rows for evaluation" if start.eval_rows is not None else ""
+    print_text(
+        "",
+        f"Data: {start.tokens}; {start.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
+        f"Training: {start.settings.epochs:g} epoch{'s' * (start.settings.epochs != 1)}, batch size {start.settings.batch_size}, "
+        f"learning rate {start.learning_rate:g}, seed {start.settings.seed}.",
+    )
+    if start.resumed is not None:
+        print_text(f"Going on from {start.resumed.name}.")
+
+
+def print_result(result: TrainResult) -> None:
+    """Print what the run left."""
+    from frostline.cli.render import metrics_line, print_text
+
+    kept = f" (of epoch {result.best_epoch:g}, the best)" if result.best_epoch is not None else ""
+    if result.metrics:
+        print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
+    print_text(f"Proof: {result.proof} ({result.proof.cost}).")
+    print_text(
+        f"{result.steps:,} steps in {result.seconds:.1f} s, training loss {result.train_loss:.4f}.",
+        f"The model is in {result.folder}; it carries plan, proof, metrics and a model card.",
+    )

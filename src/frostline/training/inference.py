@@ -1,0 +1,176 @@
+"""Using a finished model: predictions with probabilities, and evaluation."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from frostline.anatomy.origin import origin_of
+from frostline.checkpoints.classifier import load_classifier, position_limit
+from frostline.data.examples import Examples
+from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
+from frostline.data.tokenising import tokenise
+from frostline.errors import ModelError
+from frostline.training.devices import device_options
+from frostline.training.metrics import THRESHOLD, first_output, metrics_for, probabilities
+
+if TYPE_CHECKING:
+    import datasets
+    from numpy.typing import NDArray
+
+
+@dataclass(frozen=True, slots=True)
+class Predictions:
+    """What a model says of some texts.
+
+    Attributes:
+        schema: What its outputs mean.
+        probabilities: float64 of shape (rows, num_labels); for a regression the values themselves.
+    """
+
+    schema: LabelSchema
+    probabilities: NDArray[np.float64]
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """A name per output."""
+        return self.schema.names or ("value",)
+
+    @property
+    def labels(self) -> list[str]:
+        """Per row the most likely label; of several labels those from 0.5 on, joined by ``|``; or the values."""
+        if self.schema.problem_type == SINGLE:
+            return [self.names[index] for index in self.probabilities.argmax(axis=-1)]
+        if self.schema.problem_type == MULTI:
+            given = self.probabilities >= THRESHOLD
+            return [
+                "|".join(name for name, has in zip(self.names, row, strict=True) if has)
+                for row in given
+            ]
+        return ["|".join(f"{value:.6g}" for value in row) for row in self.probabilities]
+
+    def rows(self) -> list[dict[str, Any]]:
+        """Per row the prediction and the probability (for a regression the value) of each output."""
+        kind = "value" if self.schema.problem_type == REGRESSION else "probability"
+        return [
+            {"prediction": label}
+            | {f"{kind}_{name}": float(value) for name, value in zip(self.names, row, strict=True)}
+            for label, row in zip(self.labels, self.probabilities, strict=True)
+        ]
+
+
+class Classifier:
+    """A trained model with its tokenizer and the meaning of its outputs.
+
+    Args:
+        name: The folder of a run, or any sequence classifier's folder or hub name.
+        device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
+        batch_size: Rows per step.
+        max_length: Tokens per row at most; None for what the model can take.
+
+    Raises:
+        ModelError: If the model cannot be loaded, or its head was never trained.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        device: str = "auto",
+        batch_size: int = 32,
+        max_length: int | None = None,
+    ) -> None:
+        self.model, self.tokenizer = load_classifier(name)
+        new = origin_of(self.model).new
+        if new:
+            raise ModelError(
+                f"'{name}' is no trained classifier: its checkpoint lacks {', '.join(sorted(new)[:3])}.\n"
+                "Train it first: frostline train."
+            )
+        self.schema = LabelSchema.from_config(self.model.config)
+        self._device = device
+        self._batch_size = batch_size
+        self._max_length = max_length
+
+    def predict(self, examples: Examples) -> Predictions:
+        """Predict the labels of texts.
+
+        Args:
+            examples: Texts, or pairs of texts; labels are not looked at.
+        """
+        texts = examples.dataset.remove_columns(list(examples.label_columns))
+        output = self._trainer().predict(self._tokenised(texts))
+        logits = first_output(output.predictions)
+        return Predictions(self.schema, probabilities(logits, self.schema.problem_type))
+
+    def evaluate(self, examples: Examples) -> dict[str, float]:
+        """Compare the predictions with given labels.
+
+        Args:
+            examples: Texts with labels that the model knows.
+
+        Returns:
+            The metrics of the problem type, and ``loss``.
+
+        Raises:
+            DataError: If a label is unknown to the model.
+        """
+        metrics = self._trainer().evaluate(self._tokenised(self.schema.encode(examples)))
+        named = {name.removeprefix("eval_"): float(value) for name, value in metrics.items()}
+        speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+        return {name: value for name, value in named.items() if name not in speed}
+
+    def _tokenised(self, dataset: datasets.Dataset) -> datasets.Dataset:
+        limit = position_limit(self.model)
+        return tokenise(dataset, self.tokenizer, max_length=self._max_length, model_limit=limit)[0]
+
+    def _trainer(self) -> Any:
+        from transformers import (
+            DataCollatorWithPadding,
+            PrinterCallback,
+            Trainer,
+            TrainingArguments,
+        )
+
+        with tempfile.TemporaryDirectory() as unused:
+            trainer = Trainer(
+                model=self.model,
+                args=TrainingArguments(
+                    output_dir=unused,
+                    per_device_eval_batch_size=self._batch_size,
+                    report_to="none",
+                    disable_tqdm=True,
+                    **device_options(self._device, "fp32"),
+                ),
+                data_collator=DataCollatorWithPadding(self.tokenizer),
+                compute_metrics=metrics_for(self.schema.problem_type),
+            )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
+
+
+def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Examples:
+    """Make examples of texts given in the program or on the command line.
+
+    Args:
+        texts: The texts.
+        pairs: The second text of each pair.
+
+    Raises:
+        DataError: If a text is empty.
+    """
+    from datasets import Dataset
+
+    from frostline.data.examples import choose_columns
+
+    columns = {"text": list(texts)} | ({"text_pair": list(pairs)} if pairs is not None else {})
+    return choose_columns(
+        Dataset.from_dict(columns),
+        source="the command line",
+        text_columns=tuple(columns),
+        label_columns=None,
+    )

@@ -1,0 +1,68 @@
+"""Ctrl-C in the middle of training: the step is finished and a checkpoint written before it ends."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from transformers import TrainerCallback
+
+from frostline.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from types import FrameType
+
+    from transformers import TrainerControl, TrainerState, TrainingArguments
+
+_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+class SaveOnInterrupt(TrainerCallback):
+    """Saves a checkpoint at the end of the step in which the process was asked to stop, then stops.
+
+    Raises:
+        KeyboardInterrupt: Once the checkpoint is written; at once when asked a second time.
+    """
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    @contextmanager
+    def listening(self) -> Iterator[None]:
+        """Take over Ctrl-C and the termination signal for a block; in the main thread only."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        before = {number: signal.signal(number, self._on_signal) for number in _SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+        if self.asked:
+            raise KeyboardInterrupt
+
+    def _on_signal(self, number: int, frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+        get_logger().warning(
+            "Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once."
+        )
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Ask for a checkpoint."""
+        if self.asked:
+            control.should_save = True
+
+    def on_save(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Stop, now that the checkpoint is written."""
+        if self.asked:
+            raise KeyboardInterrupt

@@ -1,0 +1,213 @@
+"""Output folders that appear complete or not at all.
+
+A run works in ``OUT.partial`` beside the folder it was asked for; what is finished is renamed into place.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import shutil
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from frostline.errors import OutputError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_SETTINGS_FILE = "run.json"
+_CHECKPOINTS = "checkpoints"
+_STAGED = "model"
+
+
+class OutputFolder:
+    """The folder that a run will leave, and the one beside it that the run works in.
+
+    Attributes:
+        target: The folder asked for.
+        work: ``OUT.partial``: checkpoints and whatever else a run needs to go on later.
+    """
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+        self.work = target.with_name(f"{target.name}.partial")
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the Trainer keeps its checkpoints."""
+        return self.work / _CHECKPOINTS
+
+    @contextmanager
+    def claim(self, *, resume: bool, overwrite: bool) -> Iterator[None]:
+        """Reserve the folder for one run.
+
+        Args:
+            resume: Whether to go on with an interrupted run.
+            overwrite: Whether what is there may be replaced, once the new run is complete.
+
+        Raises:
+            OutputError: If the folder is in use, holds something, or has nothing to resume.
+        """
+        from filelock import FileLock, Timeout
+
+        self._check(resume=resume, overwrite=overwrite)
+        try:
+            self.work.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise OutputError(
+                f"'{self.target}' cannot be written: {error.strerror}.\nChoose another --out."
+            ) from None
+        lock = FileLock(self.work / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise OutputError(
+                f"Another run is writing to '{self.target}'.\nChoose another --out, or wait for it."
+            ) from None
+        except OSError as error:
+            raise OutputError(
+                f"'{self.work}' cannot be written: {error.strerror}.\nChoose another --out."
+            ) from None
+        try:
+            if not resume:
+                self._clear()
+            yield
+        finally:
+            lock.release()
+            if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
+                shutil.rmtree(self.work, ignore_errors=True)  # nothing to resume from
+
+    def _check(self, *, resume: bool, overwrite: bool) -> None:
+        if self.target.exists() and not self.target.is_dir():
+            raise OutputError(f"'{self.target}' is a file.\nChoose a folder for --out.")
+        if self.target.is_dir() and any(self.target.iterdir()) and not overwrite:
+            if resume and not self.work.exists():
+                raise OutputError(
+                    f"The run in '{self.target}' is complete; there is nothing to resume.\nChoose another --out."
+                )
+            raise OutputError(
+                f"The folder '{self.target}' is in use.\nChoose another --out, or pass --overwrite."
+            )
+        interrupted = self.checkpoints.exists()
+        if resume and not interrupted:
+            raise OutputError(
+                f"There is no interrupted run at '{self.work}' to resume.\nStart it without --resume."
+            )
+        if interrupted and not resume and not overwrite:
+            raise OutputError(
+                f"An interrupted run is at '{self.work}'.\nGo on with it by --resume, or start anew by --overwrite."
+            )
+
+    def _clear(self) -> None:
+        for child in self.work.iterdir():
+            if child.is_dir():
+                shutil.rmtree(child)
+            elif child.name != ".lock":
+                child.unlink()
+
+    def remember(self, settings: Mapping[str, Any]) -> None:
+        """Note the settings of the run, or compare them with those of the run that is resumed.
+
+        Raises:
+            OutputError: If they differ; the message names the first that does.
+        """
+        file = self.work / _SETTINGS_FILE
+        current = json.loads(json.dumps(settings))
+        try:
+            earlier = json.loads(file.read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            file.write_text(json.dumps(current, indent=1), encoding="utf-8")
+            return
+        for key, value in current.items():
+            if key not in earlier or earlier[key] != value:
+                raise OutputError(
+                    f"The interrupted run had {key}={earlier.get(key)!r}; now it is {value!r}.\n"
+                    "Resume with the same settings, or start anew by --overwrite."
+                )
+
+    def last_checkpoint(self) -> Path | None:
+        """The newest checkpoint that was written to its end; the Trainer writes its state last."""
+        complete = []
+        for folder in self.checkpoints.glob("checkpoint-*"):
+            try:
+                json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+                complete.append((int(folder.name.rpartition("-")[2]), folder))
+            except (OSError, ValueError):
+                continue
+        return max(complete)[1] if complete else None
+
+    @contextmanager
+    def publish(self) -> Iterator[Path]:
+        """Yield an empty folder to fill; when it is filled, it becomes the target and the work is cleared away."""
+        staged = self.work / _STAGED
+        shutil.rmtree(staged, ignore_errors=True)
+        staged.mkdir(parents=True)
+        yield staged
+        replaced = self.target.with_name(f"{self.target.name}.replaced")
+        if self.target.exists():
+            self.target.rename(replaced)
+        staged.rename(self.target)
+        shutil.rmtree(replaced, ignore_errors=True)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+@contextmanager
+def room_on_disk(place: Path) -> Iterator[None]:
+    """Turn a full disk, in whatever form a library reports it, into an error that says so.
+
+    Raises:
+        OutputError: If a block of code found no room.
+    """
+    try:
+        yield
+    except Exception as error:
+        if not is_no_room(error):
+            raise
+        raise OutputError(
+            f"There is no room left to write '{place}' ({_free(place)} free).\nMake room, then go on with --resume."
+        ) from error
+
+
+def is_no_room(error: BaseException | None) -> bool:
+    """Whether an error, or one that led to it, says that the disk is full."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in _NO_ROOM:
+            return True
+        # safetensors and torch report the operating system's words only.
+        if any(os.strerror(number) in str(error) for number in _NO_ROOM):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def _free(place: Path) -> str:
+    while not place.exists() and place != place.parent:
+        place = place.parent
+    return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
+
+
+@contextmanager
+def atomic_file(file: Path) -> Iterator[Path]:
+    """Yield a path to write to; when it is written, it takes the place of `file`.
+
+    Raises:
+        OutputError: If it cannot be written.
+    """
+    if file.is_dir():
+        raise OutputError(f"'{file}' is a folder.\nName a file.")
+    temporary = file.with_name(f".{file.name}.partial")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        with room_on_disk(file):
+            yield temporary
+            temporary.replace(file)
+    except OSError as error:
+        raise OutputError(f"'{file}' cannot be written: {error.strerror or error}.") from None
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -1,0 +1,358 @@
+"""One training run from a table of texts to a folder that proves what was frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.origin import origin_of
+from frostline.checkpoints.classifier import load_classifier, position_limit
+from frostline.checkpoints.quiet import quiet
+from frostline.data.examples import Examples, read_examples
+from frostline.data.labels import LabelSchema
+from frostline.data.tokenising import TokenStats, tokenise
+from frostline.errors import DriftError
+from frostline.evidence.inspection import Inspection, inspect_model
+from frostline.freezing.freeze import Freeze
+from frostline.training.card import write_card
+from frostline.training.devices import device_options
+from frostline.training.metrics import best_metric, metrics_for
+from frostline.training.outputs import OutputFolder, room_on_disk
+from frostline.training.settings import HEAD_LR, WHOLE_MODEL_LR, TrainSettings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from frostline.evidence.proof import Proof
+    from frostline.training.trainer import Trainer
+
+METRICS_FILE = "metrics.json"
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStart:
+    """What is settled before the first step.
+
+    Attributes:
+        settings: What was asked for.
+        schema: What the labels are.
+        rows: Training rows.
+        eval_rows: Evaluation rows; None where there are none.
+        tokens: What tokenising the training rows gave.
+        inspection: What is frozen, and where it came from.
+        learning_rate: The peak rate.
+        resumed: The checkpoint that the run goes on from; None for a run from the start.
+    """
+
+    settings: TrainSettings
+    schema: LabelSchema
+    rows: int
+    eval_rows: int | None
+    tokens: TokenStats
+    inspection: Inspection
+    learning_rate: float
+    resumed: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run left.
+
+    Attributes:
+        folder: The finished folder.
+        start: What was settled before the first step.
+        proof: Whether the frozen part stayed.
+        metrics: Evaluation of the model that was kept; empty without evaluation rows.
+        train_loss: Mean loss over the run's steps.
+        steps: Optimizer steps.
+        seconds: Time of this process's training, evaluations and proof included.
+        best_epoch: The epoch of the model that was kept; None without evaluation rows.
+    """
+
+    folder: Path
+    start: TrainStart
+    proof: Proof
+    metrics: dict[str, float]
+    train_loss: float
+    steps: int
+    seconds: float
+    best_epoch: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, as ``metrics.json`` holds them."""
+        return {
+            "eval": self.metrics,
+            "train_loss": self.train_loss,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "best_epoch": self.best_epoch,
+            "rows": self.start.rows,
+            "eval_rows": self.start.eval_rows,
+            "learning_rate": self.start.learning_rate,
+            "parameters": self.start.inspection.parameters,
+            "trainable_parameters": self.start.inspection.trainable_parameters,
+            "problem_type": self.start.schema.problem_type,
+            "labels": list(self.start.schema.names),
+            "proof": str(self.proof),
+            "settings": self.start.settings.to_dict(),
+        }
+
+
+def run_training(
+    settings: TrainSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_start: Callable[[TrainStart], None] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainResult:
+    """Train a text classifier and leave a folder that plain ``from_pretrained`` loads.
+
+    The folder appears when it is complete; until then the work is in ``OUT.partial``, from which an
+    interrupted run can be resumed.
+
+    Args:
+        settings: What to do.
+        out: The folder to leave.
+        resume: Whether to go on with an interrupted run of the same settings.
+        overwrite: Whether a folder that is there is replaced, once the new one is complete.
+        on_start: Called once before the first step.
+        callbacks: Further callbacks of the Trainer, such as a progress bar.
+
+    Raises:
+        FrostlineError: If settings, data, model or output folder cannot be used.
+        DriftError: If a frozen tensor moved; the folder is left all the same, its proof included.
+        KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
+    """
+    folder = OutputFolder(out)
+    with folder.claim(resume=resume, overwrite=overwrite), room_on_disk(out):
+        return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
+
+
+def _run(
+    settings: TrainSettings,
+    folder: OutputFolder,
+    *,
+    resume: bool,
+    on_start: Callable[[TrainStart], None] | None,
+    callbacks: Sequence[TrainerCallback],
+) -> TrainResult:
+    from transformers import set_seed
+
+    from frostline.training.interrupt import SaveOnInterrupt
+
+    train, test, schema = _read(settings)
+    set_seed(settings.seed)  # the new weights are drawn while the model loads
+    model, tokenizer = load_classifier(
+        settings.model,
+        trust_remote_code=settings.trust_remote_code,
+        num_labels=schema.num_labels,
+        id2label=schema.id2label,
+        label2id=schema.label2id,
+        problem_type=schema.problem_type,
+    )
+    plan = settings.plan()
+    if plan is not None:
+        Freeze(model, plan)
+    train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
+    eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
+    folder.remember(
+        settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
+    )
+
+    checkpoint = folder.last_checkpoint() if resume else None
+    start = TrainStart(
+        settings=settings,
+        schema=schema,
+        rows=len(train_set),
+        eval_rows=len(eval_set) if eval_set is not None else None,
+        tokens=tokens,
+        inspection=inspect_model(model, origin_of(model)),
+        learning_rate=settings.learning_rate or _default_rate(model),
+        resumed=checkpoint,
+    )
+    if on_start is not None:
+        on_start(start)
+
+    interrupt = SaveOnInterrupt()
+    trainer = _trainer(
+        start, folder, model, tokenizer, train_set, eval_set, [*callbacks, interrupt]
+    )
+    began = time.perf_counter()
+    with interrupt.listening():
+        # A drift is raised once the model is saved; the folder must not be lost with it.
+        with quiet(), suppress(DriftError):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    best_epoch, metrics = _kept(trainer)
+    result = TrainResult(
+        folder=folder.target,
+        start=start,
+        proof=cast("Proof", trainer.proof),  # train() does not end without one
+        metrics=metrics,
+        train_loss=next(
+            entry["train_loss"]
+            for entry in reversed(trainer.state.log_history)
+            if "train_loss" in entry
+        ),
+        steps=int(trainer.state.global_step),
+        seconds=time.perf_counter() - began,
+        best_epoch=best_epoch,
+    )
+    _leave(result, folder, model, tokenizer, trainer.state.log_history)
+    result.proof.raise_for_drift()
+    return result
+
+
+def _read(settings: TrainSettings) -> tuple[Examples, Examples | None, LabelSchema]:
+    train = read_examples(
+        settings.data,
+        text_columns=settings.text_columns,
+        label_columns=settings.label_columns,
+        limit=settings.limit,
+        role="train",
+    )
+    schema = LabelSchema.infer(train, settings.problem_type)
+    if settings.eval_data is None:
+        return train, None, schema
+    test = read_examples(
+        settings.eval_data,
+        text_columns=settings.text_columns,
+        label_columns=settings.label_columns,
+        role="eval",
+    )
+    return train, test, schema
+
+
+def _tokenised(
+    examples: Examples,
+    schema: LabelSchema,
+    settings: TrainSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[datasets.Dataset, TokenStats]:
+    return tokenise(
+        schema.encode(examples),
+        tokenizer,
+        max_length=settings.max_length,
+        model_limit=position_limit(model),
+    )
+
+
+def _default_rate(model: PreTrainedModel) -> float:
+    """A head's rate where nothing below the pooler trains, else a whole model's."""
+    above = {"head", "pooler"}
+    parameters = dict(model.named_parameters())
+    below = (unit for unit in ModelMap.of(model).units if unit.kind not in above)
+    deep = any(parameters[name].requires_grad for unit in below for name in unit.parameter_names)
+    return WHOLE_MODEL_LR if deep else HEAD_LR
+
+
+def _trainer(
+    start: TrainStart,
+    folder: OutputFolder,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_set: datasets.Dataset,
+    eval_set: datasets.Dataset | None,
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    from transformers import DataCollatorWithPadding, EarlyStoppingCallback, PrinterCallback
+
+    from frostline.training.arguments import TrainingArguments
+    from frostline.training.trainer import Trainer
+
+    settings = start.settings
+    metric, greater = best_metric(start.schema.problem_type)
+    evaluates = eval_set is not None
+    arguments = TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        frozen_mode=settings.frozen_mode,
+        num_train_epochs=settings.epochs,
+        learning_rate=start.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=max(32, settings.batch_size),
+        seed=settings.seed,
+        eval_strategy="epoch" if evaluates else "no",
+        save_strategy="epoch",
+        save_total_limit=1,
+        load_best_model_at_end=evaluates,
+        metric_for_best_model=metric if evaluates else None,
+        greater_is_better=greater if evaluates else None,
+        logging_steps=10,
+        report_to="none",
+        disable_tqdm=True,
+        **device_options(settings.device, settings.dtype),
+    )
+    if settings.patience is not None:
+        callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        train_dataset=train_set,
+        eval_dataset=eval_set,
+        processing_class=tokenizer,
+        compute_metrics=metrics_for(start.schema.problem_type),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _kept(trainer: Trainer) -> tuple[float | None, dict[str, float]]:
+    """Epoch and metrics of the model that is kept, as they were measured when it was the current one."""
+    speed = ("runtime", "samples_per_second", "steps_per_second")
+    for entry in trainer.state.log_history:
+        if entry.get("step") == trainer.state.best_global_step and "eval_loss" in entry:
+            named = {
+                name.removeprefix("eval_"): float(value)
+                for name, value in entry.items()
+                if name.startswith("eval_")
+            }
+            return float(entry["epoch"]), {
+                name: value for name, value in named.items() if name not in speed
+            }
+    return None, {}
+
+
+def _leave(
+    result: TrainResult,
+    folder: OutputFolder,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    history: list[dict[str, float]],
+) -> None:
+    from frostline.training.callback import write_proof
+
+    if result.start.settings.max_length is not None:
+        tokenizer.model_max_length = (
+            result.start.settings.max_length
+        )  # so that who loads it cuts texts alike
+    with folder.publish() as staged:
+        with quiet():
+            model.save_pretrained(staged)
+            tokenizer.save_pretrained(staged)
+        write_proof(result.proof, staged)
+        text = json.dumps(result.to_dict() | {"history": history}, indent=1, ensure_ascii=False)
+        (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        write_card(result, staged)
+
+
+def _digest(dataset: datasets.Dataset | None) -> str | None:
+    """SHA-256 over the model inputs and labels of a data set, in hex digits."""
+    if dataset is None:
+        return None
+    digest = hashlib.sha256()
+    for batch in dataset.with_format(None).iter(batch_size=1000):
+        digest.update(json.dumps(batch, sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,103 @@
+"""What a training run is asked to do."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from frostline.errors import FrostlineError
+from frostline.plan.plan import FrozenMode, Plan
+
+Dtype = Literal["fp32", "bf16", "fp16"]
+Device = Literal["auto", "cpu", "cuda", "mps"]
+
+# A learning rate for a whole pretrained model (the default of transformers), and one for a few new layers
+# above frozen ones, which start far from their optimum and cannot harm what is below.
+WHOLE_MODEL_LR = 5e-5
+HEAD_LR = 1e-3
+
+
+class SettingsError(FrostlineError, ValueError):
+    """A setting that cannot be used."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class TrainSettings:
+    """What a training run is asked to do.
+
+    Attributes:
+        model: A folder or a hub name.
+        data: Where the training rows are: a file, or a data set's hub name.
+        eval_data: Where the evaluation rows are; None to train without evaluation.
+        freeze: What is frozen, as a selector.
+        train_only: What trains, as a selector; not together with `freeze`.
+        frozen_mode: ``"eval"`` or ``"train"``.
+        epochs: Passes over the data.
+        learning_rate: The peak rate; None to choose by what trains.
+        batch_size: Rows per step.
+        max_length: Tokens per row at most; None for what the model can take.
+        seed: Seed of the new weights, the dropout and the order of rows.
+        text_columns: One column, or two for pairs of texts.
+        label_columns: One column, or several for multi-label and multi-output tasks.
+        problem_type: One of transformers' problem types; None to tell it from the labels.
+        dtype: ``"fp32"``, or ``"bf16"``, ``"fp16"`` for mixed precision.
+        device: ``"auto"`` takes an accelerator where there is one.
+        limit: Training rows at most; None for all.
+        patience: Evaluations without a better result after which training stops; None for never.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        SettingsError: If a number is out of its range.
+        PlanError: If the plan contradicts itself.
+    """
+
+    model: str
+    data: str
+    eval_data: str | None = None
+    freeze: str | None = None
+    train_only: str | None = None
+    frozen_mode: FrozenMode = "eval"
+    epochs: float = 3.0
+    learning_rate: float | None = None
+    batch_size: int = 16
+    max_length: int | None = None
+    seed: int = 42
+    text_columns: tuple[str, ...] = ("text",)
+    label_columns: tuple[str, ...] = ("label",)
+    problem_type: str | None = None
+    dtype: Dtype = "fp32"
+    device: Device = "auto"
+    limit: int | None = None
+    patience: int | None = None
+    trust_remote_code: bool = False
+
+    def __post_init__(self) -> None:
+        for name, value, least in (
+            ("epochs", self.epochs, None),
+            ("learning_rate", self.learning_rate, None),
+            ("batch_size", self.batch_size, 1),
+            ("max_length", self.max_length, 1),
+            ("limit", self.limit, 1),
+            ("patience", self.patience, 1),
+        ):
+            if value is not None and (
+                value < least if least is not None else not 0 < value < float("inf")
+            ):
+                rule = f"at least {least}" if least is not None else "above 0"
+                raise SettingsError(f"{name} is {value}; it must be {rule}.")
+        if not 0 <= self.seed < 2**32:
+            raise SettingsError(f"seed is {self.seed}; it must be from 0 to {2**32 - 1}.")
+        if self.patience is not None and self.eval_data is None:
+            raise SettingsError("patience needs evaluation data to judge by.\nName it with --eval.")
+        if self.freeze is not None or self.train_only is not None:
+            self.plan()
+
+    def plan(self) -> Plan | None:
+        """The plan that the settings name; None where they name nothing to freeze."""
+        if self.freeze is None and self.train_only is None:
+            return None
+        return Plan(self.freeze, self.train_only, self.frozen_mode)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The settings as plain values."""
+        return asdict(self)
