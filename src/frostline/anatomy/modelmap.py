@@ -79,11 +79,7 @@ class ModelMap:
     @cached_property
     def unit_of(self) -> dict[str, Unit]:
         """Per parameter and buffer name, the unit it is in; further names of tied tensors included."""
-        units = {
-            name: unit
-            for unit in self.units
-            for name in (*unit.parameter_names, *unit.buffer_names)
-        }
+        units = {name: unit for unit in self.units for name in (*unit.parameter_names, *unit.buffer_names)}
         for first, *others in self.tied:
             units |= dict.fromkeys(others, units[first])
         return units
@@ -104,9 +100,7 @@ def _base_path(model: nn.Module) -> str:
 _AFTER: tuple[UnitKind, ...] = ("norm", "pooler", "other", "head")
 
 
-def _units(
-    model: nn.Module, base_path: str, stacks: tuple[Stack, ...], tied_first: set[str]
-) -> tuple[Unit, ...]:
+def _units(model: nn.Module, base_path: str, stacks: tuple[Stack, ...], tied_first: set[str]) -> tuple[Unit, ...]:
     place = _Placement(model, base_path, stacks)
     parameters: dict[tuple[UnitKind, str | None, int | None], list[str]] = {}
     buffers: dict[tuple[UnitKind, str | None, int | None], list[str]] = {}
@@ -144,10 +138,7 @@ class _Placement:
         self._model = model
         self._base_prefix = f"{base_path}." if base_path else ""
         self._layers = {
-            path: (stack.name, index)
-            for stack in stacks
-            for index, layer in enumerate(stack.layers)
-            for path in layer
+            path: (stack.name, index) for stack in stacks for index, layer in enumerate(stack.layers) for path in layer
         }
         # Modules that hold a stack: a normalisation right inside one of them is the stack's own, not a part's.
         self._around_stacks = {
@@ -190,10 +181,7 @@ class _Placement:
             return "embeddings"
         if self._first_layer is None or self._last_layer is None:
             return "other"
-        if (
-            _NORM_CLASS.search(type(module).__name__)
-            and owner.rpartition(".")[0] in self._around_stacks
-        ):
+        if _NORM_CLASS.search(type(module).__name__) and owner.rpartition(".")[0] in self._around_stacks:
             return "norm"
         rank = self._rank[owner]
         if rank < self._first_layer and owner != self._base_prefix.rstrip("."):

@@ -66,9 +66,7 @@ def find_stacks(model: nn.Module, base_path: str) -> tuple[Stack, ...]:
         if size == largest or (size >= _MINOR_SHARE * largest and len(layers) > 1)
     ]
     names = _tell_apart([paths[0] for paths, _ in kept])
-    return tuple(
-        Stack(name, paths, layers) for name, (paths, layers) in zip(names, kept, strict=True)
-    )
+    return tuple(Stack(name, paths, layers) for name, (paths, layers) in zip(names, kept, strict=True))
 
 
 def _chains(model: nn.Module, base_path: str) -> list[_Chain]:

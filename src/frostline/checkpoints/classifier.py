@@ -14,9 +14,7 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
-def load_config(
-    source: Source, *, trust_remote_code: bool = False, **overrides: Any
-) -> PretrainedConfig:
+def load_config(source: Source, *, trust_remote_code: bool = False, **overrides: Any) -> PretrainedConfig:
     """Read a model's configuration.
 
     Args:
@@ -92,9 +90,7 @@ def skeleton(config: PretrainedConfig, name: str) -> PreTrainedModel:
             return model_class(copy.deepcopy(config))
     except Exception as error:  # whatever a model's constructor makes of a bad configuration
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
-        raise ModelError(
-            f"The configuration of '{name}' does not build a {model_class.__name__}: {reason}"
-        ) from error
+        raise ModelError(f"The configuration of '{name}' does not build a {model_class.__name__}: {reason}") from error
 
 
 def load_classifier(
@@ -168,9 +164,7 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
     return tokenizer
 
 
-def _agree_on_padding(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str
-) -> None:
+def _agree_on_padding(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     """Give tokenizer and configuration the same padding token; decoders often come without one."""
     if tokenizer.pad_token is None:
         substitute = tokenizer.eos_token or tokenizer.unk_token
@@ -196,11 +190,7 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in model.named_modules():
-        if (
-            isinstance(module, torch.nn.Embedding)
-            and name.endswith("position_embeddings")
-            and limit
-        ):
+        if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings") and limit:
             offset = module.padding_idx + 1 if module.padding_idx is not None else 0
             return min(int(limit), module.num_embeddings) - offset
     return int(limit) if limit and limit > 0 else None

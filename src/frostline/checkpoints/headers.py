@@ -61,9 +61,7 @@ def _shards(index: Path) -> list[Path]:
         names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
         shards = [index.parent / Path(name).name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ModelError(
-            f"The index '{index}' cannot be read ({error}).\nCopy it anew from its source."
-        ) from None
+        raise ModelError(f"The index '{index}' cannot be read ({error}).\nCopy it anew from its source.") from None
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise ModelError(
@@ -81,7 +79,8 @@ def _file_headers(file: Path) -> dict[str, torch.Tensor]:
         return dict(load_state_dict(file, map_location="meta"))
     except SafetensorError as error:
         raise ModelError(
-            f"The weights '{file}' are damaged ({error}; {file.stat().st_size:,} bytes).\nCopy the file anew from its source."
+            f"The weights '{file}' are damaged ({error}; {file.stat().st_size:,} bytes).\n"
+            "Copy the file anew from its source."
         ) from None
     except pickle.UnpicklingError:
         raise ModelError(
@@ -94,9 +93,7 @@ def _file_headers(file: Path) -> dict[str, torch.Tensor]:
             f"The weights '{file}' cannot be read ({reason}).\nCopy the file anew from its source."
         ) from None
     except OSError as error:
-        raise ModelError(
-            f"The weights '{file}' cannot be read: {error.strerror or error}."
-        ) from None
+        raise ModelError(f"The weights '{file}' cannot be read: {error.strerror or error}.") from None
 
 
 def _cached_folder(name: str) -> Path | None:
@@ -132,9 +129,7 @@ def _hub_headers(name: str) -> dict[str, torch.Tensor]:
         file = cached_file(name, _PICKLED)
         return _file_headers(Path(str(file)))
     except OSError as error:
-        raise ModelError(
-            f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}"
-        ) from None
+        raise ModelError(f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}") from None
     return {
         tensor: torch.empty(info.shape, dtype=str_to_torch_dtype[info.dtype], device="meta")
         for file in metadata.files_metadata.values()

@@ -40,20 +40,12 @@ def locate(name: str) -> Source:
     if path.is_dir():
         if not (path / "config.json").is_file():
             raise ModelError(
-                f"The folder '{name}' holds no config.json, so it is no model of transformers."
-                f"{_nested_hint(path)}"
+                f"The folder '{name}' holds no config.json, so it is no model of transformers.{_nested_hint(path)}"
             )
         return Source(str(path), path)
     if path.exists():
-        raise ModelError(
-            f"'{name}' is a file; a model is a folder with config.json and weights, or a hub name."
-        )
-    if (
-        name.startswith((".", "/", "~"))
-        or "\\" in name
-        or name.count("/") > 1
-        or name.endswith("/")
-    ):
+        raise ModelError(f"'{name}' is a file; a model is a folder with config.json and weights, or a hub name.")
+    if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or name.endswith("/"):
         near = difflib.get_close_matches(path.name, _folders_beside(path), n=1)
         hint = (
             f"Did you mean '{path.parent / near[0]}'?"
@@ -70,10 +62,7 @@ def hub_in_reach() -> bool:
 
     if constants.HF_HUB_OFFLINE:
         return False
-    if any(
-        os.environ.get(word)
-        for word in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")
-    ):
+    if any(os.environ.get(word) for word in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
         return True  # only the proxy can tell
     address = urlsplit(constants.ENDPOINT)
     port = address.port or (80 if address.scheme == "http" else 443)

@@ -35,9 +35,7 @@ for command in (inspect, train, predict, evaluate, demo):
 @app.callback(invoke_without_command=True)
 def root(
     context: typer.Context,
-    show_version: Annotated[
-        bool, typer.Option("--version", help="Print the version and stop.")
-    ] = False,
+    show_version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
 ) -> None:
     """Entry of all subcommands."""
     if show_version:
@@ -59,9 +57,7 @@ def run(arguments: Sequence[str]) -> int:
         130 interrupted.
     """
     if not sys.warnoptions:
-        warnings.simplefilter(
-            "ignore"
-        )  # notices of the libraries beneath are not addressed to the user
+        warnings.simplefilter("ignore")  # notices of the libraries beneath are not addressed to the user
     get_logger().setLevel("WARNING")  # what the library would tell, the command prints itself
     try:
         status = app(list(arguments), prog_name="frostline", standalone_mode=False)
@@ -82,9 +78,7 @@ def run(arguments: Sequence[str]) -> int:
         from frostline.training.outputs import is_no_room
 
         if is_no_room(error):
-            return _say(
-                f"There is no room left on the disk: {error}\nMake room and run this again.", 2
-            )
+            return _say(f"There is no room left on the disk: {error}\nMake room and run this again.", 2)
         raise
     return int(status or 0)
 

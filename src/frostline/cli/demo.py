@@ -16,9 +16,9 @@ _TYPO = "encoder.layer.1"
 
 
 def demo(
-    out: Annotated[
-        Path, typer.Option(help="The folder to leave; that of an earlier demo is replaced.")
-    ] = Path("frostline-demo"),
+    out: Annotated[Path, typer.Option(help="The folder to leave; that of an earlier demo is replaced.")] = Path(
+        "frostline-demo"
+    ),
 ) -> None:
     """See, control, train and prove: a real pretrained model on real text, without a network."""
     from frostline.cli.render import print_text
@@ -103,7 +103,8 @@ def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> 
     share = sum(row.label == most for row in corpus.test) / len(corpus.test)
     print_text(
         f"Kept: {metrics_line(result.metrics)}; always saying {most!r} would be right {share:.4f} of the time.",
-        f"{result.steps} steps in {result.seconds:.0f} s. The model is in {result.folder}; plain from_pretrained loads it.",
+        f"{result.steps} steps in {result.seconds:.0f} s. "
+        f"The model is in {result.folder}; plain from_pretrained loads it.",
     )
     return result
 

@@ -11,9 +11,7 @@ from frostline.cli.options import DeviceOption
 
 
 def evaluate(
-    model: Annotated[
-        str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")],
     data: Annotated[str, typer.Option(metavar="FILE", help="Rows with labels.")],
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
@@ -35,9 +33,7 @@ def evaluate(
         limit=limit,
         role="eval",
     )
-    classifier = Classifier(
-        model, device=device.value, batch_size=batch_size, max_length=max_length
-    )
+    classifier = Classifier(model, device=device.value, batch_size=batch_size, max_length=max_length)
     metrics = classifier.evaluate(examples)
     if as_json:
         print_json({"rows": len(examples), "metrics": metrics})

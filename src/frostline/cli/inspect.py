@@ -16,9 +16,7 @@ def inspect(
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
     num_labels: Annotated[int | None, typer.Option(min=1, help="Width of the head.")] = None,
-    names: Annotated[
-        bool, typer.Option("--names", help="Print each parameter's name and flag only.")
-    ] = False,
+    names: Annotated[bool, typer.Option("--names", help="Print each parameter's name and flag only.")] = False,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:

@@ -33,33 +33,23 @@ Freeze = Annotated[
 ]
 TrainOnly = Annotated[
     str | None,
-    typer.Option(
-        metavar="SELECTORS", help="What trains; all else is frozen. Not together with --freeze."
-    ),
+    typer.Option(metavar="SELECTORS", help="What trains; all else is frozen. Not together with --freeze."),
 ]
 FrozenModeChoice = Annotated[
     FrozenModeOption,
     typer.Option(help="eval: frozen modules keep dropout off. train: they follow model.train()."),
 ]
-TextColumn = Annotated[
-    str, typer.Option(metavar="NAME[,NAME]", help="Column of texts; two for pairs.")
-]
+TextColumn = Annotated[str, typer.Option(metavar="NAME[,NAME]", help="Column of texts; two for pairs.")]
 LabelColumn = Annotated[
     str,
-    typer.Option(
-        metavar="NAME[,NAME…]", help="Column of labels; several for multi-label or several values."
-    ),
+    typer.Option(metavar="NAME[,NAME…]", help="Column of labels; several for multi-label or several values."),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run model code that comes with the checkpoint.")
 ]
-Device = Annotated[
-    DeviceOption, typer.Option(help="Where to run; auto takes an accelerator where there is one.")
-]
-MaxLength = Annotated[
-    int | None, typer.Option(help="Tokens per row at most; by default what the model takes.")
-]
+Device = Annotated[DeviceOption, typer.Option(help="Where to run; auto takes an accelerator where there is one.")]
+MaxLength = Annotated[int | None, typer.Option(help="Tokens per row at most; by default what the model takes.")]
 
 
 def columns(text: str) -> tuple[str, ...]:

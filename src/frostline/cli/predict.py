@@ -17,16 +17,10 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[
-        str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")
-    ],
+    model: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]…", help="Texts.")] = None,
-    data: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A table of texts instead.")
-    ] = None,
-    out: Annotated[
-        Path | None, typer.Option(metavar="FILE.csv", help="Write a CSV file instead of printing.")
-    ] = None,
+    data: Annotated[str | None, typer.Option(metavar="FILE", help="A table of texts instead.")] = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a CSV file instead of printing.")] = None,
     text_column: options.TextColumn = "text",
     limit: Annotated[int | None, typer.Option(help="Rows at most, the first ones.")] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
@@ -43,14 +37,10 @@ def predict(
         raise DataError("Give texts to predict, or a table of them with --data; one of the two.")
     columns = options.columns(text_column)
     if data is not None:
-        examples = read_examples(
-            data, text_columns=columns, label_columns=None, limit=limit, role="predict"
-        )
+        examples = read_examples(data, text_columns=columns, label_columns=None, limit=limit, role="predict")
     else:
         examples = examples_of(texts or [])
-    classifier = Classifier(
-        model, device=device.value, batch_size=batch_size, max_length=max_length
-    )
+    classifier = Classifier(model, device=device.value, batch_size=batch_size, max_length=max_length)
     predictions = classifier.predict(examples)
     rows = _rows(examples, predictions)
     if out is not None:
@@ -64,20 +54,12 @@ def predict(
 
 def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
     """Texts beside their predictions, the text columns under the names that they had."""
-    own = {
-        name: examples.dataset[f"text{'_pair' * place}"]
-        for place, name in enumerate(examples.text_columns)
-    }
-    return [
-        {name: values[index] for name, values in own.items()} | row
-        for index, row in enumerate(predictions.rows())
-    ]
+    own = {name: examples.dataset[f"text{'_pair' * place}"] for place, name in enumerate(examples.text_columns)}
+    return [{name: values[index] for name, values in own.items()} | row for index, row in enumerate(predictions.rows())]
 
 
 def _line(row: dict[str, Any]) -> str:
-    likeliest = max(
-        (value for name, value in row.items() if name.startswith("probability_")), default=None
-    )
+    likeliest = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
     text = " ".join(str(next(iter(row.values()))).split())
     share = f"  {likeliest:.4f}" if likeliest is not None else ""
     return f"{row['prediction']}{share}  {text}"

@@ -48,22 +48,16 @@ class TrainingProgress(TrainerCallback):
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task(
-            "", total=state.max_steps, completed=state.global_step, epoch="1", loss="-"
-        )
+        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, epoch="1", loss="-")
         self._bar.start()
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         if self._bar is not None and self._task is not None:
             epoch = f"{int((state.epoch or 0) - 1e-9) + 1}"
             self._bar.update(self._task, completed=state.global_step, epoch=epoch)
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the loss."""
         logs = kwargs.get("logs") or {}
         if "loss" in logs:
@@ -71,9 +65,7 @@ class TrainingProgress(TrainerCallback):
             if self._bar is not None and self._task is not None:
                 self._bar.update(self._task, loss=f"{self._loss:.4f}")
 
-    def on_evaluate(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Say how good the model is after this epoch; an evaluation after training is told elsewhere."""
         if self._ended or self._quiet:
             return

@@ -41,9 +41,7 @@ def table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[
     return result
 
 
-def print_table(
-    titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[str] = ()
-) -> None:
+def print_table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[str] = ()) -> None:
     """Print a table on standard output; in a pipe as wide as it needs to be."""
     from rich.console import Console
 
@@ -77,6 +75,4 @@ def print_proof(proof: Proof) -> None:
 def metrics_line(metrics: Mapping[str, float]) -> str:
     """Metrics in one line, the loss last."""
     ordered = sorted(metrics.items(), key=lambda pair: (pair[0] == "loss", 0))
-    return ", ".join(
-        f"{name.replace('_', ' ').replace('f1', 'F1')} {value:.4f}" for name, value in ordered
-    )
+    return ", ".join(f"{name.replace('_', ' ').replace('f1', 'F1')} {value:.4f}" for name, value in ordered)

@@ -36,47 +36,29 @@ def train(
     model: Annotated[str, typer.Option(help="A folder, or a hub name.")],
     data: Annotated[
         str,
-        typer.Option(
-            help="Training rows: CSV, TSV, JSONL, Parquet, or NAME[:CONFIG][:SPLIT] of the hub."
-        ),
+        typer.Option(help="Training rows: CSV, TSV, JSONL, Parquet, or NAME[:CONFIG][:SPLIT] of the hub."),
     ],
     out: Annotated[Path, typer.Option(help="The folder to leave; it appears when it is complete.")],
-    eval_data: Annotated[
-        str | None, typer.Option("--eval", metavar="FILE", help="Evaluation rows, likewise.")
-    ] = None,
+    eval_data: Annotated[str | None, typer.Option("--eval", metavar="FILE", help="Evaluation rows, likewise.")] = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
     epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
     lr: Annotated[
         float | None,
-        typer.Option(
-            help="Peak learning rate; by default 5e-5, or 1e-3 where only pooler and head train."
-        ),
+        typer.Option(help="Peak learning rate; by default 5e-5, or 1e-3 where only pooler and head train."),
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 16,
     max_length: options.MaxLength = None,
-    seed: Annotated[
-        int, typer.Option(help="Seed of new weights, dropout and the order of rows.")
-    ] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of new weights, dropout and the order of rows.")] = 42,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
-    problem_type: Annotated[
-        ProblemOption, typer.Option(help="By default told from the labels.")
-    ] = ProblemOption.auto,
-    dtype: Annotated[
-        DtypeOption, typer.Option(help="bf16 and fp16 compute in mixed precision.")
-    ] = DtypeOption.fp32,
+    problem_type: Annotated[ProblemOption, typer.Option(help="By default told from the labels.")] = ProblemOption.auto,
+    dtype: Annotated[DtypeOption, typer.Option(help="bf16 and fp16 compute in mixed precision.")] = DtypeOption.fp32,
     device: options.Device = DeviceOption.auto,
-    limit: Annotated[
-        int | None, typer.Option(help="Training rows at most, the first ones.")
-    ] = None,
-    patience: Annotated[
-        int | None, typer.Option(help="Stop after so many epochs without a better evaluation.")
-    ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="Go on with an interrupted run.")
-    ] = False,
+    limit: Annotated[int | None, typer.Option(help="Training rows at most, the first ones.")] = None,
+    patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better evaluation.")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[
         bool,
         typer.Option("--overwrite", help="Replace what --out holds, once the run is complete."),
@@ -139,7 +121,7 @@ def print_start(start: TrainStart) -> None:
     print_text(
         "",
         f"Data: {start.tokens}; {start.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
-        f"Training: {start.settings.epochs:g} epoch{'s' * (start.settings.epochs != 1)}, batch size {start.settings.batch_size}, "
+        f"Training: epochs {start.settings.epochs:g}, batch size {start.settings.batch_size}, "
         f"learning rate {start.learning_rate:g}, seed {start.settings.seed}.",
     )
     if start.resumed is not None:

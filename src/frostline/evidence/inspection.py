@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import TYPE_CHECKING, Any, Literal
@@ -16,6 +15,8 @@ from frostline.freezing.mode import is_pinned
 from frostline.plan.describe import describe
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from torch import nn
 
 Trainable = Literal["yes", "no", "partly", "-"]
@@ -152,9 +153,7 @@ def inspect(model_or_name: nn.Module | str, *, trust_remote_code: bool = False) 
     return inspect_model(model_or_name, origin_of(model_or_name))
 
 
-def open_skeleton(
-    name: str, *, trust_remote_code: bool = False, **overrides: Any
-) -> tuple[nn.Module, Origin]:
+def open_skeleton(name: str, *, trust_remote_code: bool = False, **overrides: Any) -> tuple[nn.Module, Origin]:
     """Build a checkpoint's classifier without its values, and say where its parameters would come from.
 
     Args:
@@ -252,9 +251,7 @@ def _folded(units: Sequence[Unit], rows: Sequence[InspectionRow]) -> Iterable[In
         yield InspectionRow(**values)
 
 
-def _verdict(
-    anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: int, origin: Origin
-) -> str:
+def _verdict(anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: int, origin: Origin) -> str:
     if trainable == total:
         tail = "" if origin.source is None else ", the pretrained ones included"
         return f"Nothing is frozen: fine-tuning updates all {total:,} parameters{tail}."
@@ -279,13 +276,7 @@ def _size(count: int) -> str:
 def _percent(share: float) -> str:
     """A share with two significant digits at least: ``21 %``, ``0.0014 %``."""
     percent = 100 * share
-    return (
-        f"{percent:.0f} %"
-        if 10 <= percent < 99
-        else f"{percent:.2g} %"
-        if percent < 10
-        else f"{percent:.2f} %"
-    )
+    return f"{percent:.0f} %" if 10 <= percent < 99 else f"{percent:.2g} %" if percent < 10 else f"{percent:.2f} %"
 
 
 def _short(selector: str) -> str:

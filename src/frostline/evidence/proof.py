@@ -164,9 +164,7 @@ def frozen_names(model: nn.Module) -> frozenset[str]:
     still = {id(module) for module in frozen_modules(model) if is_pinned(module)}
     for path, module in model.named_modules():
         if id(module) in still:
-            names |= {
-                f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)
-            }
+            names |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}
     return frozenset(names)
 
 
@@ -190,15 +188,11 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
     else:
         flags = plan.flags(model, ModelMap.of(model))
         parameters = dict(model.named_parameters())
-        frozen = frozenset(
-            name for name in parameters if not flags.get(name, parameters[name].requires_grad)
-        )
+        frozen = frozenset(name for name in parameters if not flags.get(name, parameters[name].requires_grad))
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
 
 
-def compare(
-    before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]
-) -> Proof:
+def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]) -> Proof:
     """Compare two fingerprints of one model.
 
     Args:

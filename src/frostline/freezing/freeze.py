@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -13,6 +12,7 @@ from frostline.plan.plan import PLAN_FILE, FrozenMode, Plan
 from frostline.plan.selectors import join
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from types import TracebackType
 
     from torch import nn
@@ -31,9 +31,7 @@ class Freeze:
         self.model = model
         self.plan = plan
         self._was_training = model.training
-        self._modes = {
-            id(module): (is_pinned(module), module.training) for module in model.modules()
-        }
+        self._modes = {id(module): (is_pinned(module), module.training) for module in model.modules()}
         self._saved_plan_before = isinstance(vars(model).get("save_pretrained"), SaveWithPlan)
         self._changed: list[str] = []
         for name, parameter in model.named_parameters():
@@ -127,9 +125,7 @@ def freeze(
     return Freeze(model, plan)
 
 
-def train_only(
-    model: nn.Module, selectors: str | Iterable[str], *, frozen_mode: FrozenMode = "eval"
-) -> Freeze:
+def train_only(model: nn.Module, selectors: str | Iterable[str], *, frozen_mode: FrozenMode = "eval") -> Freeze:
     """Let only the parameters train that a selector means; freeze all others.
 
     Args:
@@ -159,7 +155,5 @@ def _stored_plan(model: nn.Module) -> Plan:
 
     file = cached_file(name, PLAN_FILE, _raise_exceptions_for_missing_entries=False)
     if file is None:
-        raise PlanError(
-            f"'{name}' carries no {PLAN_FILE}.\nName what to freeze: freeze(model, 'backbone')."
-        )
+        raise PlanError(f"'{name}' carries no {PLAN_FILE}.\nName what to freeze: freeze(model, 'backbone').")
     return Plan.load(file)

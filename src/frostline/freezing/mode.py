@@ -73,9 +73,7 @@ def follow_flags(model: nn.Module, *, stay_in_eval: bool) -> None:
         stay_in_eval: Whether frozen modules are kept in eval mode.
     """
     frozen = {id(module): module for module in frozen_modules(model)} if stay_in_eval else {}
-    released = [
-        module for module in model.modules() if is_pinned(module) and id(module) not in frozen
-    ]
+    released = [module for module in model.modules() if is_pinned(module) and id(module) not in frozen]
     for module in released:
         unpin(module)
     for module in frozen.values():

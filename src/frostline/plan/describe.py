@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from frostline.anatomy.modelmap import ModelMap, Unit
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from frostline.anatomy.modelmap import ModelMap, Unit
 
 
 def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
@@ -22,11 +25,7 @@ def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
         The selector; ``""`` for no names at all.
     """
     wanted = set(names)
-    full = [
-        unit
-        for unit in anatomy.units
-        if unit.parameter_names and wanted.issuperset(unit.parameter_names)
-    ]
+    full = [unit for unit in anatomy.units if unit.parameter_names and wanted.issuperset(unit.parameter_names)]
     with_parameters = [unit for unit in anatomy.units if unit.parameter_names]
     if not wanted:
         return ""

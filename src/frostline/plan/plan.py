@@ -47,9 +47,7 @@ class Plan:
                 f"train_only={self.train_only!r}.\nName what is frozen, or name what trains."
             )
         if self.frozen_mode not in get_args(FrozenMode):
-            raise PlanError(
-                f"frozen_mode={self.frozen_mode!r} is unknown.\nGive 'eval' (the default) or 'train'."
-            )
+            raise PlanError(f"frozen_mode={self.frozen_mode!r} is unknown.\nGive 'eval' (the default) or 'train'.")
 
     @classmethod
     def of(cls, model: nn.Module, *, frozen_mode: FrozenMode) -> Plan | None:
@@ -62,14 +60,8 @@ class Plan:
         Returns:
             The plan; None where nothing is frozen.
         """
-        frozen = [
-            name for name, parameter in model.named_parameters() if not parameter.requires_grad
-        ]
-        return (
-            cls(freeze=describe(ModelMap.of(model), frozen), frozen_mode=frozen_mode)
-            if frozen
-            else None
-        )
+        frozen = [name for name, parameter in model.named_parameters() if not parameter.requires_grad]
+        return cls(freeze=describe(ModelMap.of(model), frozen), frozen_mode=frozen_mode) if frozen else None
 
     def flags(self, model: nn.Module, anatomy: ModelMap) -> dict[str, bool]:
         """Say which flags the plan sets.
@@ -91,12 +83,8 @@ class Plan:
         return dict.fromkeys(recipe.names, False)
 
     def __str__(self) -> str:
-        text = (
-            f"freeze {self.freeze}" if self.freeze is not None else f"train only {self.train_only}"
-        )
-        return (
-            text if self.frozen_mode == "eval" else f"{text} (frozen modules follow model.train())"
-        )
+        text = f"freeze {self.freeze}" if self.freeze is not None else f"train only {self.train_only}"
+        return text if self.frozen_mode == "eval" else f"{text} (frozen modules follow model.train())"
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, as its file holds them."""
@@ -116,19 +104,13 @@ class Plan:
         """
         known = {"version", "freeze", "train_only", "frozen_mode"}
         if not isinstance(values, dict) or not known.issuperset(values):
-            raise PlanError(
-                f"A plan is an object with {', '.join(sorted(known))}; this is {str(values)[:80]}."
-            )
+            raise PlanError(f"A plan is an object with {', '.join(sorted(known))}; this is {str(values)[:80]}.")
         if values.get("version") != _VERSION:
-            raise PlanError(
-                f"The plan has version {values.get('version')!r}; this Frostline reads {_VERSION}."
-            )
+            raise PlanError(f"The plan has version {values.get('version')!r}; this Frostline reads {_VERSION}.")
         for key in ("freeze", "train_only"):
             if not isinstance(values.get(key), str | None):
                 raise PlanError(f"The plan's {key} is {values[key]!r}; it must be a text or null.")
-        return cls(
-            values.get("freeze"), values.get("train_only"), values.get("frozen_mode", "eval")
-        )
+        return cls(values.get("freeze"), values.get("train_only"), values.get("frozen_mode", "eval"))
 
     def save(self, folder: Path | str) -> Path:
         """Write the plan beside a model's weights, as ``plan.json``.
@@ -152,9 +134,7 @@ class Plan:
         try:
             values = json.loads(file.read_text(encoding="utf-8"))
         except FileNotFoundError:
-            raise PlanError(
-                f"There is no plan at '{file}'.\nfreeze(model, SELECTOR) makes one."
-            ) from None
+            raise PlanError(f"There is no plan at '{file}'.\nfreeze(model, SELECTOR) makes one.") from None
         except (OSError, ValueError) as error:
             raise PlanError(f"The plan '{file}' cannot be read: {error}.") from None
         return cls.from_dict(values)

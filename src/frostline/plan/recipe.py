@@ -5,7 +5,6 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +13,8 @@ from frostline.errors import SelectorError
 from frostline.plan.selectors import KIND_WORDS, UNIT_WORDS, Term, join, marked, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from torch import nn
 
 _BIAS = re.compile(r"bias|bias_.*|.*_bias")
@@ -64,9 +65,7 @@ class Recipe:
 
     def __str__(self) -> str:
         width = max((len(decision.name) for decision in self.decisions), default=0)
-        lines = [
-            f"{self.expression!r} selects {len(self.names)} of {len(self.decisions)} parameters"
-        ]
+        lines = [f"{self.expression!r} selects {len(self.names)} of {len(self.decisions)} parameters"]
         for decision in self.decisions:
             sign = "+" if decision.selected else " "
             lines.append(f"{sign} {decision.name:<{width}}  {decision.term or '-'}")
@@ -148,17 +147,11 @@ class _Matcher:
                 return list(self._kind(term.text))
             case "regex":
                 pattern = term.pattern
-                return [
-                    name for name in self._names if pattern is not None and pattern.fullmatch(name)
-                ]
+                return [name for name in self._names if pattern is not None and pattern.fullmatch(name)]
             case "glob":
                 return self._glob(term.text)
             case "name":
-                return [
-                    name
-                    for name in self._names
-                    if name == term.text or name.startswith(f"{term.text}.")
-                ]
+                return [name for name in self._names if name == term.text or name.startswith(f"{term.text}.")]
 
     def _unit(self, word: str) -> Iterator[str]:
         for unit in self._anatomy.units:
@@ -203,15 +196,13 @@ class _Matcher:
     def _glob(self, text: str) -> list[str]:
         pattern = re.compile(fnmatch.translate(text))
         modules = {path for path in self._modules if path and pattern.fullmatch(path)}
-        return [
-            name
-            for name in self._names
-            if pattern.fullmatch(name) or not modules.isdisjoint(_ancestors(name))
-        ]
+        return [name for name in self._names if pattern.fullmatch(name) or not modules.isdisjoint(_ancestors(name))]
 
     def nothing_matched(self, expression: str, term: Term) -> str:
         """The message for a term that matches nothing: what was meant instead, as far as one can tell."""
-        head = f"The selector {marked(expression, term.span)} matches nothing at the mark in {self._anatomy.model_class}"
+        head = (
+            f"The selector {marked(expression, term.span)} matches nothing at the mark in {self._anatomy.model_class}"
+        )
         if term.kind == "layers":
             return f"{head}: {self._layers_hint(term)}"
         known = [
@@ -223,16 +214,10 @@ class _Matcher:
         ]
         # A name of another task class or wrapper often differs in its first parts only.
         tails = [name for name in known if name.endswith(f".{term.text}")]
-        near = list(
-            dict.fromkeys(
-                [*tails[:2], *difflib.get_close_matches(term.text, known, n=3, cutoff=0.6)]
-            )
-        )[:3]
+        near = list(dict.fromkeys([*tails[:2], *difflib.get_close_matches(term.text, known, n=3, cutoff=0.6)]))[:3]
         if near:
             return f"{head}.\nNearest names: {', '.join(near)}."
-        units = dict.fromkeys(
-            unit.kind if unit.kind != "layer" else "layers[:]" for unit in self._anatomy.units
-        )
+        units = dict.fromkeys(unit.kind if unit.kind != "layer" else "layers[:]" for unit in self._anatomy.units)
         return f"{head}.\nIts units: {', '.join(units)}; --names lists every parameter."
 
     def _layers_hint(self, term: Term) -> str:

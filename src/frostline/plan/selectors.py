@@ -16,12 +16,14 @@ A comma inside brackets, braces or parentheses, or behind a backslash, belongs t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from frostline.errors import SelectorError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
 
 TermKind = Literal["unit", "layers", "kind", "regex", "glob", "name"]
 
@@ -82,9 +84,7 @@ def parse(expression: str) -> tuple[Term, ...]:
             or starts by taking away.
     """
     if not expression.strip():
-        raise SelectorError(
-            "The selector is empty.\nName what is meant: 'backbone', 'layers[:8]', 'head' …"
-        )
+        raise SelectorError("The selector is empty.\nName what is meant: 'backbone', 'layers[:8]', 'head' …")
     terms = tuple(_parse_term(expression, span) for span in _split(expression))
     if terms[0].takes_away:
         raise SelectorError(
@@ -117,8 +117,7 @@ def _stripped(expression: str, start: int, end: int) -> tuple[int, int]:
     text = expression[start:end]
     if not text.strip():
         raise SelectorError(
-            f"The selector {marked(expression, (start, end))} has an empty term at the mark.\n"
-            "Remove the extra comma."
+            f"The selector {marked(expression, (start, end))} has an empty term at the mark.\nRemove the extra comma."
         )
     return start + len(text) - len(text.lstrip()), end - (len(text) - len(text.rstrip()))
 
@@ -165,11 +164,5 @@ def _parse_index(expression: str, span: tuple[int, int], inside: str | None) -> 
         if step != 0:
             return slice(start, stop, step)
     several = ", ".join(f"layers[{part.strip()}]" for part in inside.split(","))
-    mend = (
-        f"Name them one by one: '{several}'."
-        if "," in inside
-        else "Write layers[3], layers[:8] or layers[-2:]."
-    )
-    raise SelectorError(
-        f"The selector {marked(expression, span)} has no layer number or slice at the mark.\n{mend}"
-    )
+    mend = f"Name them one by one: '{several}'." if "," in inside else "Write layers[3], layers[:8] or layers[-2:]."
+    raise SelectorError(f"The selector {marked(expression, span)} has no layer number or slice at the mark.\n{mend}")

@@ -22,9 +22,7 @@ class TrainingArguments(transformers.TrainingArguments):
     )
     train_only: str | None = field(
         default=None,
-        metadata={
-            "help": "What trains, as a selector; all else is frozen. Not together with freeze."
-        },
+        metadata={"help": "What trains, as a selector; all else is frozen. Not together with freeze."},
     )
     frozen_mode: Literal["eval", "train"] = field(
         default="eval",

@@ -91,9 +91,7 @@ class FreezeCallback(TrainerCallback):
                 f"{said} nothing to train: every parameter is frozen.\nLeave at least the head: 'backbone'."
             )
 
-    def on_init_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Freeze the model that the Trainer was given."""
         self.apply(kwargs["model"])
 
@@ -107,9 +105,7 @@ class FreezeCallback(TrainerCallback):
         before = _resumed_fingerprint(args, state) or fingerprint(model)
         self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started)
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the starting fingerprint into the checkpoint, so that a resumed run proves the whole of it."""
         folder = _checkpoint(args, state)
         if self._run is not None and state.is_world_process_zero and folder.is_dir():
@@ -161,7 +157,5 @@ def _resumed_fingerprint(args: TrainingArguments, state: TrainerState) -> Finger
     try:
         return Fingerprint.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError):
-        get_logger().warning(
-            "No %s: the proof covers the run from step %d on.", file, state.global_step
-        )
+        get_logger().warning("No %s: the proof covers the run from step %d on.", file, state.global_step)
         return None

@@ -34,9 +34,7 @@ def write_card(result: TrainResult, folder: Path) -> None:
         base_model=base,
         tags=["frostline"],
     )
-    (folder / CARD_FILE).write_text(
-        f"---\n{head.to_yaml()}\n---\n\n{_body(result)}", encoding="utf-8"
-    )
+    (folder / CARD_FILE).write_text(f"---\n{head.to_yaml()}\n---\n\n{_body(result)}", encoding="utf-8")
 
 
 def _body(result: TrainResult) -> str:

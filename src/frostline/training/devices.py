@@ -17,14 +17,10 @@ def device_options(device: str, dtype: str) -> dict[str, Any]:
 
     accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device in accelerators and not accelerators[device]:
-        raise SettingsError(
-            f"device is {device!r}, but torch finds no such device here.\nPass --device cpu, or auto."
-        )
+        raise SettingsError(f"device is {device!r}, but torch finds no such device here.\nPass --device cpu, or auto.")
     on_cpu = device == "cpu" or not any(accelerators.values())
     if dtype == "fp16" and (on_cpu or not accelerators["cuda"]):
-        raise SettingsError(
-            "dtype is 'fp16', which needs a CUDA device.\nPass --dtype bf16 or fp32."
-        )
+        raise SettingsError("dtype is 'fp16', which needs a CUDA device.\nPass --dtype bf16 or fp32.")
     return {
         "use_cpu": on_cpu,
         "bf16": dtype == "bf16",

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit
-from frostline.data.examples import Examples
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.data.tokenising import tokenise
 from frostline.errors import ModelError
@@ -19,8 +15,13 @@ from frostline.training.devices import device_options
 from frostline.training.metrics import THRESHOLD, first_output, metrics_for, probabilities
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import datasets
+    import numpy as np
     from numpy.typing import NDArray
+
+    from frostline.data.examples import Examples
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +48,7 @@ class Predictions:
             return [self.names[index] for index in self.probabilities.argmax(axis=-1)]
         if self.schema.problem_type == MULTI:
             given = self.probabilities >= THRESHOLD
-            return [
-                "|".join(name for name, has in zip(self.names, row, strict=True) if has)
-                for row in given
-            ]
+            return ["|".join(name for name, has in zip(self.names, row, strict=True) if has) for row in given]
         return ["|".join(f"{value:.6g}" for value in row) for row in self.probabilities]
 
     def rows(self) -> list[dict[str, Any]]:
@@ -121,8 +119,8 @@ class Classifier:
         """
         metrics = self._trainer().evaluate(self._tokenised(self.schema.encode(examples)))
         named = {name.removeprefix("eval_"): float(value) for name, value in metrics.items()}
-        speed = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-        return {name: value for name, value in named.items() if name not in speed}
+        unasked = ("epoch", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
+        return {name: value for name, value in named.items() if name not in unasked}
 
     def _tokenised(self, dataset: datasets.Dataset) -> datasets.Dataset:
         limit = position_limit(self.model)

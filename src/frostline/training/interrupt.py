@@ -49,20 +49,14 @@ class SaveOnInterrupt(TrainerCallback):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        get_logger().warning(
-            "Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once."
-        )
+        get_logger().warning("Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.")
 
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint."""
         if self.asked:
             control.should_save = True
 
-    def on_save(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> None:
+    def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop, now that the checkpoint is written."""
         if self.asked:
             raise KeyboardInterrupt

@@ -10,13 +10,13 @@ import json
 import os
 import shutil
 from contextlib import contextmanager
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frostline.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from pathlib import Path
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _SETTINGS_FILE = "run.json"
@@ -58,9 +58,7 @@ class OutputFolder:
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise OutputError(
-                f"'{self.target}' cannot be written: {error.strerror}.\nChoose another --out."
-            ) from None
+            raise OutputError(f"'{self.target}' cannot be written: {error.strerror}.\nChoose another --out.") from None
         lock = FileLock(self.work / ".lock")
         try:
             lock.acquire(blocking=False)
@@ -69,9 +67,7 @@ class OutputFolder:
                 f"Another run is writing to '{self.target}'.\nChoose another --out, or wait for it."
             ) from None
         except OSError as error:
-            raise OutputError(
-                f"'{self.work}' cannot be written: {error.strerror}.\nChoose another --out."
-            ) from None
+            raise OutputError(f"'{self.work}' cannot be written: {error.strerror}.\nChoose another --out.") from None
         try:
             if not resume:
                 self._clear()
@@ -89,14 +85,10 @@ class OutputFolder:
                 raise OutputError(
                     f"The run in '{self.target}' is complete; there is nothing to resume.\nChoose another --out."
                 )
-            raise OutputError(
-                f"The folder '{self.target}' is in use.\nChoose another --out, or pass --overwrite."
-            )
+            raise OutputError(f"The folder '{self.target}' is in use.\nChoose another --out, or pass --overwrite.")
         interrupted = self.checkpoints.exists()
         if resume and not interrupted:
-            raise OutputError(
-                f"There is no interrupted run at '{self.work}' to resume.\nStart it without --resume."
-            )
+            raise OutputError(f"There is no interrupted run at '{self.work}' to resume.\nStart it without --resume.")
         if interrupted and not resume and not overwrite:
             raise OutputError(
                 f"An interrupted run is at '{self.work}'.\nGo on with it by --resume, or start anew by --overwrite."

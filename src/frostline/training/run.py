@@ -7,7 +7,6 @@ import json
 import time
 from contextlib import suppress
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.anatomy.modelmap import ModelMap
@@ -28,6 +27,7 @@ from frostline.training.settings import HEAD_LR, WHOLE_MODEL_LR, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     import datasets
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -166,9 +166,7 @@ def _run(
         Freeze(model, plan)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
-    folder.remember(
-        settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
-    )
+    folder.remember(settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)})
 
     checkpoint = folder.last_checkpoint() if resume else None
     start = TrainStart(
@@ -185,25 +183,18 @@ def _run(
         on_start(start)
 
     interrupt = SaveOnInterrupt()
-    trainer = _trainer(
-        start, folder, model, tokenizer, train_set, eval_set, [*callbacks, interrupt]
-    )
+    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, interrupt])
     began = time.perf_counter()
-    with interrupt.listening():
-        # A drift is raised once the model is saved; the folder must not be lost with it.
-        with quiet(), suppress(DriftError):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    # A drift is raised once the model is saved; the folder must not be lost with it.
+    with interrupt.listening(), quiet(), suppress(DriftError):
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     best_epoch, metrics = _kept(trainer)
     result = TrainResult(
         folder=folder.target,
         start=start,
         proof=cast("Proof", trainer.proof),  # train() does not end without one
         metrics=metrics,
-        train_loss=next(
-            entry["train_loss"]
-            for entry in reversed(trainer.state.log_history)
-            if "train_loss" in entry
-        ),
+        train_loss=next(entry["train_loss"] for entry in reversed(trainer.state.log_history) if "train_loss" in entry),
         steps=int(trainer.state.global_step),
         seconds=time.perf_counter() - began,
         best_epoch=best_epoch,
@@ -315,13 +306,9 @@ def _kept(trainer: Trainer) -> tuple[float | None, dict[str, float]]:
     for entry in trainer.state.log_history:
         if entry.get("step") == trainer.state.best_global_step and "eval_loss" in entry:
             named = {
-                name.removeprefix("eval_"): float(value)
-                for name, value in entry.items()
-                if name.startswith("eval_")
+                name.removeprefix("eval_"): float(value) for name, value in entry.items() if name.startswith("eval_")
             }
-            return float(entry["epoch"]), {
-                name: value for name, value in named.items() if name not in speed
-            }
+            return float(entry["epoch"]), {name: value for name, value in named.items() if name not in speed}
     return None, {}
 
 
@@ -335,9 +322,7 @@ def _leave(
     from frostline.training.callback import write_proof
 
     if result.start.settings.max_length is not None:
-        tokenizer.model_max_length = (
-            result.start.settings.max_length
-        )  # so that who loads it cuts texts alike
+        tokenizer.model_max_length = result.start.settings.max_length  # so that who loads it cuts texts alike
     with folder.publish() as staged:
         with quiet():
             model.save_pretrained(staged)

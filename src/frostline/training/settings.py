@@ -80,9 +80,7 @@ class TrainSettings:
             ("limit", self.limit, 1),
             ("patience", self.patience, 1),
         ):
-            if value is not None and (
-                value < least if least is not None else not 0 < value < float("inf")
-            ):
+            if value is not None and (value < least if least is not None else not 0 < value < float("inf")):
                 rule = f"at least {least}" if least is not None else "above 0"
                 raise SettingsError(f"{name} is {value}; it must be {rule}.")
         if not 0 <= self.seed < 2**32:
