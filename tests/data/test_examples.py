@@ -107,9 +107,7 @@ def test_blank_texts(data_error: Expect) -> None:
     with data_error("'text' is empty in row 2 "):
         choose_columns(data, limit=2)
     with data_error("'second' is empty in row 1 "):
-        choose_columns(
-            table(text=["a"], second=[" "]), text_columns=("text", "second"), label_columns=None
-        )
+        choose_columns(table(text=["a"], second=[" "]), text_columns=("text", "second"), label_columns=None)
 
 
 def test_blank_cells_of_a_csv(write: Callable[..., str], data_error: Expect) -> None:

@@ -132,9 +132,7 @@ def test_edited_in_place_with_the_same_time_stamp(write: Callable[..., str]) -> 
     assert read(source) == [{"text": "new"}]
 
 
-def test_second_run_reads_the_cache(
-    write: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_second_run_reads_the_cache(write: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
     source = write("a.csv", "text\nold\n")
     first = read_table(source, role="train")
     monkeypatch.setattr(pd, "read_csv", None)
@@ -165,13 +163,9 @@ TEXT = st.text(st.characters(blacklist_characters="\0", blacklist_categories=["C
 CELL = TEXT | st.sampled_from(["NA", "None", "null", "nan", "", " ", "007", '"', "1e5", "\r", "\n"])
 
 
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    rows=st.integers(1, 3).flatmap(
-        lambda width: st.lists(st.lists(CELL, min_size=width, max_size=width), min_size=1)
-    ),
+    rows=st.integers(1, 3).flatmap(lambda width: st.lists(st.lists(CELL, min_size=width, max_size=width), min_size=1)),
     suffix=st.sampled_from([".csv", ".tsv"]),
 )
 def test_any_text_survives_a_round_trip(tmp_path: Path, rows: list[list[str]], suffix: str) -> None:
@@ -180,18 +174,14 @@ def test_any_text_survives_a_round_trip(tmp_path: Path, rows: list[list[str]], s
     path = tmp_path / f"any{suffix}"
     names = [f"c{index}" for index in range(len(rows[0]))]
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(
-            file, delimiter="\t" if suffix == ".tsv" else ",", quoting=csv.QUOTE_ALL
-        )
+        writer = csv.writer(file, delimiter="\t" if suffix == ".tsv" else ",", quoting=csv.QUOTE_ALL)
         writer.writerows([names, *rows])
     dataset = read_table(str(path), role="train")
     assert [list(row.values()) for row in dataset] == rows
     assert dataset.cache_files  # the builder agreed, nothing had to be read plainly
 
 
-@settings(
-    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(CELL, min_size=1))
 def test_any_text_survives_minimal_quoting(tmp_path: Path, texts: list[str]) -> None:
     path = tmp_path / "any.csv"
@@ -200,9 +190,7 @@ def test_any_text_survives_minimal_quoting(tmp_path: Path, texts: list[str]) -> 
     assert [row["text"] for row in read(str(path))] == texts
 
 
-@settings(
-    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(texts=st.lists(CELL, min_size=1))
 def test_any_text_survives_json_lines(tmp_path: Path, texts: list[str]) -> None:
     path = tmp_path / "any.jsonl"
@@ -286,9 +274,7 @@ def test_refused(write: Callable[..., str], data_error: Callable[..., Any], case
             read(source)
 
 
-def test_far_away_faults_have_the_right_line(
-    write: Callable[..., str], data_error: Callable[..., Any]
-) -> None:
+def test_far_away_faults_have_the_right_line(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
     rows = "text,label\n" + "ö" * 70 + ",x\n"
     head = (rows.partition("\n")[0] + "\n" + ("ö" * 70 + ",x\n") * 30_000).encode()
     with data_error("line 30002 ", "0xe4"):

@@ -129,9 +129,7 @@ def test_lists_of_class_labels() -> None:
     assert labels(schema, rows) == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
 
 
-@pytest.mark.parametrize(
-    "rows", [[[0, 1, 0], [1, 1, 0]], [[0, 1], [1, 1]], [[0.0, 1.0]], [[True, False]]]
-)
+@pytest.mark.parametrize("rows", [[[0, 1, 0], [1, 1, 0]], [[0, 1], [1, 1]], [[0.0, 1.0]], [[True, False]]])
 def test_multi_hot_lists(rows: list[list[float]]) -> None:
     schema = LabelSchema.infer(examples(label=rows))
     assert schema.problem_type == MULTI
@@ -183,9 +181,7 @@ def test_placeholder_names_take_ids(values: list[Any]) -> None:
 
 def test_a_round_trip_through_a_config() -> None:
     schema = LabelSchema.infer(examples(label=["b", "a"]))
-    config = config_with(
-        id2label=schema.id2label, label2id=schema.label2id, problem_type=schema.problem_type
-    )
+    config = config_with(id2label=schema.id2label, label2id=schema.label2id, problem_type=schema.problem_type)
     assert LabelSchema.from_config(config) == schema
 
 

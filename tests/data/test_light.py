@@ -15,7 +15,5 @@ sys.exit(str(sorted(heavy)) if heavy else 0)
 
 
 def test_nothing_heavy_is_imported() -> None:
-    done = subprocess.run(
-        [sys.executable, "-c", _CODE], capture_output=True, text=True, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", _CODE], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -77,9 +77,7 @@ def test_parts_of_a_name() -> None:
     assert parse("glue:mrpc:train[:10%]").config == "mrpc"
 
 
-@pytest.mark.parametrize(
-    ("role", "texts"), [("train", ["NA", "null"]), ("eval", ["b"]), ("predict", ["c"])]
-)
+@pytest.mark.parametrize(("role", "texts"), [("train", ["NA", "null"]), ("eval", ["b"]), ("predict", ["c"])])
 def test_the_split_follows_the_role(folder: str, role: named.Role, texts: list[str]) -> None:
     assert read_table(folder, role=role)["text"][:] == texts
 
@@ -91,18 +89,14 @@ def test_a_named_split(folder: str, data_error: Callable[..., Any]) -> None:
         read_table(folder + ":tset", role="train")
 
 
-def test_splits_that_are_not_there(
-    write: Callable[..., str], data_error: Callable[..., Any]
-) -> None:
+def test_splits_that_are_not_there(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
     folder = str(Path(write("only/train.csv", "text,label\na,1\n")).parent)
     with data_error("no split 'validation' or 'test'", "there are 'train'", ":train"):
         read_table(folder, role="eval")
     assert len(read_table(folder, role="predict")) == 1
 
 
-def test_a_folder_without_data(
-    tmp_path: Path, write: Callable[..., str], data_error: Callable[..., Any]
-) -> None:
+def test_a_folder_without_data(tmp_path: Path, write: Callable[..., str], data_error: Callable[..., Any]) -> None:
     with data_error("is a folder, but no data set", "Name a file in it"):
         read_table(str(tmp_path), role="train")
     write("folder.csv/notes.md", "# none")
@@ -113,9 +107,7 @@ def test_a_folder_without_data(
 def test_configurations(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
     write("sets/small/train.csv", "text\ns\n")
     write("sets/large/train.csv", "text\nl\n")
-    card = "\n".join(
-        f"- config_name: {name}\n  data_files: {name}/train.csv" for name in ("small", "large")
-    )
+    card = "\n".join(f"- config_name: {name}\n  data_files: {name}/train.csv" for name in ("small", "large"))
     folder = str(Path(write("sets/README.md", f"---\nconfigs:\n{card}\n---\n")).parent)
     assert read_table(folder + ":large:train", role="train")["text"][:] == ["l"]
     assert read_table(folder + ":small", role="train")["text"][:] == ["s"]
@@ -139,9 +131,7 @@ def test_saved_to_disk(tmp_path: Path, data_error: Callable[..., Any]) -> None:
 
 
 @pytest.mark.usefixtures("offline")
-def test_a_hub_name_without_a_network(
-    data_error: Callable[..., Any], capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_hub_name_without_a_network(data_error: Callable[..., Any], capfd: pytest.CaptureFixture[str]) -> None:
     start = time.perf_counter()
     with data_error("no file or folder 'imdb'", "hub cannot be reached"):
         read_table("imdb", role="train")
@@ -158,9 +148,7 @@ def test_a_path_that_is_no_hub_name(data_error: Callable[..., Any]) -> None:
         read_table("a/b/c", role="train")
 
 
-def test_a_hub_name_that_does_not_exist(
-    data_error: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_hub_name_that_does_not_exist(data_error: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets.exceptions import DatasetNotFoundError
 
     def absent(*args: Any, **kwargs: Any) -> None:
@@ -172,9 +160,7 @@ def test_a_hub_name_that_does_not_exist(
         read_table("no/such", role="train")
 
 
-def test_anything_else_that_goes_wrong(
-    data_error: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_anything_else_that_goes_wrong(data_error: Callable[..., Any], monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("Dataset scripts are no longer supported,\nbut found x.py")
 

@@ -144,9 +144,7 @@ def test_it_is_the_same_in_every_process_and_imports_nothing(
     assert result.stdout.split("\n") == [corpus.digest, "[]", ""]
 
 
-def test_the_order_of_the_file_system_does_not_matter(
-    corpus: Corpus, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_order_of_the_file_system_does_not_matter(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     forwards = module._source_files
 
     def backwards(folder: Path) -> Iterator[tuple[str, str, Path]]:
@@ -198,9 +196,7 @@ def test_source_is_read_and_never_run(tmp_path: Path, monkeypatch: pytest.Monkey
     ]
 
 
-def test_a_python_without_source_files_is_named(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_python_without_source_files_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sysconfig, "get_path", lambda name: str(tmp_path))
     with pytest.raises(DataError, match=r"gives only 0 texts of 2000.*with its source files"):
         build_corpus()
@@ -264,9 +260,7 @@ def test_runs_are_words_without_punctuation() -> None:
 
 
 def test_files_are_never_divided_and_echoes_of_training_leave_the_test() -> None:
-    rows = [
-        found(f"text {file} {at}", source=f"m{file}.f") for file in range(20) for at in range(5)
-    ]
+    rows = [found(f"text {file} {at}", source=f"m{file}.f") for file in range(20) for at in range(5)]
     train, test = split_by_module(rows)
     assert len(test) == 20  # a fifth of 100, as four files of five
     assert {row.source for row in train}.isdisjoint({row.source for row in test})
@@ -285,9 +279,7 @@ def test_files_are_never_divided_and_echoes_of_training_leave_the_test() -> None
 
 def test_a_large_file_always_trains() -> None:
     rows = [found(f"text {at}", source="large.f") for at in range(15)]
-    rows += [
-        found(f"text {at} {file}", source=f"m{file}.f") for at in range(5) for file in range(17)
-    ]
+    rows += [found(f"text {at} {file}", source=f"m{file}.f") for at in range(5) for file in range(17)]
     train, test = split_by_module(rows)
     assert sum(row.source == "large.f" for row in train) == 15
     assert len(test) == 20
@@ -321,9 +313,7 @@ def test_hard_texts_survive(tmp_path: Path) -> None:
     assert b"\r" not in train.read_bytes()
 
 
-def test_a_failed_write_leaves_the_old_files_alone(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_failed_write_leaves_the_old_files_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = [path.read_bytes() for path in write_corpus(small("old text"), tmp_path)]
 
     def full(path: Path, rows: Sequence[Row]) -> None:

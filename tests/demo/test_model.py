@@ -65,9 +65,7 @@ def test_changed_weights_are_refused(fake: Path) -> None:
     assert message.endswith(MEND)
 
 
-def test_one_changed_bit_of_the_real_weights_is_seen(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_one_changed_bit_of_the_real_weights_is_seen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     copy = tmp_path / PACKAGE / "model"
     shutil.copytree(find_demo_model(), copy)
     (tmp_path / PACKAGE / "__init__.py").touch()

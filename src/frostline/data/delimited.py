@@ -88,8 +88,7 @@ def column_names(path: Path, source: str, dialect: Dialect) -> tuple[str, ...]:
             raise _stray_quote(source, records) from None
     if header is None:
         raise DataError(
-            f"{quoted_path(source)} is empty.\n"
-            "A table starts with a line of column names, e.g. `text,label`."
+            f"{quoted_path(source)} is empty.\nA table starts with a line of column names, e.g. `text,label`."
         )
     names = tuple(name or f"Unnamed: {index}" for index, name in enumerate(header))
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -170,9 +169,7 @@ class _Records:
     """
 
     def __init__(self, lines: Iterable[str], dialect: Dialect) -> None:
-        self._reader = csv.reader(
-            lines, delimiter=dialect.delimiter, quoting=dialect.quoting, strict=True
-        )
+        self._reader = csv.reader(lines, delimiter=dialect.delimiter, quoting=dialect.quoting, strict=True)
         self._width = 0
         self.start = 1
 
@@ -205,9 +202,7 @@ def _records(path: Path, dialect: Dialect) -> Iterator[_Records]:
         csv.field_size_limit(limit)
 
 
-def _wrong_width(
-    source: str, dialect: Dialect, names: tuple[str, ...], line: int, width: int
-) -> DataError:
+def _wrong_width(source: str, dialect: Dialect, names: tuple[str, ...], line: int, width: int) -> DataError:
     mark = _DELIMITER_NAMES[dialect.delimiter]
     mend = (
         f"Put double quotes around a text that contains a {mark}."

@@ -118,9 +118,7 @@ def choose_columns(
         _check_texts(table.column(name), source, name)
     for name in labels:
         _check_labels(table.column(name), source, name)
-    dataset = dataset.rename_columns(
-        {old: new for old, new in zip(texts, TEXT_NAMES, strict=False) if old != new}
-    )
+    dataset = dataset.rename_columns({old: new for old, new in zip(texts, TEXT_NAMES, strict=False) if old != new})
     return Examples(dataset, source, texts, labels)
 
 
@@ -140,9 +138,7 @@ def row_numbers(mask: pa.ChunkedArray) -> tuple[list[int], int]:
 
 def _check_names(texts: tuple[str, ...], labels: tuple[str, ...]) -> None:
     if not 1 <= len(texts) <= len(TEXT_NAMES):
-        raise DataError(
-            f"{len(texts)} text columns are named ({listed(texts)}); name one, or two for pairs."
-        )
+        raise DataError(f"{len(texts)} text columns are named ({listed(texts)}); name one, or two for pairs.")
     both = (*texts, *labels)
     twice = [name for name in dict.fromkeys(both) if both.count(name) > 1]
     if twice:
@@ -153,8 +149,7 @@ def _check_names(texts: tuple[str, ...], labels: tuple[str, ...]) -> None:
     taken = [name for name in labels if name in TEXT_NAMES[: len(texts)]]
     if taken:
         raise DataError(
-            f"A label column cannot be called {quoted(taken[0])}: the texts get that name.\n"
-            "Rename it in the data."
+            f"A label column cannot be called {quoted(taken[0])}: the texts get that name.\nRename it in the data."
         )
 
 
@@ -194,9 +189,7 @@ def _as_text(dataset: datasets.Dataset, name: str) -> datasets.Dataset:
 
     features = Features({**dataset.features, name: Value("string")})
     with quiet_datasets():
-        cast: datasets.Dataset = dataset.cast(
-            features, keep_in_memory=True, load_from_cache_file=False
-        )
+        cast: datasets.Dataset = dataset.cast(features, keep_in_memory=True, load_from_cache_file=False)
     return cast
 
 

@@ -135,14 +135,10 @@ def _read_parquet(path: Path, source: str, digest: str) -> datasets.Dataset:
         ) from error
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     if twice:
-        raise DataError(
-            f"{quoted_path(source)} names the column {listed(twice[:1])} twice.\n"
-            "Rename or remove one."
-        )
+        raise DataError(f"{quoted_path(source)} names the column {listed(twice[:1])} twice.\nRename or remove one.")
     if not metadata.num_rows:
         raise DataError(
-            f"{quoted_path(source)} has columns ({listed(names)}) but no rows.\n"
-            "Name another file, or write it again."
+            f"{quoted_path(source)} has columns ({listed(names)}) but no rows.\nName another file, or write it again."
         )
 
     def plain() -> datasets.Dataset:
@@ -175,9 +171,7 @@ def _cached(builder: DatasetBuilder) -> datasets.Dataset | None:
     return dataset
 
 
-def _build(
-    builder: DatasetBuilder, rows: int, source: str, plain: Callable[[], datasets.Dataset]
-) -> datasets.Dataset:
+def _build(builder: DatasetBuilder, rows: int, source: str, plain: Callable[[], datasets.Dataset]) -> datasets.Dataset:
     """Lets the builder read and cache the file; if it cannot, reads the file plainly.
 
     Args:
@@ -202,9 +196,7 @@ def _build(
     return _plainly(plain, source, None)
 
 
-def _plainly(
-    plain: Callable[[], datasets.Dataset], source: str, earlier: Exception | None
-) -> datasets.Dataset:
+def _plainly(plain: Callable[[], datasets.Dataset], source: str, earlier: Exception | None) -> datasets.Dataset:
     try:
         return plain()
     except DataError:
@@ -235,9 +227,7 @@ def _json_table(rows: list[dict[str, Any]]) -> pa.Table:
             columns[name] = pa.array(values)
         except (pa.ArrowException, TypeError, OverflowError):
             texts = [json.dumps(value, ensure_ascii=False) for value in values]
-            columns[name] = pa.ExtensionArray.from_storage(
-                pa.json_(pa.string()), pa.array(texts, pa.string())
-            )
+            columns[name] = pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(texts, pa.string()))
     return pa.table(columns)
 
 

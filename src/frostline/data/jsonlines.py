@@ -32,9 +32,7 @@ def count_rows(path: Path, source: str) -> int:
     """
     rows = sum(1 for _ in json_rows(path, source))
     if not rows:
-        raise DataError(
-            f"{quoted_path(source)} is empty.\nWrite one object per line, e.g. {_EXAMPLE}."
-        )
+        raise DataError(f"{quoted_path(source)} is empty.\nWrite one object per line, e.g. {_EXAMPLE}.")
     return rows
 
 
@@ -85,8 +83,7 @@ def _array_rows(path: Path, source: str) -> Iterator[dict[str, Any]]:
         ) from None
     except RecursionError:
         raise DataError(
-            f"{quoted_path(source)} is nested too deeply.\nWrite one plain object per line, "
-            f"e.g. {_EXAMPLE}."
+            f"{quoted_path(source)} is nested too deeply.\nWrite one plain object per line, e.g. {_EXAMPLE}."
         ) from None
     if not isinstance(rows, list):  # an array that something follows was refused above
         raise DataError(f"{quoted_path(source)} is not one array of objects.")

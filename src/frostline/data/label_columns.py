@@ -229,9 +229,7 @@ class LabelColumn:
 
     def problem(self, what: str, mend: str) -> DataError:
         """Makes an error about the whole column."""
-        return DataError(
-            f"{quoted_path(self.source)}: the label column {quoted(self.name)} {what}.\n{mend}"
-        )
+        return DataError(f"{quoted_path(self.source)}: the label column {quoted(self.name)} {what}.\n{mend}")
 
     def refuse(self, mask: pa.Array, what: str, mend: str) -> None:
         """Raises an error that names the rows where a mask is true, if there are any."""
@@ -245,9 +243,7 @@ class LabelColumn:
 
         rows, total = self.row_numbers(mask)
         value = pc.filter(self.values, mask)[0].as_py()
-        return self.problem(
-            f"holds {quoted(value)} in {numbered('row', rows, total)}, {what}", mend
-        )
+        return self.problem(f"holds {quoted(value)} in {numbered('row', rows, total)}, {what}", mend)
 
     def row_numbers(self, mask: pa.Array) -> tuple[list[int], int]:
         """Returns the first rows (1-based) where a mask is true, and how many values there are."""
@@ -272,9 +268,7 @@ def read_columns(examples: Examples) -> list[LabelColumn]:
     ]
 
 
-def _column(
-    source: str, name: str, feature: Any, chunked: pa.ChunkedArray, *, nested: bool = False
-) -> LabelColumn:
+def _column(source: str, name: str, feature: Any, chunked: pa.ChunkedArray, *, nested: bool = False) -> LabelColumn:
     import datasets
     import pyarrow as pa
     import pyarrow.compute as pc

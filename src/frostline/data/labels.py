@@ -92,9 +92,7 @@ class LabelSchema:
     @property
     def is_generic(self) -> bool:
         """Whether the names are the placeholders ``LABEL_0``, ``LABEL_1``, ... of transformers."""
-        return bool(self.names) and all(
-            name == f"LABEL_{index}" for index, name in enumerate(self.names)
-        )
+        return bool(self.names) and all(name == f"LABEL_{index}" for index, name in enumerate(self.names))
 
     @classmethod
     def infer(
@@ -148,13 +146,10 @@ class LabelSchema:
             problem = REGRESSION if len(names) == 1 else SINGLE
         if problem not in PROBLEM_TYPES:
             raise DataError(
-                f"The model's config has the problem type {quoted(problem)}; "
-                f"there are {listed(PROBLEM_TYPES)}."
+                f"The model's config has the problem type {quoted(problem)}; there are {listed(PROBLEM_TYPES)}."
             )
         if len(set(names)) < len(names):
-            raise DataError(
-                f"The model's config names a label twice: {listed(names)}.\nMend its id2label."
-            )
+            raise DataError(f"The model's config names a label twice: {listed(names)}.\nMend its id2label.")
         return cls(problem, () if problem == REGRESSION and len(names) == 1 else names, separator)
 
     def encode(self, examples: Examples) -> datasets.Dataset:
@@ -237,13 +232,11 @@ class LabelSchema:
         counts = pc.value_counts(pc.filter(column.texts(), mask)).to_pylist()
         counts.sort(key=lambda count: -count["counts"])
         shown = ", ".join(
-            f"{quoted(count['values'])} ({counted(count['counts'], 'row')})"
-            for count in counts[:_SHOWN_UNKNOWN]
+            f"{quoted(count['values'])} ({counted(count['counts'], 'row')})" for count in counts[:_SHOWN_UNKNOWN]
         )
         more = len(counts) - _SHOWN_UNKNOWN
         return column.problem(
-            "holds labels that the model was not trained for: "
-            + (f"{shown} and {more} more" if more > 0 else shown),
+            "holds labels that the model was not trained for: " + (f"{shown} and {more} more" if more > 0 else shown),
             f"It knows {listed(self.names)}.{suggestion(counts[0]['values'], self.names)}",
         )
 

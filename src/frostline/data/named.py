@@ -197,8 +197,7 @@ def _unreadable(name: DataName, error: Exception) -> DataError:
         )
     if isinstance(error, FileNotFoundError) and not isinstance(error, DatasetsError):
         return DataError(
-            f"{what}, and a data set on the Hugging Face hub is called NAME or OWNER/NAME.\n"
-            "Check the path."
+            f"{what}, and a data set on the Hugging Face hub is called NAME or OWNER/NAME.\nCheck the path."
         )
     return DataError(
         f"{quoted_path(name.source)} cannot be read as a data set: {first_line(error)}.\n"

@@ -47,9 +47,7 @@ def read_table(source: str, *, role: Role) -> datasets.Dataset:
             how to mend it.
     """
     if not source.strip() or "\0" in source:
-        raise DataError(
-            f"{source!r} names no data.\nGive the path of a file, or a data set's name."
-        )
+        raise DataError(f"{source!r} names no data.\nGive the path of a file, or a data set's name.")
     if not is_file(source):
         return read_named(DataName.parse(source), role)
     path = Path(source).expanduser()
@@ -87,15 +85,11 @@ def is_file(source: str) -> bool:
 def _missing(path: Path, source: str) -> DataError:
     shortened = source.rpartition(":")[0]
     if shortened and Path(shortened).expanduser().is_file():
-        return DataError(
-            f"{quoted_path(source)}: a file has no splits.\n"
-            f"Name it alone: {quoted_path(shortened)}."
-        )
+        return DataError(f"{quoted_path(source)}: a file has no splits.\nName it alone: {quoted_path(shortened)}.")
     folder = path.parent
     if not folder.is_dir():
         return DataError(
-            f"{quoted_path(source)} does not exist, nor does its folder {quoted_path(str(folder))}."
-            "\nCheck the path."
+            f"{quoted_path(source)} does not exist, nor does its folder {quoted_path(str(folder))}.\nCheck the path."
         )
     known = {entry.name.casefold(): entry.name for entry in folder.iterdir()}
     near = get_close_matches(path.name.casefold(), known, n=3, cutoff=0.6)

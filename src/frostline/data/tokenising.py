@@ -53,10 +53,7 @@ class TokenStats:
         return asdict(self)
 
     def __str__(self) -> str:
-        text = (
-            f"{self.rows:,} rows, {self.tokens:,} tokens ({self.mean:.1f} per row, "
-            f"longest {self.longest:,})"
-        )
+        text = f"{self.rows:,} rows, {self.tokens:,} tokens ({self.mean:.1f} per row, longest {self.longest:,})"
         if self.truncated:
             text += f", {self.truncated:,} rows truncated to {self.max_length:,} tokens"
         return text
@@ -125,19 +122,14 @@ def _limit(
         )
     if most is not None and wanted > most:
         raise DataError(
-            f"The maximum length is {wanted:,} tokens, but the model takes {most:,} at most.\n"
-            f"Set it to {most} or less."
+            f"The maximum length is {wanted:,} tokens, but the model takes {most:,} at most.\nSet it to {most} or less."
         )
     return wanted
 
 
-def _encode(
-    tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], limit: int | None
-) -> dict[str, Any]:
+def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], limit: int | None) -> dict[str, Any]:
     """Tokenises one batch and marks the rows that were truncated."""
-    encoded = tokenizer(
-        *texts, truncation=limit is not None, max_length=limit, padding=False, verbose=False
-    )
+    encoded = tokenizer(*texts, truncation=limit is not None, max_length=limit, padding=False, verbose=False)
     truncated = [False] * len(texts[0])
     full = [row for row, ids in enumerate(encoded["input_ids"]) if len(ids) == limit]
     if full and encoded.encodings is not None:
@@ -170,9 +162,7 @@ def _stats(tokenised: datasets.Dataset, limit: int | None) -> TokenStats:
     )
 
 
-def _fingerprint(
-    dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None
-) -> str:
+def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> str:
     """Names the result for ``datasets``, which would hash the tokenizer's changing state."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     state = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
