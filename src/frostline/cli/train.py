@@ -33,12 +33,16 @@ class ProblemOption(StrEnum):
 
 
 def train(
-    model: Annotated[str, typer.Option(help="A folder, or a hub name.")],
     data: Annotated[
         str,
         typer.Option(help="Training rows: CSV, TSV, JSONL, Parquet, or NAME[:CONFIG][:SPLIT] of the hub."),
     ],
-    out: Annotated[Path, typer.Option(help="The folder to leave; it appears when it is complete.")],
+    model: Annotated[
+        str | None, typer.Option(help="A folder, or a hub name; by default the small BERT of the extra 'demo'.")
+    ] = None,
+    out: Annotated[Path, typer.Option(help="The folder to leave; it appears when it is complete.")] = Path(
+        "frostline-out"
+    ),
     eval_data: Annotated[str | None, typer.Option("--eval", metavar="FILE", help="Evaluation rows, likewise.")] = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
@@ -69,11 +73,12 @@ def train(
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
     from frostline.cli.progress import TrainingProgress
     from frostline.cli.render import print_json
+    from frostline.demo.model import find_demo_model
     from frostline.training.run import run_training
     from frostline.training.settings import TrainSettings
 
     settings = TrainSettings(
-        model=model,
+        model=str(find_demo_model()) if model is None else model,
         data=data,
         eval_data=eval_data,
         freeze=freeze,

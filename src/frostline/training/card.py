@@ -41,7 +41,7 @@ def _body(result: TrainResult) -> str:
     start, settings = result.start, result.start.settings
     plan = settings.plan()
     lines = [
-        f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(Path(settings.model).name)}",
+        f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(_short_name(settings.model))}",
         "",
         f"Task: {start.schema.problem_type.replace('_', ' ')}. {_labels(start.schema.names)}".rstrip(),
         "",
@@ -83,6 +83,11 @@ def _body(result: TrainResult) -> str:
             "",
         ]
     return "\n".join(lines)
+
+
+def _short_name(model: str) -> str:
+    """A hub name, or the last two parts of a folder's path, which say enough and tell nothing of the machine."""
+    return "/".join(Path(model).parts[-2:])
 
 
 def _labels(names: Iterable[str]) -> str:
