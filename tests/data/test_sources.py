@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(named, "hub_is_reachable", lambda _: False)
+    monkeypatch.setattr(named, "hub_in_reach", lambda: False)
 
 
 @pytest.fixture
@@ -154,7 +154,7 @@ def test_a_hub_name_that_does_not_exist(data_error: Callable[..., Any], monkeypa
     def absent(*args: Any, **kwargs: Any) -> None:
         raise DatasetNotFoundError("Dataset 'no/such' doesn't exist on the Hub.")
 
-    monkeypatch.setattr(named, "hub_is_reachable", lambda _: True)
+    monkeypatch.setattr(named, "hub_in_reach", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset_builder", absent)
     with data_error("no data set of that name", "no/such", "log in"):
         read_table("no/such", role="train")
@@ -164,14 +164,7 @@ def test_anything_else_that_goes_wrong(data_error: Callable[..., Any], monkeypat
     def fail(*args: Any, **kwargs: Any) -> None:
         raise RuntimeError("Dataset scripts are no longer supported,\nbut found x.py")
 
-    monkeypatch.setattr(named, "hub_is_reachable", lambda _: True)
+    monkeypatch.setattr(named, "hub_in_reach", lambda: True)
     monkeypatch.setattr(datasets, "load_dataset_builder", fail)
     with data_error("cannot be read as a data set", "scripts are no longer supported"):
         read_table("no/such", role="train")
-
-
-def test_the_preflight(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(named, "getproxies", dict)
-    assert not named.hub_is_reachable("http://127.0.0.1:9")
-    monkeypatch.setattr(named, "getproxies", lambda: {"https": "http://proxy"})
-    assert named.hub_is_reachable("http://127.0.0.1:9")

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any, cast
 
 from frostline.checkpoints.headers import read_headers, unreachable
 from frostline.checkpoints.quiet import quiet
-from frostline.checkpoints.source import Source, hub_in_reach, locate
+from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
+from frostline.hub import hub_in_reach
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase

@@ -7,11 +7,13 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frostline.checkpoints.source import Source, hub_in_reach
 from frostline.errors import ModelError
+from frostline.hub import hub_in_reach
 
 if TYPE_CHECKING:
     import torch
+
+    from frostline.checkpoints.source import Source
 
 _SAFE, _SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"

@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import difflib
-import os
-import socket
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import urlsplit
 
 from frostline.errors import ModelError
-
-_HUB_TIMEOUT = 5.0  # seconds until the hub counts as out of reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,23 +49,6 @@ def locate(name: str) -> Source:
         )
         raise ModelError(f"There is no folder '{name}'.\n{hint}")
     return Source(name, None)
-
-
-def hub_in_reach() -> bool:
-    """Whether the hub can be asked; a quick look, where the hub's own client would retry for half a minute."""
-    from huggingface_hub import constants
-
-    if constants.HF_HUB_OFFLINE:
-        return False
-    if any(os.environ.get(word) for word in ("HTTPS_PROXY", "https_proxy", "HTTP_PROXY", "http_proxy", "ALL_PROXY")):
-        return True  # only the proxy can tell
-    address = urlsplit(constants.ENDPOINT)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        with socket.create_connection((address.hostname or "", port), timeout=_HUB_TIMEOUT):
-            return True
-    except OSError:
-        return False
 
 
 def _nested_hint(path: Path) -> str:

@@ -11,18 +11,16 @@ tried first; without it, only data sets that are cached already are looked up.
 from __future__ import annotations
 
 import re
-import socket
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 from frostline.data.causes import first_line, system_error
 from frostline.data.messages import listed, quoted_path, suggestion
 from frostline.data.quiet import quiet_datasets
 from frostline.errors import DataError
+from frostline.hub import hub_in_reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 Role = Literal["train", "eval", "predict"]
 
 _COLON_OUTSIDE_A_SLICE = re.compile(r":(?![^\[]*\])")
-_CONNECT_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
@@ -210,7 +207,7 @@ def _only_cached_unless_reachable(target: str) -> Iterator[None]:
     """Spares the hub client's retries: without a network, only the cache is looked up."""
     from datasets import config
 
-    if Path(target).is_dir() or config.HF_HUB_OFFLINE or hub_is_reachable(config.HF_ENDPOINT):
+    if Path(target).is_dir() or config.HF_HUB_OFFLINE or hub_in_reach():
         yield
         return
     config.HF_HUB_OFFLINE = True
@@ -218,16 +215,3 @@ def _only_cached_unless_reachable(target: str) -> Iterator[None]:
         yield
     finally:
         config.HF_HUB_OFFLINE = False
-
-
-def hub_is_reachable(endpoint: str) -> bool:
-    """Tries one connection; behind a proxy, or in doubt, says yes."""
-    if getproxies():
-        return True
-    address = urlsplit(endpoint)
-    port = address.port or (80 if address.scheme == "http" else 443)
-    try:
-        socket.create_connection((address.hostname or "", port), _CONNECT_SECONDS).close()
-    except OSError:
-        return False
-    return True
