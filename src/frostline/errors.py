@@ -7,6 +7,7 @@ The tree::
     ├── PlanError                  a plan that cannot be read, or does not fit the model
     ├── ModelError                 a model that cannot be found, read or built
     ├── DataError                  a table of texts and labels that cannot be used
+    ├── SettingsError              a setting out of its range, or one that this machine cannot serve
     ├── OutputError                a place that cannot be written
     ├── MissingExtraError          an optional part of Frostline is not installed
     └── DriftError                 a frozen tensor moved (exit status 1)
@@ -42,6 +43,10 @@ class ModelError(FrostlineError):
 
 class DataError(FrostlineError, ValueError):
     """A table of texts and labels that cannot be used."""
+
+
+class SettingsError(FrostlineError, ValueError):
+    """A setting out of its range, or one that this machine cannot serve."""
 
 
 class OutputError(FrostlineError):

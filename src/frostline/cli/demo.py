@@ -9,7 +9,7 @@ import typer
 
 if TYPE_CHECKING:
     from frostline.demo.corpus import Corpus
-    from frostline.training.run import TrainResult
+    from frostline.training.result import TrainResult
 
 FREEZE = "embeddings, layers[:4]"
 _TYPO = "encoder.layer.1"

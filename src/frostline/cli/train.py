@@ -12,7 +12,7 @@ from frostline.cli import options
 from frostline.cli.options import DeviceOption, FrozenModeOption
 
 if TYPE_CHECKING:
-    from frostline.training.run import TrainResult, TrainStart
+    from frostline.training.result import TrainResult, TrainStart
 
 
 class DtypeOption(StrEnum):

@@ -10,7 +10,7 @@ from frostline.evidence.inspection import COLUMNS, row_cells
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from frostline.training.run import TrainResult
+    from frostline.training.result import TrainResult
 
 CARD_FILE = "README.md"
 _LABELS_SHOWN = 20

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from frostline.training.settings import SettingsError
+from frostline.errors import SettingsError
 
 
 def device_options(device: str, dtype: str) -> dict[str, Any]:

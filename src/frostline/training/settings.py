@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
-from frostline.errors import FrostlineError
+from frostline.errors import SettingsError
 from frostline.plan.plan import FrozenMode, Plan
 
 Dtype = Literal["fp32", "bf16", "fp16"]
@@ -15,10 +15,6 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 # above frozen ones, which start far from their optimum and cannot harm what is below.
 WHOLE_MODEL_LR = 5e-5
 HEAD_LR = 1e-3
-
-
-class SettingsError(FrostlineError, ValueError):
-    """A setting that cannot be used."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

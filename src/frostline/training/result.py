@@ -1,0 +1,84 @@
+"""What a training run settles before its first step, and what it leaves."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from frostline.data.labels import LabelSchema
+    from frostline.data.tokenising import TokenStats
+    from frostline.evidence.inspection import Inspection
+    from frostline.evidence.proof import Proof
+    from frostline.training.settings import TrainSettings
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStart:
+    """What is settled before the first step.
+
+    Attributes:
+        settings: What was asked for.
+        schema: What the labels are.
+        rows: Training rows.
+        eval_rows: Evaluation rows; None where there are none.
+        tokens: What tokenising the training rows gave.
+        inspection: What is frozen, and where it came from.
+        learning_rate: The peak rate.
+        resumed: The checkpoint that the run goes on from; None for a run from the start.
+    """
+
+    settings: TrainSettings
+    schema: LabelSchema
+    rows: int
+    eval_rows: int | None
+    tokens: TokenStats
+    inspection: Inspection
+    learning_rate: float
+    resumed: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run left.
+
+    Attributes:
+        folder: The finished folder.
+        start: What was settled before the first step.
+        proof: Whether the frozen part stayed.
+        metrics: Evaluation of the model that was kept; empty without evaluation rows.
+        train_loss: Mean loss over the run's steps.
+        steps: Optimizer steps.
+        seconds: Time of this process's training, evaluations and proof included.
+        best_epoch: The epoch of the model that was kept; None without evaluation rows.
+    """
+
+    folder: Path
+    start: TrainStart
+    proof: Proof
+    metrics: dict[str, float]
+    train_loss: float
+    steps: int
+    seconds: float
+    best_epoch: float | None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, as ``metrics.json`` holds them."""
+        return {
+            "eval": self.metrics,
+            "train_loss": self.train_loss,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "best_epoch": self.best_epoch,
+            "rows": self.start.rows,
+            "eval_rows": self.start.eval_rows,
+            "learning_rate": self.start.learning_rate,
+            "parameters": self.start.inspection.parameters,
+            "trainable_parameters": self.start.inspection.trainable_parameters,
+            "problem_type": self.start.schema.problem_type,
+            "labels": list(self.start.schema.names),
+            "proof": str(self.proof),
+            "settings": self.start.settings.to_dict(),
+        }
