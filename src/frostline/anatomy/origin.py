@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 OriginWord = Literal["pretrained", "new", "unknown"]
 
+# The attribute by which transformers itself tells a model that ``from_pretrained`` made.
+_MARK_OF_LOADING = "_weight_conversions"
+
 
 @dataclass(frozen=True, slots=True)
 class Origin:
@@ -55,7 +58,9 @@ def origin_of(model: nn.Module) -> Origin:
     from transformers import PreTrainedModel
 
     name = getattr(model, "name_or_path", "")
-    if not isinstance(model, PreTrainedModel) or not name:
+    # A model built from a checkpoint's configuration names the checkpoint too, but read nothing from it.
+    loaded = hasattr(model, _MARK_OF_LOADING)
+    if not isinstance(model, PreTrainedModel) or not name or not loaded:
         return Origin(None)
     try:
         headers = read_headers(locate(name))

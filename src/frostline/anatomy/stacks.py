@@ -19,7 +19,7 @@ class Stack:
 
     Attributes:
         name: ``""`` where the model has one stack, else the word of its path that tells it from the others
-            (``"encoder"``, ``"decoder"``, ``"vision_tower"`` …).
+            (``"encoder"``, ``"decoder"``, ``"vision_tower"`` …); the whole path where no single word does.
         paths: The module paths of the lists it is read from. More than one where a model keeps
             the parts of its layers in parallel lists (XLM, FlauBERT).
         layers: Per layer, the paths of the modules that make it up.
@@ -77,7 +77,7 @@ def _chains(model: nn.Module, base_path: str) -> list[_Chain]:
     for path, module in model.named_modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)) or not path.startswith(prefix):
             continue
-        if any(path.startswith(f"{chain.path}.") for chain in chains):
+        if any(not chain.path or path.startswith(f"{chain.path}.") for chain in chains):
             continue  # inside a layer of a list already taken
         children = _leaf_layers(module, path)
         size = sum(parameter.numel() for parameter in module.parameters())
@@ -92,7 +92,7 @@ def _leaf_layers(module: nn.Module, path: str) -> tuple[str, ...]:
 
     found: list[str] = []
     for name, child in module.named_children():
-        child_path = f"{path}.{name}"
+        child_path = f"{path}.{name}" if path else name  # the list may be the model itself
         if isinstance(child, nn.ModuleList):
             found += _leaf_layers(child, child_path)
         elif any(True for _ in child.parameters()):
@@ -131,13 +131,13 @@ def _merge_parallel(
 
 
 def _tell_apart(paths: list[str]) -> list[str]:
-    """Give each path the word that no other one has; ``""`` where there is only one."""
+    """Give each path the word that no other one has, or else the path itself; ``""`` where there is only one."""
     if len(paths) == 1:
         return [""]
     words = [[word for word in re.split(r"[.]", path) if not word.isdigit()] for path in paths]
     names = []
-    for own in words:
+    for path, own in zip(paths, words, strict=True):
         others = [set(other) for other in words if other is not own]
         unique = [word for word in own if not any(word in other for other in others)]
-        names.append(unique[0] if unique else ".".join(own))
+        names.append(unique[0] if unique else path)
     return names

@@ -37,14 +37,14 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
                 local_files_only=offline,
                 **overrides,
             )
-    except (OSError, ValueError, KeyError) as error:
+    except Exception as error:  # noqa: BLE001 - a configuration checks its own fields, with errors of many kinds
         raise _config_error(source, error, offline=offline) from None
     return config
 
 
 def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelError:
     text = str(error)
-    reason = text.strip("'\"").splitlines()[0][:160] if text else type(error).__name__
+    reason = " ".join(text.strip("'\"").split())[:160] if text else type(error).__name__
     if "trust_remote_code" in text:
         return ModelError(
             f"'{source.name}' brings model code of its own, which is never run unasked.\n"
@@ -132,10 +132,10 @@ def load_classifier(
                 trust_remote_code=trust_remote_code,
                 local_files_only=offline,
             )
-    except (OSError, ValueError, RuntimeError) as error:
+    except Exception as error:  # whatever a model's constructor makes of a bad configuration
         if offline:
             raise unreachable(name) from None
-        reason = str(error).splitlines()[0][:160]
+        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
         raise ModelError(f"The model '{name}' cannot be loaded: {reason}") from error
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
     _agree_on_padding(model, tokenizer, name)

@@ -31,8 +31,13 @@ def locate(name: str) -> Source:
     Raises:
         ModelError: If it can only be a folder and there is none, or the folder holds no configuration.
     """
-    path = Path(name).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(name).expanduser()
+        is_folder = path.is_dir()
+    except (OSError, RuntimeError) as error:  # a name too long, a folder not to be entered, no such user's home
+        reason = getattr(error, "strerror", None) or str(error).rstrip(".")
+        raise ModelError(f"There is no folder '{name[:80]}': {reason}.\nGive a folder, or a hub name.") from None
+    if is_folder:
         if not (path / "config.json").is_file():
             raise ModelError(
                 f"The folder '{name}' holds no config.json, so it is no model of transformers.{_nested_hint(path)}"

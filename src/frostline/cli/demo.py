@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from frostline.cli import options
+
 if TYPE_CHECKING:
     from frostline.demo.corpus import Corpus
     from frostline.training.result import TrainResult
@@ -27,7 +29,7 @@ def demo(
 
     model = find_demo_model()
     corpus = build_corpus()
-    target = out.expanduser()
+    target = options.place(out)
     files = write_corpus(corpus, target / "data")
     print_text(
         f"Model: all-MiniLM-L6-v2, a pretrained BERT of 6 layers. Text: {len(corpus.train) + len(corpus.test):,} "

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from frostline.errors import OutputError
 
 
 class DeviceOption(StrEnum):
@@ -55,3 +58,15 @@ MaxLength = Annotated[int | None, typer.Option(help="Tokens per row at most; by 
 def columns(text: str) -> tuple[str, ...]:
     """Split the names of columns at commas."""
     return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
+def place(path: Path) -> Path:
+    """Take a leading ``~`` for the home folder that it means.
+
+    Raises:
+        OutputError: If it means none.
+    """
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise OutputError(f"'{path}' cannot be written: there is no such home folder.\nWrite the path out.") from None

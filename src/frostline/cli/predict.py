@@ -44,7 +44,7 @@ def predict(
     predictions = classifier.predict(examples)
     rows = _rows(examples, predictions)
     if out is not None:
-        _write(rows, out.expanduser())
+        _write(rows, options.place(out))
         print_text(f"{len(rows):,} predictions are in {out}.")
     elif as_json:
         print_json(rows)

@@ -48,7 +48,9 @@ def print_table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Ite
     console = Console(highlight=False)
     if not console.is_terminal:
         console = Console(highlight=False, width=_PIPE_WIDTH)
-    console.print(table(titles, rows, right))
+    with console.capture() as drawn:
+        console.print(table(titles, rows, right))
+    print_text(*(line.rstrip() for line in drawn.get().splitlines()))
 
 
 def print_inspection(inspection: Inspection) -> None:

@@ -102,7 +102,7 @@ def train(
     try:
         result = run_training(
             settings,
-            out.expanduser(),
+            options.place(out),
             resume=resume,
             overwrite=overwrite,
             on_start=None if as_json else print_start,

@@ -72,7 +72,7 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     """
     import torch
 
-    values = tensor.detach().to("cpu").contiguous()
+    values = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
     digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}\n".encode())
     digest.update(values.reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()

@@ -174,7 +174,8 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
     Args:
         before: The earlier state.
         model: The model now.
-        plan: What had to stay. By default, what is frozen in the model now.
+        plan: What had to stay: parameters, and buffers of frozen modules that it keeps in eval mode.
+            By default, what is frozen in the model now.
 
     Returns:
         The proof; it is not raised, see `Proof.raise_for_drift`.
@@ -186,10 +187,24 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
     if plan is None:
         frozen = frozen_names(model)
     else:
-        flags = plan.flags(model, ModelMap.of(model))
-        parameters = dict(model.named_parameters())
-        frozen = frozenset(name for name in parameters if not flags.get(name, parameters[name].requires_grad))
+        frozen = _planned(model, plan)
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
+
+
+def _planned(model: nn.Module, plan: Plan) -> frozenset[str]:
+    """Names of the tensors that must not move under a plan: parameters, and buffers of modules kept in eval mode."""
+    flags = plan.flags(model, ModelMap.of(model))
+    frozen = {
+        name: parameter for name, parameter in model.named_parameters() if not flags.get(name, parameter.requires_grad)
+    }
+    names = set(frozen)
+    if plan.frozen_mode == "eval":
+        ids = {id(parameter) for parameter in frozen.values()}
+        for path, module in model.named_modules():
+            inside = [id(parameter) for parameter in module.parameters()]
+            if inside and ids.issuperset(inside):
+                names |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers()}
+    return frozenset(names)
 
 
 def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]) -> Proof:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
+from weakref import WeakKeyDictionary
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.errors import PlanError
-from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules, is_pinned, unpin
+from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules, is_pinned, pin, unpin
 from frostline.plan.plan import PLAN_FILE, FrozenMode, Plan
 from frostline.plan.selectors import join
 
@@ -16,6 +18,29 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from torch import nn
+
+
+@dataclass(slots=True, eq=False)
+class _Change:
+    """What one freeze changed on a model; what it owes when it is taken back.
+
+    Attributes:
+        flags: Per parameter whose flag was changed, the flag before.
+        pinned: Ids of modules that were frozen by hand, followed ``train()`` and no longer do.
+        released: Ids of modules that were kept in eval mode and no longer are.
+        stay_in_eval: Whether frozen modules are kept in eval mode.
+        saves_plan: Whether ``save_pretrained`` writes the plan since.
+    """
+
+    flags: dict[str, bool]
+    pinned: set[int]
+    released: set[int]
+    stay_in_eval: bool
+    saves_plan: bool
+
+
+# Per model the changes not taken back, the oldest first: what is restored out of order falls to the next one.
+_CHANGES: WeakKeyDictionary[nn.Module, list[_Change]] = WeakKeyDictionary()
 
 
 class Freeze:
@@ -28,38 +53,64 @@ class Freeze:
 
     def __init__(self, model: nn.Module, plan: Plan) -> None:
         flags = plan.flags(model, ModelMap.of(model))
+        _refuse_whole_numbers(model, plan, flags)
         self.model = model
         self.plan = plan
-        self._was_training = model.training
-        self._modes = {id(module): (is_pinned(module), module.training) for module in model.modules()}
-        self._saved_plan_before = isinstance(vars(model).get("save_pretrained"), SaveWithPlan)
-        self._changed: list[str] = []
+        pins = {id(module): is_pinned(module) for module in model.modules()}
+        by_hand = {id(module) for module in frozen_modules(model) if not is_pinned(module)}
+        changed: dict[str, bool] = {}
         for name, parameter in model.named_parameters():
             if name in flags and parameter.requires_grad != flags[name]:
+                changed[name] = parameter.requires_grad
                 parameter.requires_grad_(flags[name])
-                self._changed.append(name)
             if not parameter.requires_grad:
                 parameter.grad = None  # an optimizer would still apply a gradient that lingers
-        follow_flags(model, stay_in_eval=plan.frozen_mode == "eval")
-        if hasattr(model, "save_pretrained") and not self._saved_plan_before:
+        stay_in_eval = plan.frozen_mode == "eval"
+        follow_flags(model, stay_in_eval=stay_in_eval)
+        saves_plan = hasattr(model, "save_pretrained") and not isinstance(
+            vars(model).get("save_pretrained"), SaveWithPlan
+        )
+        if saves_plan:
             vars(model)["save_pretrained"] = SaveWithPlan(model)
+        self._change = _Change(
+            flags=changed,
+            pinned={id(module) for module in model.modules() if is_pinned(module)} & by_hand,
+            released={id(module) for module in model.modules() if pins[id(module)] and not is_pinned(module)},
+            stay_in_eval=stay_in_eval,
+            saves_plan=saves_plan,
+        )
+        _CHANGES.setdefault(model, []).append(self._change)
 
     def restore(self) -> None:
-        """Give flags and modes back as they were before; a second call does nothing."""
+        """Give flags and modes back as they were before; a second call does nothing.
+
+        Where another plan was put in force since, what that one changed stays until it is restored too.
+        """
+        change, changes = self._change, _CHANGES.get(self.model, [])
+        if change not in changes:
+            return
+        later = changes[changes.index(change) + 1 :]
+        changes.remove(change)
         parameters = dict(self.model.named_parameters())
-        for name in self._changed:
-            parameters[name].requires_grad_(not parameters[name].requires_grad)
-        self._changed = []
+        for name, flag in change.flags.items():
+            heir = next((other for other in later if name in other.flags), None)
+            if heir is not None:
+                heir.flags[name] = flag
+            elif name in parameters:
+                parameters[name].requires_grad_(flag)
+        if later:
+            later[0].pinned |= change.pinned
+            later[0].released |= change.released
+            later[0].saves_plan |= change.saves_plan
+            follow_flags(self.model, stay_in_eval=later[-1].stay_in_eval)
+            return
         frozen = {id(module) for module in frozen_modules(self.model)}
         for module in self.model.modules():
-            was_pinned, was_training = self._modes.get(id(module), (False, self.model.training))
-            if is_pinned(module) and (not was_pinned or id(module) not in frozen):
+            if id(module) not in frozen or id(module) in change.pinned:
                 unpin(module)
-                unchanged = is_pinned(self.model) or self.model.training == self._was_training
-                module.training = was_training if unchanged else self.model.training
-        if not self._saved_plan_before and "save_pretrained" in vars(self.model):
-            del vars(self.model)["save_pretrained"]
-            self._saved_plan_before = True
+        pin([module for module in self.model.modules() if id(module) in frozen & change.released])
+        if change.saves_plan:
+            vars(self.model).pop("save_pretrained", None)
 
     def __enter__(self) -> Self:
         return self
@@ -140,6 +191,16 @@ def train_only(model: nn.Module, selectors: str | Iterable[str], *, frozen_mode:
         SelectorError: If the selector cannot be read or does not fit the model.
     """
     return Freeze(model, Plan(train_only=join(selectors), frozen_mode=frozen_mode))
+
+
+def _refuse_whole_numbers(model: nn.Module, plan: Plan, flags: dict[str, bool]) -> None:
+    """Refuse to train what cannot have a gradient, before anything is changed."""
+    for name, parameter in model.named_parameters():
+        if flags.get(name) and not (parameter.is_floating_point() or parameter.is_complex()):
+            raise PlanError(
+                f"The plan '{plan}' trains {name}, but its values are whole numbers ({parameter.dtype}), which have "
+                "no gradient.\nTake it away from what trains with a term '~NAME'."
+            )
 
 
 def _stored_plan(model: nn.Module) -> Plan:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator
 
     from torch import nn
 
@@ -18,14 +18,23 @@ if TYPE_CHECKING:
 
 
 class StayInEval:
-    """Stands in for the ``train`` method of one frozen module."""
+    """Stands in for the ``train`` method of one frozen module.
+
+    Attributes:
+        asked: The mode that was asked for last, which the module takes once it is let go.
+    """
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
+        self.asked = module.training
 
-    def __call__(self, mode: bool = True) -> nn.Module:  # noqa: ARG002 - the signature of nn.Module.train
+    def __call__(self, mode: bool = True) -> nn.Module:
         """Put the module in eval mode, whatever is asked for, and return it."""
-        return type(self._module).train(self._module, False)
+        module = type(self._module).train(self._module, False)
+        for inner in module.modules():
+            if is_pinned(inner):
+                vars(inner)["train"].asked = mode
+        return module
 
 
 def is_pinned(module: nn.Module) -> bool:
@@ -33,17 +42,26 @@ def is_pinned(module: nn.Module) -> bool:
     return isinstance(vars(module).get("train"), StayInEval)
 
 
-def pin(module: nn.Module) -> None:
-    """Keep a module in eval mode from now on."""
-    if not is_pinned(module):
-        vars(module)["train"] = StayInEval(module)
-    module.train()
+def pin(modules: Iterable[nn.Module]) -> None:
+    """Keep modules in eval mode from now on.
+
+    Args:
+        modules: The modules; those inside one of them included.
+    """
+    pins = []
+    for module in modules:
+        vars(module).setdefault("train", StayInEval(module))
+        pins.append((module, vars(module)["train"].asked))
+    for module, _ in pins:
+        module.train()
+    for module, asked in pins:  # putting a module in eval mode asks the same of those inside it
+        vars(module)["train"].asked = asked
 
 
 def unpin(module: nn.Module) -> None:
-    """Let a module follow ``train()`` again; its mode stays as it is until the next call."""
+    """Let a module follow ``train()`` again, from the mode on that was asked for last."""
     if is_pinned(module):
-        del vars(module)["train"]
+        module.training = vars(module).pop("train").asked
 
 
 def frozen_modules(model: nn.Module) -> Iterator[nn.Module]:
@@ -76,7 +94,4 @@ def follow_flags(model: nn.Module, *, stay_in_eval: bool) -> None:
     released = [module for module in model.modules() if is_pinned(module) and id(module) not in frozen]
     for module in released:
         unpin(module)
-    for module in frozen.values():
-        pin(module)
-    for module in released:
-        module.training = model.training
+    pin(frozen.values())

@@ -69,4 +69,7 @@ def _brackets(first: int, last: int, length: int) -> str:
 def _literal(name: str) -> str:
     """A name as a term; one that the language would read otherwise goes as a regular expression."""
     plain = re.fullmatch(r"[\w.]+\.[\w.]+", name) and not name.endswith(".layers")
-    return name if plain else f"re:{re.escape(name)}"
+    if plain:
+        return name
+    # A comma would end the term, and a space at the name's end would be lost.
+    return "re:" + re.escape(name).replace(",", r"\,").replace(r"\ ", r"\x20")

@@ -139,19 +139,23 @@ class _Matcher:
 
     def names(self, term: Term) -> list[str]:
         match term.kind:
+            # A word of the language that means nothing in this model may be the name of one of its modules.
             case "unit":
-                return list(self._unit(term.text))
+                return list(self._unit(term.text)) or self._named(term.text)
             case "layers":
-                return list(self._layers(term))
+                return list(self._layers(term)) or self._named(term.text)
             case "kind":
-                return list(self._kind(term.text))
+                return list(self._kind(term.text)) or self._named(term.text)
             case "regex":
                 pattern = term.pattern
                 return [name for name in self._names if pattern is not None and pattern.fullmatch(name)]
             case "glob":
                 return self._glob(term.text)
             case "name":
-                return [name for name in self._names if name == term.text or name.startswith(f"{term.text}.")]
+                return self._named(term.text)
+
+    def _named(self, text: str) -> list[str]:
+        return [name for name in self._names if name == text or name.startswith(f"{text}.")]
 
     def _unit(self, word: str) -> Iterator[str]:
         for unit in self._anatomy.units:

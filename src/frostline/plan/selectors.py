@@ -30,7 +30,7 @@ TermKind = Literal["unit", "layers", "kind", "regex", "glob", "name"]
 UNIT_WORDS = ("embeddings", "norm", "pooler", "other", "head", "backbone", "all")
 KIND_WORDS = ("bias", "norms", "adapters")
 
-_LAYERS = re.compile(r"(?:(?P<stack>[^\[\].*?]+)\.)?layers(?:\[(?P<inside>[^\]]*)\])?")
+_LAYERS = re.compile(r"(?:(?P<stack>[^\[\]*?]+)\.)?layers(?:\[(?P<inside>[^\]]*)\])?")
 _INDEX = re.compile(r"\s*(-?\d+)\s*")
 _SLICE = re.compile(r"\s*(-?\d+)?\s*:\s*(-?\d+)?\s*(?::\s*(-?\d+)?\s*)?")
 
@@ -66,7 +66,8 @@ def join(selectors: str | Iterable[str]) -> str:
 def marked(expression: str, span: tuple[int, int]) -> str:
     """Quote an expression with one term marked, for messages."""
     start, end = span
-    return f"'{expression[:start]}»{expression[start:end]}«{expression[end:]}'"
+    text = f"'{expression[:start]}»{expression[start:end]}«{expression[end:]}'"
+    return " ".join(text.splitlines())
 
 
 @lru_cache(maxsize=256)

@@ -10,7 +10,7 @@ from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.data.tokenising import tokenise
-from frostline.errors import ModelError
+from frostline.errors import DataError, ModelError
 from frostline.training.devices import device_options
 from frostline.training.metrics import THRESHOLD, first_output, metrics_for, probabilities
 
@@ -159,12 +159,17 @@ def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Exa
         pairs: The second text of each pair.
 
     Raises:
-        DataError: If a text is empty.
+        DataError: If a text is empty or no valid Unicode.
     """
     from datasets import Dataset
 
     from frostline.data.examples import choose_columns
 
+    for text in (*texts, *(pairs or ())):
+        try:
+            text.encode()
+        except UnicodeEncodeError:  # bytes of another encoding, as a terminal hands them over
+            raise DataError(f"The text {text!r} is not valid Unicode.\nGive it in UTF-8.") from None
     columns = {"text": list(texts)} | ({"text_pair": list(pairs)} if pairs is not None else {})
     return choose_columns(
         Dataset.from_dict(columns),

@@ -9,19 +9,21 @@ import errno
 import json
 import os
 import shutil
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from frostline.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_LOCK_FILE = ".lock"
 _SETTINGS_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
+_REPLACED = "replaced"
 
 
 class OutputFolder:
@@ -33,8 +35,8 @@ class OutputFolder:
     """
 
     def __init__(self, target: Path) -> None:
-        self.target = target
-        self.work = target.with_name(f"{target.name}.partial")
+        self.target = _named(target)
+        self.work = self.target.with_name(f"{self.target.name}.partial")
 
     @property
     def checkpoints(self) -> Path:
@@ -54,12 +56,17 @@ class OutputFolder:
         """
         from filelock import FileLock, Timeout
 
-        self._check(resume=resume, overwrite=overwrite)
+        try:
+            self._check_target(resume=resume, overwrite=overwrite)
+            self._check_work_is_ours()
+        except OSError as error:
+            raise OutputError(f"'{self.target}' cannot be read: {error.strerror}.\nChoose another --out.") from None
+        missing = [folder for folder in self.work.parents if not folder.exists()]
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise OutputError(f"'{self.target}' cannot be written: {error.strerror}.\nChoose another --out.") from None
-        lock = FileLock(self.work / ".lock")
+        lock = FileLock(self.work / _LOCK_FILE)
         try:
             lock.acquire(blocking=False)
         except Timeout:
@@ -69,15 +76,19 @@ class OutputFolder:
         except OSError as error:
             raise OutputError(f"'{self.work}' cannot be written: {error.strerror}.\nChoose another --out.") from None
         try:
+            self._check_interrupted(resume=resume, overwrite=overwrite)
             if not resume:
                 self._clear()
             yield
         finally:
-            lock.release()
-            if not self.checkpoints.exists() or not any(self.checkpoints.iterdir()):
+            if self.last_checkpoint() is None:
                 shutil.rmtree(self.work, ignore_errors=True)  # nothing to resume from
+            lock.release()
+            with suppress(OSError):  # one that holds something stays
+                for folder in missing:
+                    folder.rmdir()
 
-    def _check(self, *, resume: bool, overwrite: bool) -> None:
+    def _check_target(self, *, resume: bool, overwrite: bool) -> None:
         if self.target.exists() and not self.target.is_dir():
             raise OutputError(f"'{self.target}' is a file.\nChoose a folder for --out.")
         if self.target.is_dir() and any(self.target.iterdir()) and not overwrite:
@@ -86,6 +97,18 @@ class OutputFolder:
                     f"The run in '{self.target}' is complete; there is nothing to resume.\nChoose another --out."
                 )
             raise OutputError(f"The folder '{self.target}' is in use.\nChoose another --out, or pass --overwrite.")
+        if os.path.ismount(self.target):  # it could not be renamed when the run is complete
+            raise OutputError(f"'{self.target}' is where a file system is mounted.\nChoose a folder in it for --out.")
+
+    def _check_work_is_ours(self) -> None:
+        """Refuse a folder that only happens to be called as ours would be: it is cleared for a new run."""
+        ours = (_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS)
+        if self.work.is_dir() and any(self.work.iterdir()) and not any((self.work / name).exists() for name in ours):
+            raise OutputError(
+                f"'{self.work}', where the run would work, holds something else.\nMove it, or choose another --out."
+            )
+
+    def _check_interrupted(self, *, resume: bool, overwrite: bool) -> None:
         interrupted = self.checkpoints.exists()
         if resume and not interrupted:
             raise OutputError(f"There is no interrupted run at '{self.work}' to resume.\nStart it without --resume.")
@@ -98,7 +121,7 @@ class OutputFolder:
         for child in self.work.iterdir():
             if child.is_dir():
                 shutil.rmtree(child)
-            elif child.name != ".lock":
+            elif child.name != _LOCK_FILE:
                 child.unlink()
 
     def remember(self, settings: Mapping[str, Any]) -> None:
@@ -134,22 +157,49 @@ class OutputFolder:
 
     @contextmanager
     def publish(self) -> Iterator[Path]:
-        """Yield an empty folder to fill; when it is filled, it becomes the target and the work is cleared away."""
-        staged = self.work / _STAGED
-        shutil.rmtree(staged, ignore_errors=True)
+        """Yield an empty folder to fill; when it is filled, it becomes the target and the work is cleared away.
+
+        Raises:
+            OutputError: If it cannot take the target's place.
+        """
+        staged, replaced = self.work / _STAGED, self.work / _REPLACED
+        for folder in (staged, replaced):
+            shutil.rmtree(folder, ignore_errors=True)
         staged.mkdir(parents=True)
         yield staged
-        replaced = self.target.with_name(f"{self.target.name}.replaced")
-        if self.target.exists():
-            self.target.rename(replaced)
-        staged.rename(self.target)
+        try:
+            if self.target.exists():
+                self.target.rename(replaced)
+            staged.rename(self.target)
+        except OSError as error:
+            if replaced.exists() and not self.target.exists():
+                replaced.rename(self.target)
+            raise OutputError(
+                f"'{self.target}' cannot be written: {error.strerror}.\nMend that, then go on with --resume."
+            ) from None
         shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
 
 
+def _named(target: Path) -> Path:
+    """The same folder by a path whose last part is its own name, so that there can be another beside it."""
+    try:
+        if target.is_symlink() or target.name in {"", ".."}:
+            target = target.resolve()
+    except (OSError, RuntimeError):  # a name too long, a loop of links
+        return target
+    if not target.name:
+        raise OutputError(f"'{target}' cannot be an output folder.\nChoose a folder in it for --out.")
+    return target
+
+
 @contextmanager
-def room_on_disk(place: Path) -> Iterator[None]:
+def room_on_disk(place: Path, *, can_resume: Callable[[], bool] = lambda: False) -> Iterator[None]:
     """Turn a full disk, in whatever form a library reports it, into an error that says so.
+
+    Args:
+        place: What is written.
+        can_resume: Tells whether what is there by then can be gone on with.
 
     Raises:
         OutputError: If a block of code found no room.
@@ -159,8 +209,9 @@ def room_on_disk(place: Path) -> Iterator[None]:
     except Exception as error:
         if not is_no_room(error):
             raise
+        mend = "go on with --resume" if can_resume() else "run this again"
         raise OutputError(
-            f"There is no room left to write '{place}' ({_free(place)} free).\nMake room, then go on with --resume."
+            f"There is no room left to write '{place}' ({_free(place)} free).\nMake room, then {mend}."
         ) from error
 
 
@@ -202,4 +253,5 @@ def atomic_file(file: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"'{file}' cannot be written: {error.strerror or error}.") from None
     finally:
-        temporary.unlink(missing_ok=True)
+        with suppress(OSError):  # not there, or no place where a file could be
+            temporary.unlink()

@@ -66,7 +66,8 @@ def run_training(
         KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
     """
     folder = OutputFolder(out)
-    with folder.claim(resume=resume, overwrite=overwrite), room_on_disk(out):
+    room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
+    with folder.claim(resume=resume, overwrite=overwrite), room:
         return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
 
 
