@@ -184,7 +184,7 @@ class OutputFolder:
 def _named(target: Path) -> Path:
     """The same folder by a path whose last part is its own name, so that there can be another beside it."""
     try:
-        if target.is_symlink() or target.name in {"", ".."}:
+        if not target.name or ".." in target.parts or target.is_symlink():
             target = target.resolve()
     except (OSError, RuntimeError):  # a name too long, a loop of links
         return target

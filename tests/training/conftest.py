@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+import torch
+
+from frostline import hub
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture(scope="session")
+def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("datasets-cache")
+
+
+@pytest.fixture(autouse=True)
+def _on_this_machine(datasets_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The hub is a closed port, no cache but that of the tests is used, and one thread computes."""
+    import datasets
+    from huggingface_hub import constants
+
+    torch.set_num_threads(1)
+    monkeypatch.setattr(constants, "ENDPOINT", tiny.CLOSED_PORT)
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(hub, "getproxies", dict)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", datasets_cache)
+    monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", datasets_cache / "downloads")
+
+
+@pytest.fixture(scope="session")
+def bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A pretrained BERT without a head; it is not to be changed."""
+    return tiny.save_bert(tmp_path_factory.mktemp("models") / "bert")
+
+
+@pytest.fixture(scope="session")
+def quick_bert(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One whose wide initial weights let it tell the texts apart within a few steps."""
+    return tiny.save_bert(tmp_path_factory.mktemp("models") / "quick", initializer_range=0.3)
+
+
+@pytest.fixture(scope="session")
+def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A decoder whose tokenizer has no padding token."""
+    return tiny.save_base(tmp_path_factory.mktemp("models") / "gpt2", tiny.gpt2_config(), tiny.byte_pairs())
+
+
+@pytest.fixture
+def table(tmp_path: Path) -> Path:
+    """24 rows of text and label."""
+    return tiny.write_csv(tmp_path / "rows.csv", tiny.rows())

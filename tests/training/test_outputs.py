@@ -1,0 +1,336 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+import pytest
+
+from frostline.errors import OutputError
+from frostline.training.outputs import OutputFolder, atomic_file, is_no_room, room_on_disk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def checkpoint(folder: OutputFolder, step: int, *, complete: bool = True) -> Path:
+    place = folder.checkpoints / f"checkpoint-{step}"
+    place.mkdir(parents=True)
+    (place / "model.safetensors").write_bytes(b"weights")
+    (place / "trainer_state.json").write_text('{"global_step": 1}' if complete else '{"global_st', encoding="utf-8")
+    return place
+
+
+def interrupted(target: Path) -> OutputFolder:
+    """A folder whose run left one checkpoint."""
+    folder = OutputFolder(target)
+    with folder.claim(resume=False, overwrite=False):
+        folder.remember({"epochs": 3.0})
+        checkpoint(folder, 3)
+    return folder
+
+
+def fill(target: Path, text: str = "old") -> Path:
+    target.mkdir()
+    (target / "model.safetensors").write_text(text, encoding="utf-8")
+    return target
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(entry.name for entry in folder.iterdir())
+
+
+def test_a_finished_folder_takes_the_targets_place_and_nothing_else_is_left(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False):
+        checkpoint(folder, 1)
+        with folder.publish() as staged:
+            (staged / "config.json").write_text("{}", encoding="utf-8")
+            assert not folder.target.exists()
+    assert listing(tmp_path) == ["out"]
+    assert listing(tmp_path / "out") == ["config.json"]
+
+
+def test_a_failure_before_the_first_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "deep" / "down" / "out")
+    with suppress(ZeroDivisionError), folder.claim(resume=False, overwrite=False):
+        folder.remember({"epochs": 3})
+        raise ZeroDivisionError
+    assert listing(tmp_path) == []
+
+
+def test_a_failure_that_leaves_half_a_checkpoint_leaves_nothing(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    with suppress(ZeroDivisionError), folder.claim(resume=False, overwrite=False):
+        checkpoint(folder, 4, complete=False)
+        raise ZeroDivisionError
+    assert listing(tmp_path) == []
+
+
+def test_a_failure_behind_a_checkpoint_leaves_it_to_be_resumed(tmp_path: Path) -> None:
+    folder = interrupted(tmp_path / "deep" / "out")
+    assert listing(tmp_path / "deep") == ["out.partial"]
+    with folder.claim(resume=True, overwrite=False):
+        assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-3"
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_two_runs_cannot_write_to_one_folder(tmp_path: Path, overwrite: bool) -> None:
+    first = OutputFolder(tmp_path / "out")
+    second = OutputFolder(tmp_path / "out")
+    with first.claim(resume=False, overwrite=False):
+        kept = checkpoint(first, 1)
+        with (
+            pytest.raises(OutputError, match="Another run is writing to"),
+            second.claim(resume=False, overwrite=overwrite),
+        ):
+            pytest.fail("claimed twice")
+        assert kept.exists()
+    with second.claim(resume=True, overwrite=False):
+        pass
+
+
+def test_an_interrupted_run_is_neither_forgotten_nor_lost(tmp_path: Path) -> None:
+    folder = interrupted(tmp_path / "out")
+    with (
+        pytest.raises(OutputError, match=r"(?s)An interrupted run is at .*--resume, or start anew by --overwrite"),
+        folder.claim(resume=False, overwrite=False),
+    ):
+        pytest.fail("claimed")
+    assert folder.last_checkpoint() is not None
+    with folder.claim(resume=False, overwrite=True):
+        assert folder.last_checkpoint() is None
+
+
+def test_nothing_to_resume(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"no interrupted run at .* to resume"),
+        OutputFolder(tmp_path / "out").claim(resume=True, overwrite=False),
+    ):
+        pytest.fail("claimed")
+    assert listing(tmp_path) == []
+    fill(tmp_path / "out")
+    with (
+        pytest.raises(OutputError, match=r"is complete; there is nothing to resume"),
+        OutputFolder(tmp_path / "out").claim(resume=True, overwrite=False),
+    ):
+        pytest.fail("claimed")
+    assert listing(tmp_path) == ["out"]
+
+
+def test_a_folder_in_use_stays_until_the_new_one_is_complete(tmp_path: Path) -> None:
+    target = fill(tmp_path / "out")
+    folder = OutputFolder(target)
+    with (
+        pytest.raises(OutputError, match=r"is in use.\nChoose another --out, or pass --overwrite"),
+        folder.claim(resume=False, overwrite=False),
+    ):
+        pytest.fail("claimed")
+    with pytest.raises(ZeroDivisionError), folder.claim(resume=False, overwrite=True), folder.publish():
+        raise ZeroDivisionError
+    assert (target / "model.safetensors").read_text(encoding="utf-8") == "old"
+    with folder.claim(resume=False, overwrite=True), folder.publish() as staged:
+        (staged / "model.safetensors").write_text("new", encoding="utf-8")
+    assert (target / "model.safetensors").read_text(encoding="utf-8") == "new"
+    assert listing(tmp_path) == ["out"]
+
+
+def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
+    beside = fill(tmp_path / "out.replaced", "mine")
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False), folder.publish() as staged:
+        (staged / "config.json").write_text("{}", encoding="utf-8")
+    assert (beside / "model.safetensors").read_text(encoding="utf-8") == "mine"
+
+    in_the_way = fill(tmp_path / "other.partial", "mine")
+    with (
+        pytest.raises(OutputError, match="holds something else"),
+        OutputFolder(tmp_path / "other").claim(resume=False, overwrite=True),
+    ):
+        pytest.fail("claimed")
+    assert listing(in_the_way) == ["model.safetensors"]
+
+
+def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False), folder.publish() as staged:
+        (staged / "config.json").write_text("{}", encoding="utf-8")
+    assert listing(tmp_path) == ["out"]
+    assert listing(tmp_path / "out") == ["config.json"]
+
+
+@pytest.mark.parametrize("written", [".", "out/..", "../here", "../other/../here", "out", "./out/"])
+def test_ways_to_write_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
+    from pathlib import Path
+
+    here = tmp_path / "here"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    folder = OutputFolder(Path(written))
+    with folder.claim(resume=False, overwrite=False), folder.publish() as staged:
+        (staged / "config.json").write_text("{}", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    expected = here / "out" if written.rstrip("/").endswith("out") else here
+    assert listing(expected) == ["config.json"]
+    assert [entry for entry in listing(tmp_path) + listing(here) if "partial" in entry] == []
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to(tmp_path / "real")
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False), folder.publish() as staged:
+        (staged / "config.json").write_text("{}", encoding="utf-8")
+    assert listing(tmp_path) == ["out", "real"]
+    assert (tmp_path / "out").is_symlink()
+    assert listing(tmp_path / "out") == ["config.json"]
+
+
+def test_the_root_is_no_output_folder() -> None:
+    from pathlib import Path
+
+    with pytest.raises(OutputError, match="'/' cannot be an output folder"):
+        OutputFolder(Path("/"))
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [("file", "'.*file' is a file"), ("file/out", "cannot be written: Not a directory"), ("a" * 300, "too long")],
+)
+def test_places_that_cannot_be_written(tmp_path: Path, name: str, reason: str) -> None:
+    (tmp_path / "file").write_text("mine", encoding="utf-8")
+    with (
+        pytest.raises(OutputError, match=reason),
+        OutputFolder(tmp_path / name).claim(resume=False, overwrite=True),
+    ):
+        pytest.fail("claimed")
+    assert listing(tmp_path) == ["file"]
+
+
+def test_a_mount_point_is_refused_before_the_work_not_after_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "out").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda place: str(place) == str(tmp_path / "out"))
+    with (
+        pytest.raises(OutputError, match="where a file system is mounted"),
+        OutputFolder(tmp_path / "out").claim(resume=False, overwrite=False),
+    ):
+        pytest.fail("claimed")
+
+
+def test_what_was_there_comes_back_when_the_new_folder_cannot_take_its_place(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pathlib import Path
+
+    target = fill(tmp_path / "out")
+    rename = Path.rename
+
+    def refuse(place: Path, new: Path) -> Path:
+        if place.name == "model":
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return rename(place, new)
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    folder = OutputFolder(target)
+    with (
+        pytest.raises(OutputError, match="cannot be written: Permission denied"),
+        folder.claim(resume=False, overwrite=True),
+        folder.publish(),
+    ):
+        pass
+    assert (target / "model.safetensors").read_text(encoding="utf-8") == "old"
+
+
+def test_a_resumed_run_must_have_the_settings_it_began_with(tmp_path: Path) -> None:
+    folder = interrupted(tmp_path / "out")
+    with folder.claim(resume=True, overwrite=False):
+        folder.remember({"epochs": 3.0})
+        with pytest.raises(OutputError, match=r"The interrupted run had epochs=3.0; now it is 4.0"):
+            folder.remember({"epochs": 4.0})
+        with pytest.raises(OutputError, match=r"had seed=None; now it is 1"):
+            folder.remember({"epochs": 3.0, "seed": 1})
+
+
+def test_settings_are_compared_as_json_holds_them(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False):
+        folder.remember({"columns": ("a", "b")})
+        folder.remember({"columns": ("a", "b")})
+
+
+def test_the_newest_complete_checkpoint_is_the_last_by_number(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    assert folder.last_checkpoint() is None
+    for step in (9, 10, 2):
+        checkpoint(folder, step)
+    checkpoint(folder, 11, complete=False)
+    (folder.checkpoints / "checkpoint-12").mkdir()
+    (folder.checkpoints / "checkpoint-13").write_text("no folder", encoding="utf-8")
+    other = folder.checkpoints / "checkpoint-best"
+    other.mkdir()
+    (other / "trainer_state.json").write_text("{}", encoding="utf-8")
+    assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-10"
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
+def test_a_full_disk_is_told_by_number_and_by_words(number: int) -> None:
+    assert is_no_room(OSError(number, "x"))
+    assert is_no_room(RuntimeError(f"Error while serializing: I/O error: {os.strerror(number)} (os error 1)"))
+
+
+def test_a_full_disk_is_told_by_what_led_to_an_error() -> None:
+    inner = OSError(errno.ENOSPC, "x")
+    outer = ValueError("cannot save")
+    outer.__cause__ = RuntimeError("shard")
+    outer.__cause__.__context__ = inner
+    assert is_no_room(outer)
+    inner.__context__ = outer  # a circle ends
+    assert is_no_room(outer)
+    assert not is_no_room(ValueError("x"))
+    assert not is_no_room(OSError(errno.EACCES, os.strerror(errno.EACCES)))
+
+
+@pytest.mark.parametrize(("resumable", "mend"), [(True, "then go on with --resume"), (False, "then run this again")])
+def test_a_full_disk_is_said_with_its_mend(tmp_path: Path, resumable: bool, mend: str) -> None:
+    with (
+        pytest.raises(OutputError, match=rf"no room left to write .*out' \([\d,]+ MB free\).\nMake room, {mend}"),
+        room_on_disk(tmp_path / "not" / "there" / "out", can_resume=lambda: resumable),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(KeyError), room_on_disk(tmp_path):
+        raise KeyError("x")
+
+
+def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
+    file = tmp_path / "new" / "file.csv"
+    with atomic_file(file) as temporary:
+        temporary.write_text("first", encoding="utf-8")
+        assert not file.exists()
+    with suppress(ZeroDivisionError), atomic_file(file) as temporary:
+        temporary.write_text("half", encoding="utf-8")
+        raise ZeroDivisionError
+    assert file.read_text(encoding="utf-8") == "first"
+    assert listing(file.parent) == ["file.csv"]
+
+
+def test_a_file_that_finds_no_room(tmp_path: Path) -> None:
+    with (
+        pytest.raises(OutputError, match=r"no room left to write .*\nMake room, then run this again"),
+        atomic_file(tmp_path / "file.csv"),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    assert listing(tmp_path) == []
+
+
+def test_a_file_where_none_can_be(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text(json.dumps({}), encoding="utf-8")
+    with (
+        pytest.raises(OutputError, match="cannot be written: Not a directory"),
+        atomic_file(tmp_path / "file" / "x" / "y"),
+    ):
+        pytest.fail("opened")
+    with pytest.raises(OutputError, match="is a folder"), atomic_file(tmp_path):
+        pytest.fail("opened")
