@@ -12,6 +12,7 @@ from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
 
 if TYPE_CHECKING:
+    import datasets
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
@@ -195,3 +196,24 @@ def position_limit(model: PreTrainedModel) -> int | None:
             offset = module.padding_idx + 1 if module.padding_idx is not None else 0
             return min(int(limit), module.num_embeddings) - offset
     return int(limit) if limit and limit > 0 else None
+
+
+def refuse_strange_tokens(model: PreTrainedModel, tokenised: datasets.Dataset, name: str) -> None:
+    """Compare the token ids of a data set with the model's table of embeddings.
+
+    Raises:
+        ModelError: If one is outside it, so that the tokenizer belongs to another model.
+    """
+    import pyarrow.compute as pc
+    import torch
+
+    table = model.get_input_embeddings()
+    if not isinstance(table, torch.nn.Embedding):
+        return
+    ids = tokenised.select_columns(["input_ids"]).with_format("arrow")[:].column("input_ids")
+    largest = pc.max(pc.list_flatten(ids)).as_py()
+    if largest >= table.num_embeddings:
+        raise ModelError(
+            f"The tokenizer of '{name}' gives the token id {largest:,}, but the model has {table.num_embeddings:,} "
+            "embeddings.\nCopy the model's own tokenizer beside its weights."
+        )

@@ -70,7 +70,7 @@ def run(arguments: Sequence[str]) -> int:
         return _say(f"{error.format_message()}\nSee: {path} --help", 2)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:
+    except (BrokenPipeError, SystemExit):  # typer exits where more is printed than a pipe's reader takes
         # The reader of our output is gone; Python must not complain at exit that it cannot flush.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0

@@ -18,7 +18,9 @@ _PIPE_WIDTH = 200  # characters; no table of ours is wider
 
 def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
-    print(json.dumps(values, indent=2, ensure_ascii=False))
+    from frostline.training.result import finite
+
+    print(json.dumps(finite(values), indent=2, ensure_ascii=False))
 
 
 def print_text(*lines: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.origin import origin_of
-from frostline.checkpoints.classifier import load_classifier, position_limit
+from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.data.tokenising import tokenise
 from frostline.errors import DataError, ModelError
@@ -82,6 +82,7 @@ class Classifier:
         batch_size: int = 32,
         max_length: int | None = None,
     ) -> None:
+        self._name = name
         self.model, self.tokenizer = load_classifier(name)
         new = origin_of(self.model).new
         if new:
@@ -124,7 +125,9 @@ class Classifier:
 
     def _tokenised(self, dataset: datasets.Dataset) -> datasets.Dataset:
         limit = position_limit(self.model)
-        return tokenise(dataset, self.tokenizer, max_length=self._max_length, model_limit=limit)[0]
+        tokenised = tokenise(dataset, self.tokenizer, max_length=self._max_length, model_limit=limit)[0]
+        refuse_strange_tokens(self.model, tokenised, self._name)
+        return tokenised
 
     def _trainer(self) -> Any:
         from transformers import (

@@ -23,6 +23,8 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 class SaveOnInterrupt(TrainerCallback):
     """Saves a checkpoint at the end of the step in which the process was asked to stop, then stops.
 
+    For a Trainer that saves a checkpoint at the end of every epoch.
+
     Raises:
         KeyboardInterrupt: Once the checkpoint is written; at once when asked a second time.
     """
@@ -52,9 +54,16 @@ class SaveOnInterrupt(TrainerCallback):
         get_logger().warning("Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
-        """Ask for a checkpoint."""
-        if self.asked:
-            control.should_save = True
+        """Ask for a checkpoint; after the last step of an epoch there is one anyway, behind the evaluation."""
+        epoch_ends = state.global_step >= state.max_steps or float(state.epoch or 0).is_integer()
+        if self.asked and not epoch_ends:
+            control.should_log = control.should_save = True
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Have the loss since the last log noted before the checkpoint is written, so that it is not forgotten."""
+        control.should_log = True
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Stop, now that the checkpoint is written."""

@@ -92,6 +92,8 @@ def _regression(values: NDArray[Any], labels: NDArray[Any]) -> dict[str, float]:
 
     predicted = values.reshape(len(labels), -1)
     given = labels.reshape(len(labels), -1)
+    if not np.isfinite(predicted).all():  # the run diverged; scikit-learn would raise
+        return dict.fromkeys(("rmse", "mae", "pearson"), float("nan"))
     constant = (np.ptp(predicted, axis=0) == 0) | (np.ptp(given, axis=0) == 0)
     correlations = [
         0.0 if still else float(np.corrcoef(own, true)[0, 1])

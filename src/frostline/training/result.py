@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -82,3 +83,12 @@ class TrainResult:
             "proof": str(self.proof),
             "settings": self.start.settings.to_dict(),
         }
+
+
+def finite(values: Any) -> Any:
+    """Plain values with None for numbers that JSON does not have, such as the loss of a run that diverged."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, cast
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import origin_of
-from frostline.checkpoints.classifier import load_classifier, position_limit
+from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.checkpoints.quiet import quiet
 from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
@@ -22,11 +22,11 @@ from frostline.training.card import write_card
 from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
 from frostline.training.outputs import OutputFolder, room_on_disk
-from frostline.training.result import TrainResult, TrainStart
+from frostline.training.result import TrainResult, TrainStart, finite
 from frostline.training.settings import HEAD_LR, WHOLE_MODEL_LR, TrainSettings
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Mapping, Sequence
     from pathlib import Path
 
     import datasets
@@ -126,7 +126,7 @@ def _run(
         start=start,
         proof=cast("Proof", trainer.proof),  # train() does not end without one
         metrics=metrics,
-        train_loss=next(entry["train_loss"] for entry in reversed(trainer.state.log_history) if "train_loss" in entry),
+        train_loss=_train_loss(trainer.state.log_history),
         steps=int(trainer.state.global_step),
         seconds=time.perf_counter() - began,
         best_epoch=best_epoch,
@@ -163,12 +163,14 @@ def _tokenised(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> tuple[datasets.Dataset, TokenStats]:
-    return tokenise(
+    tokenised = tokenise(
         schema.encode(examples),
         tokenizer,
         max_length=settings.max_length,
         model_limit=position_limit(model),
     )
+    refuse_strange_tokens(model, tokenised[0], settings.model)
+    return tokenised
 
 
 def _default_rate(model: PreTrainedModel) -> float:
@@ -189,9 +191,10 @@ def _trainer(
     eval_set: datasets.Dataset | None,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
-    from transformers import DataCollatorWithPadding, EarlyStoppingCallback, PrinterCallback
+    from transformers import DataCollatorWithPadding, PrinterCallback
 
     from frostline.training.arguments import TrainingArguments
+    from frostline.training.patience import Patience, ran_out
     from frostline.training.trainer import Trainer
 
     settings = start.settings
@@ -217,7 +220,10 @@ def _trainer(
         **device_options(settings.device, settings.dtype),
     )
     if settings.patience is not None:
-        callbacks.append(EarlyStoppingCallback(early_stopping_patience=settings.patience))
+        last_epoch = ran_out(start.resumed, settings.patience) if start.resumed is not None else None
+        if last_epoch is not None:  # it was interrupted when all that was left to do was to save the model
+            arguments.num_train_epochs = last_epoch
+        callbacks.append(Patience(early_stopping_patience=settings.patience))
     trainer = Trainer(
         model=model,
         args=arguments,
@@ -244,6 +250,16 @@ def _kept(trainer: Trainer) -> tuple[float | None, dict[str, float]]:
     return None, {}
 
 
+def _train_loss(history: Iterable[Mapping[str, float]]) -> float:
+    """Mean loss over all steps, those before an interruption included; each entry is a mean since the one before."""
+    total, last = 0.0, 0.0
+    for entry in history:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - last)
+            last = entry["step"]
+    return total / last
+
+
 def _leave(
     result: TrainResult,
     folder: OutputFolder,
@@ -260,7 +276,7 @@ def _leave(
             model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
         write_proof(result.proof, staged)
-        text = json.dumps(result.to_dict() | {"history": history}, indent=1, ensure_ascii=False)
+        text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
         (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
         write_card(result, staged)
 

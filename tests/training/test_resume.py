@@ -1,0 +1,218 @@
+"""A run that is interrupted and resumed ends as one that is not: bit by bit, with dropout on."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback
+
+from frostline.errors import DriftError, OutputError
+from frostline.training.run import run_training
+from frostline.training.settings import TrainSettings
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from frostline.training.result import TrainResult
+
+STEPS = 3  # per epoch: 24 rows in batches of 8
+
+
+class AtStep(TrainerCallback):
+    """Does something when a step ends; by default what Ctrl-C does."""
+
+    def __init__(self, step: int, error: type[Exception] | None = None) -> None:
+        self._step = step
+        self._error = error
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._step:
+            if self._error is not None:
+                raise self._error
+            signal.raise_signal(signal.SIGINT)
+
+
+class AtEvaluation(TrainerCallback):
+    def on_evaluate(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        signal.raise_signal(signal.SIGTERM)
+
+
+def settings(folder: Path, model: Path, **changes: Any) -> TrainSettings:
+    file = folder / "rows.csv"
+    if not file.exists():
+        tiny.write_csv(file, tiny.rows(8 * STEPS))
+    values: dict[str, Any] = {"epochs": 2.0, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu"}
+    values |= {"eval_data": str(file), "freeze": "embeddings, layers[0]"}
+    return TrainSettings(model=str(model), data=str(file), **values | changes)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("resume")
+
+
+@pytest.fixture(scope="module")
+def whole(place: Path, quick_bert: Path) -> TrainResult:
+    """The run without an interruption."""
+    return run_training(settings(place, quick_bert), place / "whole")
+
+
+def assert_same(resumed: TrainResult, whole: TrainResult) -> None:
+    assert tiny.same_weights(resumed.folder, whole.folder)
+    assert resumed.metrics == whole.metrics
+    assert resumed.best_epoch == whole.best_epoch
+    assert resumed.steps == whole.steps
+    assert resumed.train_loss == pytest.approx(whole.train_loss, abs=1e-6)
+    assert evaluations(resumed) == evaluations(whole)
+    assert resumed.proof.tensors == whole.proof.tensors
+    assert not resumed.folder.with_name(f"{resumed.folder.name}.partial").exists()
+
+
+def evaluations(result: TrainResult) -> list[tuple[int, float]]:
+    history = json.loads((result.folder / "metrics.json").read_text(encoding="utf-8"))["history"]
+    return [(entry["step"], entry["eval_loss"]) for entry in history if "eval_loss" in entry]
+
+
+def test_the_run_is_no_trivial_one(whole: TrainResult) -> None:
+    assert whole.steps == 2 * STEPS
+    assert whole.proof.ok
+    assert sum(tensor.moved for tensor in whole.proof.tensors) > 10
+    assert len(evaluations(whole)) == 2
+
+
+@pytest.mark.parametrize("step", [1, 2, STEPS, STEPS + 1, 2 * STEPS - 1, 2 * STEPS])
+def test_ctrl_c_at_any_step(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult, step: int) -> None:
+    wanted = settings(place, quick_bert)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(step)])
+    assert not (tmp_path / "out").exists()
+    checkpoint = tmp_path / "out.partial" / "checkpoints" / f"checkpoint-{step}"
+    assert {"fingerprint.json", "plan.json", "optimizer.pt", "rng_state.pth"} <= {
+        entry.name for entry in checkpoint.iterdir()
+    }
+    resumed = run_training(wanted, tmp_path / "out", resume=True)
+    assert resumed.start.resumed == checkpoint
+    assert_same(resumed, whole)
+
+
+def test_twice_interrupted(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult) -> None:
+    wanted = settings(place, quick_bert)
+    for step, resume in ((2, False), (5, True)):
+        with pytest.raises(KeyboardInterrupt):
+            run_training(wanted, tmp_path / "out", resume=resume, callbacks=[AtStep(step)])
+    assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
+
+
+def test_asked_to_stop_while_evaluating(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult) -> None:
+    wanted = settings(place, quick_bert)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtEvaluation()])
+    assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
+
+
+def test_broken_off_without_warning(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult) -> None:
+    """What is lost is what came after the last checkpoint; a checkpoint that was half written is not looked at."""
+    wanted = settings(place, quick_bert)
+    with pytest.raises(MemoryError):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(STEPS + 2, MemoryError)])
+    checkpoints = tmp_path / "out.partial" / "checkpoints"
+    half = shutil.copytree(checkpoints / f"checkpoint-{STEPS}", checkpoints / f"checkpoint-{STEPS + 1}")
+    (half / "model.safetensors").write_bytes(b"half")
+    state = (half / "trainer_state.json").read_text(encoding="utf-8")
+    (half / "trainer_state.json").write_text(state[: len(state) // 2], encoding="utf-8")
+    resumed = run_training(wanted, tmp_path / "out", resume=True)
+    assert resumed.start.resumed == checkpoints / f"checkpoint-{STEPS}"
+    assert_same(resumed, whole)
+
+
+def test_without_evaluation(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    wanted = settings(place, quick_bert, eval_data=None)
+    whole = run_training(wanted, tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(4)])
+    assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
+
+
+def test_the_same_seed_gives_the_same_weights(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    once, again = (run_training(settings(place, quick_bert, epochs=1.0), tmp_path / name) for name in ("a", "b"))
+    other = run_training(settings(place, quick_bert, epochs=1.0, seed=7), tmp_path / "c")
+    assert tiny.same_weights(once.folder, again.folder)
+    assert once.metrics == again.metrics
+    assert not tiny.same_weights(once.folder, other.folder)
+
+
+@pytest.mark.parametrize("step", [STEPS + 1, 2 * STEPS, 3 * STEPS])
+def test_patience_is_not_refreshed_by_an_interruption(tmp_path: Path, place: Path, quick_bert: Path, step: int) -> None:
+    # At this rate no evaluation is better than the first one.
+    wanted = settings(place, quick_bert, learning_rate=1e-9, epochs=6.0, patience=2)
+    whole = run_training(wanted, tmp_path / "whole")
+    assert whole.steps == 3 * STEPS
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(step)])
+    assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
+
+
+@pytest.mark.parametrize(
+    ("changes", "word"),
+    [
+        ({"epochs": 3.0}, "epochs=2.0; now it is 3.0"),
+        ({"seed": 1}, "seed=42; now it is 1"),
+        ({"freeze": "embeddings"}, "freeze='embeddings, layers"),
+        ({"learning_rate": None}, "learning_rate=0.01; now it is None"),
+    ],
+)
+def test_other_settings_are_refused_and_the_checkpoint_kept(
+    tmp_path: Path, place: Path, quick_bert: Path, changes: dict[str, Any], word: str
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[AtStep(2)])
+    with pytest.raises(OutputError, match=word):
+        run_training(settings(place, quick_bert, **changes), tmp_path / "out", resume=True)
+    assert (tmp_path / "out.partial" / "checkpoints" / "checkpoint-2").is_dir()
+
+
+def test_other_rows_are_refused(tmp_path: Path, quick_bert: Path) -> None:
+    wanted = settings(tmp_path, quick_bert)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(2)])
+    changed = tiny.rows(8 * STEPS)
+    changed[5]["label"] = "bad" if changed[5]["label"] == "good" else "good"
+    tiny.write_csv(tmp_path / "rows.csv", changed)
+    with pytest.raises(OutputError, match="The interrupted run had train_digest="):
+        run_training(wanted, tmp_path / "out", resume=True)
+
+
+def test_the_proof_of_a_resumed_run_starts_at_the_true_start(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    """A frozen tensor that moved before the interruption, or while it lasted, is found."""
+    wanted = settings(place, quick_bert)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(2)])
+    file = tmp_path / "out.partial" / "checkpoints" / "checkpoint-2" / "model.safetensors"
+    tensors = load_file(file)
+    name = "bert.encoder.layer.0.output.dense.weight"
+    tensors[name] = tensors[name] + 1
+    save_file(tensors, file, metadata={"format": "pt"})
+    with pytest.raises(DriftError) as caught:
+        run_training(wanted, tmp_path / "out", resume=True)
+    assert caught.value.proof.drifted == (name,)
+    assert torch.equal(tiny.weights(tmp_path / "out")[name], tensors[name])
+    assert json.loads((tmp_path / "out" / "proof.json").read_text(encoding="utf-8"))["ok"] is False
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    class Twice(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            signal.raise_signal(signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[Twice()])
+    assert list(tmp_path.iterdir()) == []
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
