@@ -90,7 +90,7 @@ def parse(expression: str) -> tuple[Term, ...]:
     if terms[0].takes_away:
         raise SelectorError(
             f"The selector {marked(expression, terms[0].span)} takes away before anything is selected.\n"
-            f"Say from what: 'all, {expression.strip()}'."
+            f"Say from what: 'all, {' '.join(expression.split())}'."
         )
     return terms
 
@@ -164,6 +164,7 @@ def _parse_index(expression: str, span: tuple[int, int], inside: str | None) -> 
         start, stop, step = (int(part) if part else None for part in parts.groups())
         if step != 0:
             return slice(start, stop, step)
-    several = ", ".join(f"layers[{part.strip()}]" for part in inside.split(","))
+    word = expression[slice(*span)].removeprefix("~").strip().partition("[")[0]
+    several = ", ".join(f"{word}[{part.strip()}]" for part in inside.split(","))
     mend = f"Name them one by one: '{several}'." if "," in inside else "Write layers[3], layers[:8] or layers[-2:]."
     raise SelectorError(f"The selector {marked(expression, span)} has no layer number or slice at the mark.\n{mend}")

@@ -1,0 +1,42 @@
+"""What all tests share: one thread each, no progress bars, and golden texts."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+# Read by torch and by the hub's client as they are imported, which is later than this file; so tests of the
+# light parts need not load them. Each worker of xdist has one thread.
+os.environ["OMP_NUM_THREADS"] = "1"
+os.environ["MKL_NUM_THREADS"] = "1"
+os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+settings.register_profile("frostline", deadline=None, max_examples=50)
+settings.load_profile("frostline")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--update-golden", action="store_true", help="rewrite the golden texts from what the code prints")
+
+
+@pytest.fixture
+def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares a text with ``golden/NAME.txt`` beside the test; rewrites the file under --update-golden."""
+    folder = Path(str(request.path)).parent / "golden"
+
+    def _compare(name: str, text: str) -> None:
+        file = folder / f"{name}.txt"
+        if request.config.getoption("--update-golden"):
+            folder.mkdir(exist_ok=True)
+            file.write_text(f"{text}\n", encoding="utf-8")
+        assert file.is_file(), f"{file.name} is missing: run pytest with --update-golden and read what it wrote"
+        assert f"{text}\n" == file.read_text(encoding="utf-8")
+
+    return _compare
