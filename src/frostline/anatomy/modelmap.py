@@ -147,7 +147,7 @@ class _Placement:
             for list_path in stack.paths
             for dot in (-1, *(match.start() for match in re.finditer(r"[.]", list_path)))
         }
-        order = [path for path, _ in model.named_modules()]
+        order = [path for path, _ in model.named_modules(remove_duplicate=False)]
         self._rank = {path: rank for rank, path in enumerate(order)}
         first = [self._rank[layer[0]] for stack in stacks for layer in stack.layers[:1]]
         last = [self._rank[layer[-1]] for stack in stacks for layer in stack.layers[-1:]]

@@ -74,15 +74,17 @@ def _chains(model: nn.Module, base_path: str) -> list[_Chain]:
 
     prefix = f"{base_path}." if base_path else ""
     chains: list[_Chain] = []
+    taken: set[int] = set()  # layers of the lists found so far; another list may hold them as well
     for path, module in model.named_modules():
         if not isinstance(module, (nn.ModuleList, nn.Sequential)) or not path.startswith(prefix):
             continue
         if any(not chain.path or path.startswith(f"{chain.path}.") for chain in chains):
             continue  # inside a layer of a list already taken
-        children = _leaf_layers(module, path)
+        children = tuple(child for child in _leaf_layers(module, path) if id(model.get_submodule(child)) not in taken)
         size = sum(parameter.numel() for parameter in module.parameters())
         if size and _is_repeated(module, children, model):
             chains.append(_Chain(path, children, size))
+            taken |= {id(model.get_submodule(child)) for child in children}
     return chains
 
 
