@@ -184,10 +184,7 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
         SelectorError: If the plan does not fit the model.
         PlanError: If the fingerprint is of another model.
     """
-    if plan is None:
-        frozen = frozen_names(model)
-    else:
-        frozen = _planned(model, plan)
+    frozen = frozen_names(model) if plan is None else _planned(model, plan)
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
 
 
