@@ -64,6 +64,8 @@ def _shards(index: Path) -> list[Path]:
         shards = [index.parent / Path(name).name for name in names]
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The index '{index}' cannot be read ({error}).\nCopy it anew from its source.") from None
+    if not shards:
+        raise ModelError(f"The index '{index}' names no files.\nCopy it anew from its source.")
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise ModelError(
@@ -74,28 +76,38 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _file_headers(file: Path) -> dict[str, torch.Tensor]:
+    import torch
     from safetensors import SafetensorError
     from transformers.modeling_utils import load_state_dict
 
     try:
-        return dict(load_state_dict(file, map_location="meta"))
+        headers = load_state_dict(file, map_location="meta")
     except SafetensorError as error:
         raise ModelError(
             f"The weights '{file}' are damaged ({error}; {file.stat().st_size:,} bytes).\n"
             "Copy the file anew from its source."
         ) from None
-    except pickle.UnpicklingError:
+    except pickle.UnpicklingError as error:
+        # So says torch where the bytes are no pickle, and where they are one of a kind that it never writes.
+        what = "damaged, or " if "Unsupported operand" in str(error) else ""
         raise ModelError(
-            f"The weights '{file}' are a pickle with more than tensors in it; loading it could run foreign code.\n"
+            f"The weights '{file}' are {what}a pickle with more than tensors in it; loading it could run foreign "
+            "code.\n"
             "Ask for the model as safetensors, or convert it where you trust it."
         ) from None
     except (RuntimeError, EOFError, ValueError) as error:
-        reason = str(error).splitlines()[0][:120]
+        reason = (str(error).splitlines() or ["it ends too soon"])[0][:120]
         raise ModelError(
             f"The weights '{file}' cannot be read ({reason}).\nCopy the file anew from its source."
         ) from None
     except OSError as error:
         raise ModelError(f"The weights '{file}' cannot be read: {error.strerror or error}.") from None
+    if not isinstance(headers, dict) or not all(isinstance(value, torch.Tensor) for value in headers.values()):
+        raise ModelError(
+            f"The weights '{file}' are no table of names and tensors.\n"
+            "Save them anew with save_pretrained, or torch.save(model.state_dict(), FILE)."
+        )
+    return headers
 
 
 def _cached_folder(name: str) -> Path | None:
