@@ -26,15 +26,13 @@ class _Change:
 
     Attributes:
         flags: Per parameter whose flag was changed, the flag before.
-        pinned: Ids of modules that were frozen by hand, followed ``train()`` and no longer do.
-        released: Ids of modules that were kept in eval mode and no longer are.
+        pins: Per id of a module that was pinned or released, whether it was kept in eval mode before.
         stay_in_eval: Whether frozen modules are kept in eval mode.
         saves_plan: Whether ``save_pretrained`` writes the plan since.
     """
 
     flags: dict[str, bool]
-    pinned: set[int]
-    released: set[int]
+    pins: dict[int, bool]
     stay_in_eval: bool
     saves_plan: bool
 
@@ -57,7 +55,6 @@ class Freeze:
         self.model = model
         self.plan = plan
         pins = {id(module): is_pinned(module) for module in model.modules()}
-        by_hand = {id(module) for module in frozen_modules(model) if not is_pinned(module)}
         changed: dict[str, bool] = {}
         for name, parameter in model.named_parameters():
             if name in flags and parameter.requires_grad != flags[name]:
@@ -74,8 +71,7 @@ class Freeze:
             vars(model)["save_pretrained"] = SaveWithPlan(model)
         self._change = _Change(
             flags=changed,
-            pinned={id(module) for module in model.modules() if is_pinned(module)} & by_hand,
-            released={id(module) for module in model.modules() if pins[id(module)] and not is_pinned(module)},
+            pins={id(module): pins[id(module)] for module in model.modules() if is_pinned(module) != pins[id(module)]},
             stay_in_eval=stay_in_eval,
             saves_plan=saves_plan,
         )
@@ -99,16 +95,16 @@ class Freeze:
             elif name in parameters:
                 parameters[name].requires_grad_(flag)
         if later:
-            later[0].pinned |= change.pinned
-            later[0].released |= change.released
+            for key, was_pinned in change.pins.items():
+                next((other for other in later if key in other.pins), later[0]).pins[key] = was_pinned
             later[0].saves_plan |= change.saves_plan
             follow_flags(self.model, stay_in_eval=later[-1].stay_in_eval)
             return
-        frozen = {id(module) for module in frozen_modules(self.model)}
+        frozen = {id(module): module for module in frozen_modules(self.model)}
         for module in self.model.modules():
-            if id(module) not in frozen or id(module) in change.pinned:
+            if id(module) not in frozen or not change.pins.get(id(module), True):
                 unpin(module)
-        pin([module for module in self.model.modules() if id(module) in frozen & change.released])
+        pin([module for key, module in frozen.items() if change.pins.get(key, False)])
         if change.saves_plan:
             vars(self.model).pop("save_pretrained", None)
 
