@@ -1,0 +1,444 @@
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import torch
+import transformers
+from torch import nn
+from transformers import AutoModelForSequenceClassification, HfArgumentParser, TrainerCallback
+
+import frostline as fl
+from frostline.errors import DriftError, PlanError, SelectorError
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+LINE = "embeddings, layers[0]"
+FROZEN = "bert.encoder.layer.0.output.dense.weight"
+Batch = list[dict[str, Any]]
+
+
+@pytest.fixture
+def make(bert: Path) -> Callable[[], PreTrainedModel]:
+    def _make() -> PreTrainedModel:
+        torch.manual_seed(3)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(bert)
+        return model
+
+    return _make
+
+
+@pytest.fixture
+def batch() -> Batch:
+    draw = torch.Generator().manual_seed(1)
+    return [
+        {"input_ids": torch.randint(5, 160, (9,), generator=draw), "labels": torch.tensor(row % 2)} for row in range(12)
+    ]
+
+
+def options(folder: Path, **changes: Any) -> dict[str, Any]:
+    values = {"output_dir": str(folder / "run"), "per_device_train_batch_size": 4, "num_train_epochs": 2}
+    values |= {"learning_rate": 1e-2, "report_to": "none", "disable_tqdm": True, "save_strategy": "epoch"}
+    return values | {"use_cpu": True, "dataloader_pin_memory": False} | changes
+
+
+def arguments(folder: Path, **changes: Any) -> fl.TrainingArguments:
+    return fl.TrainingArguments(**options(folder, **changes))
+
+
+def trains(model: nn.Module | None) -> set[str]:
+    assert model is not None
+    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+
+
+def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
+    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
+
+
+def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+class Meddle(TrainerCallback):
+    """Changes a frozen tensor in the middle of training, as an optimizer of somebody's own might."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == 2:
+            with torch.no_grad():
+                kwargs["model"].get_parameter(FROZEN)[0, 0] += 1e-6
+
+
+# What is said to the Trainer
+
+
+def test_everything_by_position(tmp_path: Path, make: Any, batch: Batch) -> None:
+    model, collator = make(), transformers.DefaultDataCollator()
+    trainer = fl.Trainer(model, arguments(tmp_path), collator, batch, batch[:4], freeze=LINE)
+    assert trainer.model is model
+    assert trainer.data_collator is collator
+    assert trainer.eval_dataset == batch[:4]
+    assert FROZEN not in trains(model)
+
+
+def test_what_the_upstream_trainer_does_not_take_is_refused(tmp_path: Path, make: Any) -> None:
+    with pytest.raises(TypeError, match="nosuch"):
+        fl.Trainer(make(), arguments(tmp_path), nosuch=1)
+
+
+def test_the_plan_as_options_of_a_command(tmp_path: Path) -> None:
+    parser = HfArgumentParser(cast("Any", fl.TrainingArguments))
+    (parsed,) = parser.parse_args_into_dataclasses(
+        ["--output_dir", str(tmp_path), "--freeze", LINE, "--frozen_mode", "train", "--learning_rate", "0.5"]
+    )
+    assert (parsed.freeze, parsed.train_only, parsed.frozen_mode, parsed.learning_rate) == (LINE, None, "train", 0.5)
+    (parsed,) = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--train_only", "head"])
+    assert (parsed.freeze, parsed.train_only, parsed.frozen_mode) == (None, "head", "eval")
+    assert parsed.to_dict()["train_only"] == "head"
+
+
+def test_an_unknown_mode_is_refused_by_the_parser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        HfArgumentParser(cast("Any", fl.TrainingArguments)).parse_args_into_dataclasses(
+            ["--output_dir", str(tmp_path), "--frozen_mode", "nosuch"]
+        )
+    assert "invalid choice" in capsys.readouterr().err
+
+
+def test_the_same_by_keyword_and_by_argument(tmp_path: Path, make: Any) -> None:
+    by_keyword = fl.Trainer(make(), arguments(tmp_path), freeze=LINE)
+    by_argument = fl.Trainer(make(), arguments(tmp_path, freeze=LINE))
+    by_both = fl.Trainer(make(), arguments(tmp_path, freeze=LINE), freeze=LINE)
+    plain = fl.Trainer(make(), arguments(tmp_path))
+    assert trains(by_keyword.model) == trains(by_argument.model) == trains(by_both.model) != trains(plain.model)
+
+
+def test_arguments_of_the_upstream_class_do(tmp_path: Path, make: Any) -> None:
+    trainer = fl.Trainer(make(), transformers.TrainingArguments(**options(tmp_path)), train_only="head")
+    assert trains(trainer.model) == {"classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize(
+    ("fields", "keywords", "phrase"),
+    [
+        ({"freeze": "head"}, {"freeze": "backbone"}, "freeze='backbone' was given to the Trainer, and freeze='head'"),
+        ({"train_only": "head"}, {"train_only": "layers[1]"}, "was given to the Trainer"),
+        ({"train_only": "head"}, {"freeze": "backbone"}, "either freeze or train_only"),
+        ({}, {"freeze": "backbone", "train_only": "head"}, "either freeze or train_only"),
+        ({}, {"freeze": "backbone", "frozen_mode": "nosuch"}, "frozen_mode='nosuch'"),
+    ],
+)
+def test_a_plan_that_contradicts_itself(
+    tmp_path: Path, make: Any, fields: dict[str, Any], keywords: dict[str, Any], phrase: str
+) -> None:
+    with pytest.raises(PlanError, match=phrase):
+        fl.Trainer(make(), arguments(tmp_path, **fields), **keywords)
+
+
+def test_a_selector_that_matches_nothing(tmp_path: Path, make: Any) -> None:
+    with pytest.raises(SelectorError, match="layers"):
+        fl.Trainer(make(), arguments(tmp_path), freeze="layers[7]")
+
+
+@pytest.mark.parametrize("selector", ["all", "backbone, head"])
+def test_nothing_left_to_train(tmp_path: Path, make: Any, selector: str) -> None:
+    with pytest.raises(PlanError, match=rf"The plan 'freeze {selector}' leaves nothing to train"):
+        fl.Trainer(make(), arguments(tmp_path), freeze=selector)
+    model = make()
+    model.requires_grad_(False)
+    with pytest.raises(PlanError, match="The flags of the model leave nothing to train"):
+        fl.Trainer(model, arguments(tmp_path))
+
+
+# What trains
+
+
+def test_what_is_frozen_stays_and_the_rest_moves(tmp_path: Path, make: Any, batch: Batch) -> None:
+    model = make()
+    before = state_of(model)
+    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    trainer.train()
+    moved = {name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])}
+    assert moved == trains(model)
+    assert trainer.proof is not None
+    assert trainer.proof.ok
+    assert {tensor.name for tensor in trainer.proof.tensors if tensor.moved} == moved
+
+
+def test_train_only(tmp_path: Path, make: Any, batch: Batch) -> None:
+    trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, train_only="head, layers[1] , ~bias")
+    assert trains(trainer.model)
+    assert all("bias" not in name and ("layer.1" in name or "classifier" in name) for name in trains(trainer.model))
+    trainer.train()
+    assert trainer.proof is not None
+    assert {tensor.name for tensor in trainer.proof.tensors if tensor.moved} == trains(trainer.model)
+
+
+def test_the_optimizer_holds_what_trains_and_nothing_else(tmp_path: Path, make: Any, batch: Batch) -> None:
+    model = make()
+    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze="backbone, ~bias")
+    optimizer = trainer.create_optimizer()
+    held = {id(parameter) for group in optimizer.param_groups for parameter in group["params"]}
+    assert held == {id(parameter) for name, parameter in model.named_parameters() if name in trains(model)}
+    assert 0 < len(held) < len(list(model.parameters()))
+
+
+def test_what_was_frozen_by_hand_is_kept_and_proven(tmp_path: Path, make: Any, batch: Batch) -> None:
+    model = make()
+    model.bert.embeddings.requires_grad_(False)
+    before = state_of(model)
+    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch)
+    model.train()
+    assert not model.bert.embeddings.training
+    assert model.bert.encoder.layer[0].training
+    trainer.train()
+    assert torch.equal(
+        before["bert.embeddings.word_embeddings.weight"], model.bert.embeddings.word_embeddings.weight.detach()
+    )
+    assert trainer.proof is not None
+    assert sum(tensor.frozen for tensor in trainer.proof.tensors) >= 5
+
+
+def test_each_new_model_of_model_init_is_frozen(tmp_path: Path, make: Any, batch: Batch) -> None:
+    made: list[nn.Module] = []
+
+    def model_init() -> nn.Module:
+        made.append(make())
+        return made[-1]
+
+    trainer = fl.Trainer(model_init=model_init, args=arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    trainer.train()
+    assert len(made) == 2  # one when the Trainer is made, one when it trains
+    assert trainer.model is made[-1]
+    assert FROZEN not in trains(made[0]) | trains(made[1])
+    assert trainer.proof is not None
+    assert trainer.proof.ok
+    assert trainer.optimizer is not None
+    held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
+    assert held == {id(made[-1].get_parameter(name)) for name in trains(made[-1])}
+
+
+# The same as upstream
+
+
+def plain_trainer(folder: Path, model: nn.Module, batch: Batch) -> transformers.Trainer:
+    return transformers.Trainer(model, transformers.TrainingArguments(**options(folder)), train_dataset=batch)
+
+
+def test_without_a_plan_it_trains_as_upstream_bit_by_bit(tmp_path: Path, make: Any, batch: Batch) -> None:
+    ours, theirs = make(), make()
+    fl.Trainer(ours, arguments(tmp_path / "a"), train_dataset=batch).train()
+    plain_trainer(tmp_path / "b", theirs, batch).train()
+    assert same(ours.state_dict(), theirs.state_dict())
+
+
+def test_in_train_mode_it_trains_as_upstream_with_flags_set_by_hand(tmp_path: Path, make: Any, batch: Batch) -> None:
+    ours, theirs = make(), make()
+    fl.Trainer(ours, arguments(tmp_path / "a"), train_dataset=batch, freeze=LINE, frozen_mode="train").train()
+    for name, parameter in theirs.named_parameters():
+        parameter.requires_grad_(name in trains(ours))
+    plain_trainer(tmp_path / "b", theirs, batch).train()
+    assert same(ours.state_dict(), theirs.state_dict())
+    eval_mode = make()
+    fl.Trainer(eval_mode, arguments(tmp_path / "c"), train_dataset=batch, freeze=LINE).train()
+    assert not same(ours.state_dict(), eval_mode.state_dict())  # dropout beneath the frost line is off
+
+
+# The mode of what is frozen
+
+
+@pytest.mark.parametrize("by", ["keyword", "field", "default"])
+def test_frozen_modules_are_in_eval_mode_at_every_step(tmp_path: Path, make: Any, batch: Batch, by: str) -> None:
+    model = make()
+    mode = "eval" if by == "default" else "train"
+    seen: dict[str, list[bool]] = {}
+
+    def record(name: str) -> Callable[..., None]:
+        return lambda module, *_: seen.setdefault(name, []).append(module.training)
+
+    for name in ("bert.embeddings.dropout", "bert.encoder.layer.0.output.dropout", "bert.encoder.layer.1", "dropout"):
+        model.get_submodule(name).register_forward_hook(record(name))
+    keywords: dict[str, Any] = {"frozen_mode": mode} if by == "keyword" else {}
+    fields = {"frozen_mode": mode} if by == "field" else {}
+    trainer = fl.Trainer(
+        model, arguments(tmp_path, eval_strategy="epoch", **fields), None, batch, batch[:4], freeze=LINE, **keywords
+    )
+    trainer.train()
+    steps, evaluations = 6, 2
+    for name in ("bert.encoder.layer.1", "dropout"):
+        assert seen[name].count(True) == steps
+        assert len(seen[name]) == steps + evaluations
+    for name in ("bert.embeddings.dropout", "bert.encoder.layer.0.output.dropout"):
+        assert len(seen[name]) == steps + evaluations
+        assert seen[name].count(True) == (0 if mode == "eval" else steps)
+
+
+class WithStatistics(nn.Module):
+    """A model with a BatchNorm, not of transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words = nn.Embedding(160, 8)
+        self.norm = nn.BatchNorm1d(8)
+        self.top = nn.Linear(8, 2)
+
+    def forward(self, input_ids: torch.Tensor, labels: torch.Tensor | None = None) -> dict[str, torch.Tensor]:
+        logits = self.top(self.norm(self.words(input_ids).mean(dim=1)))  # (batch, 2)
+        if labels is None:
+            return {"logits": logits}
+        return {"loss": nn.functional.cross_entropy(logits, labels), "logits": logits}
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_the_statistics_of_a_frozen_batch_norm(tmp_path: Path, batch: Batch, mode: Any) -> None:
+    model = WithStatistics()
+    before = state_of(model)
+    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze="words, norm.*", frozen_mode=mode)
+    trainer.train()
+    stayed = {name for name, tensor in model.state_dict().items() if torch.equal(tensor, before[name])}
+    statistics = {"norm.running_mean", "norm.running_var", "norm.num_batches_tracked"}
+    assert {"words.weight", "norm.weight", "norm.bias"} <= stayed
+    assert statistics & stayed == (statistics if mode == "eval" else set())
+    assert trainer.proof is not None
+    assert trainer.proof.ok
+
+
+# The proof
+
+
+def read_proof(folder: Path) -> dict[str, Any]:
+    values: dict[str, Any] = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
+    return values
+
+
+def test_the_proof_is_written(tmp_path: Path, make: Any, batch: Batch) -> None:
+    trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    assert not trainer.proof
+    trainer.train()
+    written = read_proof(tmp_path / "run")
+    assert trainer.proof is not None
+    assert written == json.loads(json.dumps(trainer.proof.to_dict()))
+    assert written["ok"] is True
+    assert written["tensors"][FROZEN]["before"] == written["tensors"][FROZEN]["after"]
+    assert written["tensors"]["classifier.weight"]["before"] != written["tensors"]["classifier.weight"]["after"]
+    assert written["seconds"] > 0
+    assert 0 < written["share"] < 1
+
+
+def test_a_frozen_tensor_that_moves_is_an_error_after_the_model_is_saved(
+    tmp_path: Path, make: Any, batch: Batch
+) -> None:
+    model = make()
+    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze=LINE, callbacks=[Meddle()])
+    with pytest.raises(DriftError, match=rf"Drift: 1 of \d+ frozen tensors moved: {FROZEN}") as caught:
+        trainer.train()
+    assert caught.value.proof.drifted == (FROZEN,)
+    assert caught.value.exit_status == 1
+    assert read_proof(tmp_path / "run")["ok"] is False
+    saved = tiny.weights(tmp_path / "run")
+    assert same(saved, {name: tensor for name, tensor in model.state_dict().items() if name in saved})
+
+
+def test_each_run_is_proven_from_its_own_start(tmp_path: Path, make: Any, batch: Batch) -> None:
+    trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    trainer.train()
+    first = trainer.proof
+    trainer.train()
+    second = trainer.proof
+    assert first is not None
+    assert second is not None
+    after = {tensor.name: tensor.after for tensor in first.tensors}
+    assert {tensor.name: tensor.before for tensor in second.tensors} == after
+
+
+def test_a_checkpoint_carries_the_start_and_the_plan(tmp_path: Path, make: Any, batch: Batch) -> None:
+    model = make()
+    start = fl.fingerprint(model)
+    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    trainer.train()
+    for step in (3, 6):
+        folder = tmp_path / "run" / f"checkpoint-{step}"
+        assert json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")) == start.to_dict()
+        assert fl.Plan.load(folder) == fl.Plan(freeze=LINE)
+
+
+def test_a_resumed_run_is_proven_from_the_true_start(tmp_path: Path, make: Any, batch: Batch) -> None:
+    fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE).train()
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    resumed = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert resumed.proof is not None
+    start = json.loads((checkpoint / "fingerprint.json").read_text(encoding="utf-8"))["digests"]
+    assert {tensor.name: tensor.before for tensor in resumed.proof.tensors} == start
+
+
+def test_a_checkpoint_without_its_start_is_proven_from_there_and_told(
+    tmp_path: Path, make: Any, batch: Batch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE).train()
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    (checkpoint / "fingerprint.json").unlink()
+    capsys.readouterr()
+    resumed = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    assert "the proof covers the run from step 3 on" in capsys.readouterr().err
+    assert resumed.proof is not None
+    assert resumed.proof.ok
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_interrupted_and_resumed_as_if_it_were_not(tmp_path: Path, make: Any, batch: Batch, half: bool) -> None:
+    whole, part = make(), make()
+    fl.Trainer(whole, arguments(tmp_path / "a"), train_dataset=batch, freeze=LINE).train()
+    step = 5 if half else 3
+    steps = {"save_strategy": "steps", "save_steps": step}
+    fl.Trainer(part, arguments(tmp_path / "b", **steps), train_dataset=batch, freeze=LINE).train()
+    resumed = make()
+    trainer = fl.Trainer(resumed, arguments(tmp_path / "b", **steps), train_dataset=batch, freeze=LINE)
+    trainer.train(resume_from_checkpoint=str(tmp_path / "b" / "run" / f"checkpoint-{step}"))
+    assert same(whole.state_dict(), resumed.state_dict())
+
+
+# For those who keep the Trainer of transformers
+
+
+def test_the_callback_in_a_plain_trainer(tmp_path: Path, make: Any, batch: Batch) -> None:
+    ours, theirs = make(), make()
+    fl.Trainer(ours, arguments(tmp_path / "a"), train_dataset=batch, freeze=LINE).train()
+    callback = fl.FreezeCallback(LINE)
+    trainer = transformers.Trainer(
+        theirs, transformers.TrainingArguments(**options(tmp_path / "b")), train_dataset=batch, callbacks=[callback]
+    )
+    assert FROZEN not in trains(theirs)  # before an optimizer is made
+    trainer.train()
+    assert same(ours.state_dict(), theirs.state_dict())
+    assert callback.proof is not None
+    assert callback.proof.ok
+    assert read_proof(tmp_path / "b" / "run")["ok"] is True
+
+
+def test_the_callback_finds_drift(tmp_path: Path, make: Any, batch: Batch) -> None:
+    trainer = transformers.Trainer(
+        make(),
+        transformers.TrainingArguments(**options(tmp_path)),
+        train_dataset=batch,
+        callbacks=[fl.FreezeCallback(train_only="head"), Meddle()],
+    )
+    with pytest.raises(DriftError):
+        trainer.train()
+    assert read_proof(tmp_path / "run")["ok"] is False
+
+
+def test_the_callback_with_a_plan_that_fits_nothing(tmp_path: Path, make: Any) -> None:
+    with pytest.raises(PlanError):
+        fl.FreezeCallback("head", train_only="head")
+    with pytest.raises(SelectorError):
+        transformers.Trainer(
+            make(), transformers.TrainingArguments(**options(tmp_path)), callbacks=[fl.FreezeCallback("nosuch")]
+        )
