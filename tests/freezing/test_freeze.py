@@ -229,10 +229,12 @@ class TestRestore:
         for what, selector in steps:
             if what == "restore" and handles:
                 handles.pop(data.draw(st.integers(0, len(handles) - 1))).restore()
-            else:
-                handles.append((fl.train_only if what == "only" else fl.freeze)(model, selector))
-            frozen = [m for m in model.children() if not any(p.requires_grad for p in m.parameters())]
-            assert all(is_pinned(module) for module in frozen) or not handles
+                continue
+            handles.append((fl.train_only if what == "only" else fl.freeze)(model, selector))
+            wanted = set(fl.select(model, selector).names)
+            assert trainable(model) == wanted if what == "only" else not trainable(model) & wanted
+            for module in model.children():
+                assert is_pinned(module) is not any(parameter.requires_grad for parameter in module.parameters())
         for handle in data.draw(st.permutations(handles)):
             handle.restore()
         assert state(model) == before

@@ -22,23 +22,33 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True, eq=False)
 class _Change:
-    """What one freeze changed on a model; what it owes when it is taken back.
+    """What one plan changed on a model.
 
     Attributes:
         flags: Per parameter whose flag was changed, the flag before.
-        pins: Per id of a module that was pinned or released, whether it was kept in eval mode before.
         stay_in_eval: Whether frozen modules are kept in eval mode.
-        saves_plan: Whether ``save_pretrained`` writes the plan since.
     """
 
     flags: dict[str, bool]
-    pins: dict[int, bool]
     stay_in_eval: bool
-    saves_plan: bool
 
 
-# Per model the changes not taken back, the oldest first: what is restored out of order falls to the next one.
-_CHANGES: WeakKeyDictionary[nn.Module, list[_Change]] = WeakKeyDictionary()
+@dataclass(slots=True)
+class _Record:
+    """A model with plans in force.
+
+    Attributes:
+        pinned: Ids of the modules that were kept in eval mode before the first of them.
+        saved_plan: Whether ``save_pretrained`` wrote a plan even then.
+        changes: One per plan in force, the oldest first.
+    """
+
+    pinned: set[int]
+    saved_plan: bool
+    changes: list[_Change]
+
+
+_RECORDS: WeakKeyDictionary[nn.Module, _Record] = WeakKeyDictionary()
 
 
 class Freeze:
@@ -54,59 +64,50 @@ class Freeze:
         _refuse_whole_numbers(model, plan, flags)
         self.model = model
         self.plan = plan
-        pins = {id(module): is_pinned(module) for module in model.modules()}
-        changed: dict[str, bool] = {}
+        self._change = _Change({}, plan.frozen_mode == "eval")
+        if model not in _RECORDS:
+            pinned = {id(module) for module in model.modules() if is_pinned(module)}
+            _RECORDS[model] = _Record(pinned, _saves_plan(model), [])
+        _RECORDS[model].changes.append(self._change)
         for name, parameter in model.named_parameters():
             if name in flags and parameter.requires_grad != flags[name]:
-                changed[name] = parameter.requires_grad
+                self._change.flags[name] = parameter.requires_grad
                 parameter.requires_grad_(flags[name])
             if not parameter.requires_grad:
                 parameter.grad = None  # an optimizer would still apply a gradient that lingers
-        stay_in_eval = plan.frozen_mode == "eval"
-        follow_flags(model, stay_in_eval=stay_in_eval)
-        saves_plan = hasattr(model, "save_pretrained") and not isinstance(
-            vars(model).get("save_pretrained"), SaveWithPlan
-        )
-        if saves_plan:
+        follow_flags(model, stay_in_eval=self._change.stay_in_eval)
+        if hasattr(model, "save_pretrained") and not _saves_plan(model):
             vars(model)["save_pretrained"] = SaveWithPlan(model)
-        self._change = _Change(
-            flags=changed,
-            pins={id(module): pins[id(module)] for module in model.modules() if is_pinned(module) != pins[id(module)]},
-            stay_in_eval=stay_in_eval,
-            saves_plan=saves_plan,
-        )
-        _CHANGES.setdefault(model, []).append(self._change)
 
     def restore(self) -> None:
         """Give flags and modes back as they were before; a second call does nothing.
 
         Where another plan was put in force since, what that one changed stays until it is restored too.
         """
-        change, changes = self._change, _CHANGES.get(self.model, [])
-        if change not in changes:
+        record = _RECORDS.get(self.model)
+        if record is None or self._change not in record.changes:
             return
-        later = changes[changes.index(change) + 1 :]
-        changes.remove(change)
+        later = record.changes[record.changes.index(self._change) + 1 :]
+        record.changes.remove(self._change)
         parameters = dict(self.model.named_parameters())
-        for name, flag in change.flags.items():
-            heir = next((other for other in later if name in other.flags), None)
+        for name, flag in self._change.flags.items():
+            heir = next((change for change in later if name in change.flags), None)
             if heir is not None:
                 heir.flags[name] = flag
             elif name in parameters:
                 parameters[name].requires_grad_(flag)
-        if later:
-            for key, was_pinned in change.pins.items():
-                next((other for other in later if key in other.pins), later[0]).pins[key] = was_pinned
-            later[0].saves_plan |= change.saves_plan
-            follow_flags(self.model, stay_in_eval=later[-1].stay_in_eval)
+        if record.changes:
+            follow_flags(self.model, stay_in_eval=record.changes[-1].stay_in_eval)
             return
-        frozen = {id(module): module for module in frozen_modules(self.model)}
+        keep = [module for module in frozen_modules(self.model) if id(module) in record.pinned]
+        kept = {id(module) for module in keep}
         for module in self.model.modules():
-            if id(module) not in frozen or not change.pins.get(id(module), True):
+            if id(module) not in kept:
                 unpin(module)
-        pin([module for key, module in frozen.items() if change.pins.get(key, False)])
-        if change.saves_plan:
+        pin(keep)
+        if not record.saved_plan:
             vars(self.model).pop("save_pretrained", None)
+        del _RECORDS[self.model]
 
     def __enter__(self) -> Self:
         return self
@@ -118,6 +119,10 @@ class Freeze:
         traceback: TracebackType | None,
     ) -> None:
         self.restore()
+
+
+def _saves_plan(model: nn.Module) -> bool:
+    return isinstance(vars(model).get("save_pretrained"), SaveWithPlan)
 
 
 class SaveWithPlan:
