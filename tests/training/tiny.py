@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 GOOD = ("a good film", "ein schöner Film aus Köln", "这部电影真的很好看", "really good music", "sehr gut gemacht")
 BAD = ("a bad film", "ein übler Film, schade", "这部电影不好看", "really bad music", "sehr schlecht gemacht")
 LINES = (*GOOD, *BAD, "the film was long and the music was loud", "我非常喜欢音乐", "Straße Größe Ärger")
+_SIGNS = ("good", "bad")
 CLOSED_PORT = "http://127.0.0.1:9"  # the discard port, where nothing listens
 
 Row = dict[str, Any]
@@ -111,6 +112,11 @@ def rows(count: int = 24) -> list[Row]:
         texts, label = pairs[index % 2]
         made.append({"text": f"{texts[index // 2 % len(texts)]} {'film ' * (index % 3)}".strip(), "label": label})
     return made
+
+
+def easy_rows(count: int = 40) -> list[Row]:
+    """Texts that a tiny model with wide initial weights tells apart within an epoch."""
+    return [{"text": f"{word} " * (3 + i % 3) + "film", "label": word} for i in range(count // 2) for word in _SIGNS]
 
 
 def write_csv(file: Path, table: Iterable[Mapping[str, Any]], delimiter: str = ",") -> Path:
