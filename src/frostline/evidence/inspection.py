@@ -132,7 +132,7 @@ def row_cells(row: InspectionRow) -> tuple[str, ...]:
         row.origin,
         row.frozen_mode,
         f"{times}{_size(row.bytes)}",
-        f"{row.buffers} ({row.buffer_elements:,} values)" if row.buffers else "-",
+        f"{times}{row.buffers} ({row.buffer_elements:,} values)" if row.buffers else "-",
     )
 
 
