@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from frostline.anatomy.kinds import Kind, kinds_of
+from frostline.anatomy.placement import Place, Placement, UnitKind, base_path
 from frostline.anatomy.stacks import Stack, find_stacks
 from frostline.anatomy.ties import tied_groups
+from frostline.anatomy.wrappers import notes_on, unwrap
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from torch import nn
-
-UnitKind = Literal["embeddings", "layer", "norm", "pooler", "head", "other"]
-
-_EMBEDDING_WORDS = re.compile(r"emb|wte|wpe|position|patch", re.IGNORECASE)
-_NORM_CLASS = re.compile(r"norm", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,23 +23,25 @@ class Unit:
     """A part of the model in depth order.
 
     Attributes:
-        name: ``embeddings``, ``layer 0`` …, ``norm``, ``pooler``, ``head`` or ``other``; where there are two
-            stacks a layer carries the stack's name (``encoder layer 0``).
+        name: ``embeddings``, ``layer 0`` …, ``norm``, ``pooler``, ``other`` or ``head``; where there are several
+            stacks it carries the stack's name (``encoder layer 0``, ``decoder norm``).
         kind: The name without number and stack.
         parameter_names: As ``named_parameters()`` prints them; a tied tensor under its first name only.
         buffer_names: As ``named_buffers()`` prints them.
-        stack: Name of the stack a layer belongs to; None for a unit that is no layer.
+        stack: The stack that the unit goes with; ``""`` for the only one, and for what goes with none.
         index: Place of a layer in its stack; None for a unit that is no layer.
-        shared: Whether the unit holds a tensor that has further names (tied weights, shared layers).
+        shared: Whether a tensor of the unit is another unit's as well (tied weights), or the unit runs more than once.
+        alias_names: Further names, in this unit, of tensors whose first name is in another one.
     """
 
     name: str
     kind: UnitKind
     parameter_names: tuple[str, ...]
     buffer_names: tuple[str, ...]
-    stack: str | None = None
+    stack: str = ""
     index: int | None = None
     shared: bool = False
+    alias_names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -48,16 +49,22 @@ class ModelMap:
     """The anatomy of one model.
 
     Attributes:
-        model_class: Name of the model's class.
+        model_class: Name of the model's class, wrappers looked through.
         units: In depth order, from the embeddings to the head.
         stacks: The chains of layers; empty where none was found.
         tied: Per tensor with several names, all of them, the printed one first.
+        kinds: The parameters of each kind that cuts across the units.
+        notes: What else there is to know: wrappers, adapters, layers that run more than once, no stack found.
+        prefix: What the names of the model inside its wrappers begin with.
     """
 
     model_class: str
     units: tuple[Unit, ...]
     stacks: tuple[Stack, ...]
     tied: tuple[tuple[str, ...], ...]
+    kinds: dict[Kind, frozenset[str]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
+    prefix: str = ""
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelMap:
@@ -66,19 +73,24 @@ class ModelMap:
         Args:
             model: Any module; on the meta device too, since no values are read.
         """
-        base_path = _base_path(model)
-        stacks = find_stacks(model, base_path)
+        base = base_path(model)
+        stacks = find_stacks(model, base)
         tied = tied_groups(model)
+        unwrapped = unwrap(model)
+        repeats = _repeats(unwrapped.core, stacks)
         return cls(
-            model_class=type(model).__name__,
-            units=_units(model, base_path, stacks, {group[0] for group in tied}),
+            model_class=type(unwrapped.core).__name__,
+            units=_units(model, Placement(model, base, stacks), stacks, tied, repeated=repeats > 1),
             stacks=stacks,
             tied=tied,
+            kinds=kinds_of(model),
+            notes=tuple(_notes(model, stacks, repeats)),
+            prefix=unwrapped.prefix,
         )
 
     @cached_property
     def unit_of(self) -> dict[str, Unit]:
-        """Per parameter and buffer name, the unit it is in; further names of tied tensors included."""
+        """Per parameter and buffer name, the unit it is in; a further name of a tied tensor leads to the first's."""
         units = {name: unit for unit in self.units for name in (*unit.parameter_names, *unit.buffer_names)}
         for first, *others in self.tied:
             units |= dict.fromkeys(others, units[first])
@@ -90,102 +102,80 @@ class ModelMap:
         return tuple(name for unit in self.units for name in unit.parameter_names)
 
 
-def _base_path(model: nn.Module) -> str:
-    """Path of the backbone inside a model of transformers; ``""`` for any other module."""
-    prefix = getattr(model, "base_model_prefix", "")
-    return prefix if prefix and prefix in dict(model.named_children()) else ""
-
-
-# Depth order of the units above the layers of the stacks.
-_AFTER: tuple[UnitKind, ...] = ("norm", "pooler", "other", "head")
-
-
-def _units(model: nn.Module, base_path: str, stacks: tuple[Stack, ...], tied_first: set[str]) -> tuple[Unit, ...]:
-    place = _Placement(model, base_path, stacks)
-    parameters: dict[tuple[UnitKind, str | None, int | None], list[str]] = {}
-    buffers: dict[tuple[UnitKind, str | None, int | None], list[str]] = {}
+def _units(
+    model: nn.Module,
+    place: Placement,
+    stacks: Sequence[Stack],
+    tied: Sequence[Sequence[str]],
+    *,
+    repeated: bool,
+) -> tuple[Unit, ...]:
+    parameters: dict[Place, list[str]] = {}
+    buffers: dict[Place, list[str]] = {}
+    aliases: dict[Place, list[str]] = {}
     for name, _ in model.named_parameters():
         parameters.setdefault(place(name), []).append(name)
     for name, _ in model.named_buffers():
         buffers.setdefault(place(name), []).append(name)
+    shared: set[Place] = set()
+    for first, *others in tied:
+        elsewhere = [name for name in others if place(name) != place(first)]
+        for name in elsewhere:
+            aliases.setdefault(place(name), []).append(name)
+            shared |= {place(first), place(name)}
+    return tuple(
+        Unit(
+            name=_name(key),
+            kind=key.kind,
+            parameter_names=tuple(parameters.get(key, ())),
+            buffer_names=tuple(buffers.get(key, ())),
+            stack=key.stack,
+            index=key.index,
+            shared=key in shared or (repeated and key.kind == "layer"),
+            alias_names=tuple(aliases.get(key, ())),
+        )
+        for key in _depth_order(stacks)
+        if key.kind == "layer" or key in parameters or key in buffers
+    )
 
-    keys: list[tuple[UnitKind, str | None, int | None]] = [("embeddings", None, None)]
-    keys += [("layer", stack.name, index) for stack in stacks for index in range(len(stack))]
-    keys += [(kind, None, None) for kind in _AFTER]
-    units = []
-    for key in keys:
-        kind, stack, index = key
-        own = tuple(parameters.get(key, ()))
-        if own or key in buffers or kind == "layer":
-            units.append(
-                Unit(
-                    name=f"{stack} layer {index}".lstrip() if kind == "layer" else kind,
-                    kind=kind,
-                    parameter_names=own,
-                    buffer_names=tuple(buffers.get(key, ())),
-                    stack=stack,
-                    index=index,
-                    shared=any(name in tied_first for name in own),
-                )
-            )
-    return tuple(units)
+
+def _name(place: Place) -> str:
+    number = "" if place.index is None else f" {place.index}"
+    return f"{place.stack} {place.kind}{number}".lstrip()
 
 
-class _Placement:
-    """Says which unit a tensor belongs to."""
+def _depth_order(stacks: Sequence[Stack]) -> Iterator[Place]:
+    """Every place there can be, in the order in which a forward runs them: towers first, then the text's stacks."""
+    # What goes with no stack in particular: tables that several stacks share come before all of them.
+    names = [stack.name for stack in sorted(stacks, key=lambda stack: stack.name not in {"vision", "audio"})]
+    lone = "" not in names
+    if lone:
+        yield Place("embeddings", "", None)
+    for name in names:
+        length = next(len(stack) for stack in stacks if stack.name == name)
+        yield Place("embeddings", name, None)
+        yield from (Place("layer", name, index) for index in range(length))
+        yield from (Place(kind, name, None) for kind in _ABOVE)
+    if lone:
+        yield from (Place(kind, "", None) for kind in _ABOVE)
+    yield Place("head", "", None)
 
-    def __init__(self, model: nn.Module, base_path: str, stacks: tuple[Stack, ...]) -> None:
-        self._model = model
-        self._base_prefix = f"{base_path}." if base_path else ""
-        self._layers = {
-            path: (stack.name, index) for stack in stacks for index, layer in enumerate(stack.layers) for path in layer
-        }
-        # Modules that hold a stack: a normalisation right inside one of them is the stack's own, not a part's.
-        self._around_stacks = {
-            list_path[:dot] if dot >= 0 else ""
-            for stack in stacks
-            for list_path in stack.paths
-            for dot in (-1, *(match.start() for match in re.finditer(r"[.]", list_path)))
-        }
-        order = [path for path, _ in model.named_modules(remove_duplicate=False)]
-        self._rank = {path: rank for rank, path in enumerate(order)}
-        first = [self._rank[layer[0]] for stack in stacks for layer in stack.layers[:1]]
-        last = [self._rank[layer[-1]] for stack in stacks for layer in stack.layers[-1:]]
-        self._first_layer = min(first, default=None)
-        self._last_layer = max(last, default=None)
 
-    def __call__(self, name: str) -> tuple[UnitKind, str | None, int | None]:
-        owner, _, leaf = name.rpartition(".")
-        path = owner
-        while path:
-            if path in self._layers:
-                return ("layer", *self._layers[path])
-            path = path.rpartition(".")[0]
-        return (self._kind(owner, leaf), None, None)
+_ABOVE: tuple[UnitKind, ...] = ("norm", "pooler", "other")
 
-    def _kind(self, owner: str, leaf: str) -> UnitKind:
-        if not f"{owner}.".startswith(self._base_prefix):
-            return "head"
-        inner = f"{owner}.{leaf}".removeprefix(self._base_prefix)
-        if _EMBEDDING_WORDS.search(inner):
-            return "embeddings"
-        if "pool" in inner.lower():
-            return "pooler"
-        return self._by_class_and_order(owner)
 
-    def _by_class_and_order(self, owner: str) -> UnitKind:
-        from torch import nn
+def _repeats(core: nn.Module, stacks: Sequence[Stack]) -> int:
+    """How many times the layers run in one forward; more than once where they share weights (ALBERT)."""
+    config = getattr(core, "config", None)
+    if getattr(config, "num_hidden_groups", None) is None or len(stacks) != 1:
+        return 1
+    return max(1, int(getattr(config, "num_hidden_layers", 1)) // len(stacks[0]))
 
-        module = self._model.get_submodule(owner)
-        if isinstance(module, nn.Embedding):
-            return "embeddings"
-        if self._first_layer is None or self._last_layer is None:
-            return "other"
-        if _NORM_CLASS.search(type(module).__name__) and owner.rpartition(".")[0] in self._around_stacks:
-            return "norm"
-        rank = self._rank[owner]
-        if rank < self._first_layer and owner != self._base_prefix.rstrip("."):
-            return "embeddings"
-        if rank > self._last_layer and not self._base_prefix:
-            return "head"
-        return "other"
+
+def _notes(model: nn.Module, stacks: Sequence[Stack], repeats: int) -> Iterator[str]:
+    yield from notes_on(model)
+    if repeats > 1:
+        layers = "The only layer runs" if len(stacks[0]) == 1 else f"Each of the {len(stacks[0])} layers runs"
+        yield f"{layers} {repeats} times in a forward, with the same weights: freezing it freezes all of them."
+    if not stacks and any(True for _ in model.parameters()):
+        yield "No chain of layers was found: name modules, parameters or globs instead of layers[…]."

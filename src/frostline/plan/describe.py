@@ -1,4 +1,4 @@
-"""The way back: a selector for a given set of parameters, as short as units allow."""
+"""The way back: a selector for a given set of parameters, as short as the language allows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
     """Write the selector that means just these parameters.
 
-    Units that are wholly among them are named as units (``embeddings, layers[:4]``), the rest by name.
+    Units that are wholly among them are named as units (``embeddings, layers[:4]``), then kinds (``norms``), the rest
+    by name. Where it is shorter, the selector takes away instead: ``layers[:8], ~bias``, ``all, ~adapters``.
 
     Args:
         anatomy: The model's anatomy.
@@ -24,31 +25,69 @@ def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
     Returns:
         The selector; ``""`` for no names at all.
     """
-    wanted = set(names)
-    full = [unit for unit in anatomy.units if unit.parameter_names and wanted.issuperset(unit.parameter_names)]
-    with_parameters = [unit for unit in anatomy.units if unit.parameter_names]
+    wanted = frozenset(names)
     if not wanted:
         return ""
+    everything = frozenset(anatomy.parameter_names)
+    ways: list[list[str]] = [_added(anatomy, wanted)]
+    if wanted != everything:
+        ways.append(["all", *(f"~{term}" for term in _added(anatomy, everything - wanted))])
+    for kind, members in anatomy.kinds.items():
+        # All units that are there but for the kind: name them whole, then take the kind away.
+        touched = [unit for unit in anatomy.units if not wanted.isdisjoint(unit.parameter_names)]
+        whole = frozenset(name for unit in touched for name in unit.parameter_names)
+        if whole - members == wanted and whole & members:
+            ways.append([*_added(anatomy, whole), f"~{kind}"])
+    return ", ".join(min(ways, key=len))
+
+
+def _added(anatomy: ModelMap, wanted: frozenset[str]) -> list[str]:
+    """Terms that add up to the names: units, then kinds, then names."""
+    with_parameters = [unit for unit in anatomy.units if unit.parameter_names]
+    full = [unit for unit in with_parameters if wanted.issuperset(unit.parameter_names)]
     if full == with_parameters:
-        return "all"
+        return ["all"]
     if full and full == [unit for unit in with_parameters if unit.kind != "head"]:
         terms = ["backbone"]
     else:
-        terms = list(_unit_terms(anatomy, full))
-    covered = {name for unit in full for name in unit.parameter_names}
-    terms += [_literal(name) for name in anatomy.parameter_names if name in wanted - covered]
-    return ", ".join(terms)
+        terms = list(_unit_terms(anatomy, with_parameters, full))
+    rest = wanted.difference(*(unit.parameter_names for unit in full))
+    # A unit that only goes by a word which means other units as well is named by its parameters.
+    rest |= _unnamed(with_parameters, full)
+    for kind, members in sorted(anatomy.kinds.items(), key=lambda pair: -len(pair[1])):
+        if members and wanted.issuperset(members) and len(members & rest) > 1:
+            terms.append(kind)
+            rest -= members
+    return terms + [_literal(name) for name in anatomy.parameter_names if name in rest]
 
 
-def _unit_terms(anatomy: ModelMap, units: Sequence[Unit]) -> Iterator[str]:
-    for (kind, stack), group in groupby(units, key=lambda unit: (unit.kind, unit.stack)):
-        if kind != "layer":
-            yield kind
-            continue
-        length = next(len(found) for found in anatomy.stacks if found.name == stack)
-        word = f"{stack}.layers".lstrip(".")
-        for first, last in _runs([unit.index for unit in group if unit.index is not None]):
-            yield word + _brackets(first, last, length)
+def _unit_terms(anatomy: ModelMap, units: Sequence[Unit], full: Sequence[Unit]) -> Iterator[str]:
+    lengths = {stack.name: len(stack) for stack in anatomy.stacks}
+    said: set[str] = set()
+    for (kind, stack), group in groupby(full, key=lambda unit: (unit.kind, unit.stack)):
+        if kind == "layer":
+            word = f"{stack}.layers".lstrip(".")
+            for first, last in _runs([unit.index for unit in group if unit.index is not None]):
+                yield word + _brackets(first, last, lengths[stack])
+        elif _all_of_kind(kind, units, full):
+            if kind not in said:
+                yield kind
+            said.add(kind)
+        elif stack:
+            yield f"{stack}.{kind}"
+
+
+def _all_of_kind(kind: str, units: Iterable[Unit], full: Sequence[Unit]) -> bool:
+    return all(unit in full for unit in units if unit.kind == kind)
+
+
+def _unnamed(units: Sequence[Unit], full: Sequence[Unit]) -> frozenset[str]:
+    return frozenset(
+        name
+        for unit in full
+        if unit.kind != "layer" and not unit.stack and not _all_of_kind(unit.kind, units, full)
+        for name in unit.parameter_names
+    )
 
 
 def _runs(numbers: Sequence[int]) -> Iterator[tuple[int, int]]:

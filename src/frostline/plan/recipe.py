@@ -6,18 +6,18 @@ import difflib
 import fnmatch
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.errors import SelectorError
-from frostline.plan.selectors import KIND_WORDS, UNIT_WORDS, Term, join, marked, parse
+from frostline.plan.selectors import UNIT_WORDS, Term, join, marked, parse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
     from torch import nn
 
-_BIAS = re.compile(r"bias|bias_.*|.*_bias")
+    from frostline.anatomy.kinds import Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,22 +145,36 @@ class _Matcher:
             case "layers":
                 return list(self._layers(term)) or self._named(term.text)
             case "kind":
-                return list(self._kind(term.text)) or self._named(term.text)
+                return sorted(self._anatomy.kinds[cast("Kind", term.text)]) or self._named(term.text)
             case "regex":
                 pattern = term.pattern
-                return [name for name in self._names if pattern is not None and pattern.fullmatch(name)]
+                return [name for name in self._names if pattern and any(map(pattern.fullmatch, self._both(name)))]
             case "glob":
                 return self._glob(term.text)
             case "name":
                 return self._named(term.text)
 
     def _named(self, text: str) -> list[str]:
-        return [name for name in self._names if name == text or name.startswith(f"{text}.")]
+        """Parameters by their name or that of a module that holds them; a wrapper's part of it may be left out."""
+        for full in dict.fromkeys((text, f"{self._anatomy.prefix}{text}")):
+            if names := [name for name in self._names if name == full or name.startswith(f"{full}.")]:
+                return names
+        stack, _, word = text.rpartition(".")
+        return [
+            name
+            for unit in self._anatomy.units
+            if stack and unit.kind == word and unit.kind != "layer" and unit.stack == stack
+            for name in unit.parameter_names
+        ]
 
     def _unit(self, word: str) -> Iterator[str]:
         for unit in self._anatomy.units:
             if word in (unit.kind, "all") or (word == "backbone" and unit.kind != "head"):
                 yield from unit.parameter_names
+
+    def _both(self, name: str) -> tuple[str, ...]:
+        """A name as it is, and without what wrappers put before it."""
+        return tuple(dict.fromkeys((name, name.removeprefix(self._anatomy.prefix))))
 
     def _layers(self, term: Term) -> Iterator[str]:
         stacks = {stack.name: len(stack) for stack in self._anatomy.stacks}
@@ -176,31 +190,17 @@ class _Matcher:
         for unit in self._anatomy.units:
             if unit.kind == "layer" and unit.stack == wanted and unit.index in chosen:
                 yield from unit.parameter_names
-
-    def _kind(self, word: str) -> Iterator[str]:
-        for name in self._anatomy.parameter_names:
-            owner, _, leaf = name.rpartition(".")
-            module = self._modules[owner]
-            if (
-                (word == "bias" and _BIAS.fullmatch(leaf))
-                or (word == "norms" and _is_norm(module))
-                or (word == "adapters" and self._is_adapter(name))
-            ):
-                yield name
-
-    def _is_adapter(self, name: str) -> bool:
-        """Whether a parameter belongs to an adapter, by what PEFT's layers say of themselves."""
-        parts = name.split(".")
-        for depth in range(1, len(parts)):
-            module = self._modules.get(".".join(parts[:depth]))
-            if parts[depth] in getattr(module, "adapter_layer_names", ()):
-                return True
-        return False
+                # What two layers share is meant with either; a tensor shared with another unit stays with that one.
+                yield from (name for name in unit.alias_names if self._anatomy.unit_of[name].kind == "layer")
 
     def _glob(self, text: str) -> list[str]:
         pattern = re.compile(fnmatch.translate(text))
-        modules = {path for path in self._modules if path and pattern.fullmatch(path)}
-        return [name for name in self._names if pattern.fullmatch(name) or not modules.isdisjoint(_ancestors(name))]
+        modules = {path for path in self._modules if path and any(map(pattern.fullmatch, self._both(path)))}
+        return [
+            name
+            for name in self._names
+            if any(map(pattern.fullmatch, self._both(name))) or not modules.isdisjoint(_ancestors(name))
+        ]
 
     def nothing_matched(self, expression: str, term: Term) -> str:
         """The message for a term that matches nothing: what was meant instead, as far as one can tell."""
@@ -211,7 +211,7 @@ class _Matcher:
             return f"{head}: {self._layers_hint(term)}"
         known = [
             *(word for word in UNIT_WORDS if any(self._unit(word))),
-            *(word for word in KIND_WORDS if any(self._kind(word))),
+            *(word for word, names in self._anatomy.kinds.items() if names),
             *(f"{stack.name}.layers".lstrip(".") for stack in self._anatomy.stacks),
             *(path for path in self._modules if path),
             *self._names,
@@ -242,8 +242,3 @@ class _Matcher:
 def _ancestors(name: str) -> set[str]:
     parts = name.split(".")
     return {".".join(parts[:depth]) for depth in range(1, len(parts))}
-
-
-def _is_norm(module: nn.Module) -> bool:
-    """Whether a module normalises; told by its class, since each architecture brings its own."""
-    return "norm" in type(module).__name__.lower()

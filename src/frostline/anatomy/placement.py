@@ -1,0 +1,173 @@
+"""Which unit a tensor is in: by the module that holds it, and where that stands around the stacks."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from frostline.anatomy.wrappers import unwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from torch import nn
+
+    from frostline.anatomy.stacks import Stack
+
+UnitKind = Literal["embeddings", "layer", "norm", "pooler", "other", "head"]
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """A unit's identity: its kind, the stack it goes with (``""`` for the only one), a layer's number."""
+
+    kind: UnitKind
+    stack: str
+    index: int | None
+
+
+_EMBEDDING_WORDS = {"wte", "wpe", "pos", "position", "positions", "patch", "embd"}
+
+# Architectures in which a module's place and name say something else than the forward does.
+_RULES: dict[str, tuple[tuple[str, UnitKind], ...]] = {
+    # called embedding norms after those of BART, but applied behind the last layer
+    "bigbird_pegasus": ((r"(encoder|decoder)\.layernorm_embedding\..*", "norm"),),
+    "esm": ((r"encoder\.emb_layer_norm_after\..*", "norm"),),
+    # normalises the relative position embeddings, before the first layer
+    "deberta-v2": ((r"encoder\.LayerNorm\..*", "embeddings"),),
+    # the task class hands its decoder to the base model
+    "perceiver": ((r"decoder\..*", "head"),),
+    # all for the image patches and the distances between boxes, before the first layer
+    "layoutlmv3": ((r"(encoder\.rel_pos.*|LayerNorm\..*|norm\..*|cls_token|pos_embed|patch_embed\..*)", "embeddings"),),
+}
+
+
+def base_path(model: nn.Module) -> str:
+    """Path of the backbone: what stands under ``base_model_prefix``, or a model of transformers in one's own module.
+
+    Args:
+        model: The outermost module; wrappers are looked through.
+
+    Returns:
+        The path; that of the model itself where it is its own backbone.
+    """
+    from transformers import PreTrainedModel
+
+    unwrapped = unwrap(model)
+    children = dict(unwrapped.core.named_children())
+    prefix = getattr(unwrapped.core, "base_model_prefix", "")
+    if prefix and prefix in children:
+        return f"{unwrapped.prefix}{prefix}"
+    inner = [name for name, child in children.items() if isinstance(child, PreTrainedModel)]
+    if inner:
+        largest = max(inner, key=lambda name: sum(parameter.numel() for parameter in children[name].parameters()))
+        return f"{unwrapped.prefix}{largest}"
+    return unwrapped.prefix.rstrip(".")
+
+
+class Placement:
+    """Says which unit a tensor belongs to.
+
+    Args:
+        model: The outermost module.
+        base: Path of its backbone.
+        stacks: Its stacks.
+    """
+
+    def __init__(self, model: nn.Module, base: str, stacks: Sequence[Stack]) -> None:
+        from transformers import PreTrainedModel
+
+        unwrapped = unwrap(model)
+        self._model = model
+        self._base = f"{base}." if base else ""
+        # A plain module is not split into a backbone and what a task class adds; its last parts are the head.
+        core_is_base = base == unwrapped.prefix.rstrip(".")
+        self._plain = core_is_base and not isinstance(unwrapped.core, PreTrainedModel)
+        config = getattr(unwrapped.core, "config", None)
+        self._rules = _RULES.get(getattr(config, "model_type", ""), ())
+        self._layers = {
+            path: Place("layer", stack.name, index)
+            for stack in stacks
+            for index, layer in enumerate(stack.layers)
+            for path in layer
+        }
+        self._rank = {path: rank for rank, (path, _) in enumerate(model.named_modules(remove_duplicate=False))}
+        self._scopes = _scopes(stacks, base)
+        self._spans = {
+            stack.name: (self._rank[stack.layers[0][0]], self._rank[stack.layers[-1][-1]]) for stack in stacks
+        }
+        self._around = {ancestor for stack in stacks for path in stack.paths for ancestor in _ancestors(path)}
+        self._tower = next((stack.name for stack in stacks if stack.name in {"vision", "audio"}), None)
+
+    def __call__(self, name: str) -> Place:
+        """Place a parameter or buffer by its name."""
+        owner, _, leaf = name.rpartition(".")
+        for path in (owner, *reversed(_ancestors(owner))):
+            if path in self._layers:
+                return self._layers[path]
+        kind = self._kind(owner, leaf)
+        if kind == "head":
+            return Place("head", "", None)
+        return Place(kind, self._section(owner, kind), None)
+
+    def _section(self, owner: str, kind: UnitKind) -> str:
+        """The stack that a part outside the layers goes with."""
+        for path in (owner, *reversed(_ancestors(owner))):
+            if path in self._scopes:
+                return self._scopes[path]
+        # What joins a tower to the text's stack goes with the tower, so before the text's first layer.
+        return self._tower if self._tower is not None and kind == "other" else ""
+
+    def _kind(self, owner: str, leaf: str) -> UnitKind:
+        full = f"{owner}.{leaf}" if owner else leaf
+        if not full.startswith(self._base):
+            # Outside a wrapped model stand only the prompts that PEFT puts before its input.
+            return "embeddings" if full.startswith(("prompt_encoder.", "word_embeddings.")) else "head"
+        inner = full.removeprefix(self._base)
+        for pattern, kind in self._rules:
+            if re.fullmatch(pattern, inner):
+                return kind
+        words = re.split(r"[._]", inner.lower())
+        if any(word.startswith("embed") or word == "emb" or word in _EMBEDDING_WORDS for word in words):
+            return "embeddings"
+        if any(word.startswith("pool") for word in words):
+            return "pooler"
+        return self._by_class_and_order(owner, leaf)
+
+    def _by_class_and_order(self, owner: str, leaf: str) -> UnitKind:
+        from torch import nn
+
+        module = self._model.get_submodule(owner)
+        if isinstance(module, nn.Embedding):
+            return "embeddings"
+        if not self._spans:
+            return "other"
+        if f"{owner}." == self._base or not owner:
+            return "embeddings" if leaf in dict(module.named_buffers(recurse=False)) else "other"
+        first, last = self._spans.get(self._section(owner, "norm"), next(iter(self._spans.values())))
+        rank = self._rank[owner]
+        if rank < first:
+            return "embeddings"
+        if rank > last and "norm" in type(module).__name__.lower() and owner.rpartition(".")[0] in self._around:
+            return "norm"
+        return "head" if rank > last and self._plain else "other"
+
+
+def _ancestors(path: str) -> list[str]:
+    """Paths of the modules that hold a module, from the outermost (``""``) on."""
+    parts = path.split(".")
+    return ["", *(".".join(parts[:depth]) for depth in range(1, len(parts)))] if path else []
+
+
+def _scopes(stacks: Sequence[Stack], base: str) -> dict[str, str]:
+    """Per stack the outermost module that holds it and no other one; of the only stack, the backbone."""
+    if len(stacks) == 1:
+        return {base: stacks[0].name}
+    scopes = {}
+    for stack in stacks:
+        others = {ancestor for other in stacks if other is not stack for ancestor in _ancestors(other.paths[0])}
+        own = [path for path in _ancestors(stack.paths[0]) if path not in others]
+        if own:
+            scopes[own[0]] = stack.name
+    return scopes

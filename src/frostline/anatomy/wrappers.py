@@ -1,0 +1,114 @@
+"""Looking through what is wrapped around a model: parallelism, compilation, adapters."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class Unwrapped:
+    """The model inside its wrappers.
+
+    Attributes:
+        core: The model itself.
+        prefix: What its parameter names begin with in the outermost module: ``""``, ``"module."``,
+            ``"base_model.model."`` …
+        wrappers: Class names of the wrappers, from the outermost on.
+    """
+
+    core: nn.Module
+    prefix: str
+    wrappers: tuple[str, ...]
+
+
+def unwrap(model: nn.Module) -> Unwrapped:
+    """Look through wrappers for distributed training, ``torch.compile`` and PEFT.
+
+    Args:
+        model: The outermost module.
+    """
+    core, prefix, wrappers = model, "", []
+    while (inner := _inner(core)) is not None:
+        wrappers.append(type(core).__name__)
+        core, prefix = core.get_submodule(inner), f"{prefix}{inner}."
+    return Unwrapped(core, prefix, tuple(wrappers))
+
+
+def _inner(module: nn.Module) -> str | None:
+    """Path of the model right inside a wrapper; None for a module that is no wrapper."""
+    from torch.nn.parallel import DataParallel, DistributedDataParallel
+
+    children = dict(module.named_children())
+    if isinstance(module, DataParallel | DistributedDataParallel):
+        return "module"
+    if "_orig_mod" in children:  # torch.compile
+        return "_orig_mod"
+    if "_fsdp_wrapped_module" in children:
+        return "_fsdp_wrapped_module"
+    if "base_model" in children and hasattr(module, "peft_config"):
+        # PEFT wraps twice where it changes layers (LoRA, IA3), once where it adds a prompt.
+        tuner = children["base_model"]
+        return (
+            "base_model.model"
+            if hasattr(tuner, "peft_config") and "model" in dict(tuner.named_children())
+            else "base_model"
+        )
+    return None
+
+
+def adapter_parts(model: nn.Module) -> Iterator[str]:
+    """Yield the paths of the modules and parameters that adapters of PEFT added to a model.
+
+    Told by what the modules say of themselves: ``adapter_layer_names`` of a layer with adapters, the copies
+    of ``modules_to_save``, and the prompt encoder beside a model. Weights of the model itself that an adapter
+    merely trains (LayerNorm tuning) are kept as a copy too, and counted likewise.
+    """
+    for path, module in model.named_modules():
+        prefix = f"{path}." if path else ""
+        for name in (*getattr(module, "adapter_layer_names", ()), "modules_to_save", "prompt_encoder"):
+            if name in dict(module.named_children()) or name in dict(module.named_parameters(recurse=False)):
+                yield f"{prefix}{name}"
+
+
+def notes_on(model: nn.Module) -> tuple[str, ...]:
+    """Say in sentences what is wrapped around a model, and what state its adapters and weights are in."""
+    unwrapped = unwrap(model)
+    notes = []
+    if unwrapped.wrappers:
+        notes.append(f"Looked through {', '.join(unwrapped.wrappers)} to {type(unwrapped.core).__name__}.")
+    notes += _adapter_notes(model)
+    integers = [name for name, parameter in model.named_parameters() if not _is_floating(parameter)]
+    if integers:
+        notes.append(f"{len(integers)} parameters are integers (quantised weights), which no optimizer can train.")
+    return tuple(notes)
+
+
+def _is_floating(tensor: Any) -> bool:
+    return bool(tensor.is_floating_point() or tensor.is_complex())
+
+
+def _adapter_notes(model: nn.Module) -> Iterator[str]:
+    configs: dict[str, Any] = {}
+    for module in model.modules():
+        found = getattr(module, "peft_config", None)
+        if isinstance(found, dict):
+            configs |= found
+    layers = [cast("Any", module) for module in model.modules() if getattr(module, "adapter_layer_names", ())]
+    active = {name for layer in layers for name in getattr(layer, "active_adapters", ())}
+    merged = {name for layer in layers for name in getattr(layer, "merged_adapters", ())}
+    disabled = bool(layers) and all(getattr(layer, "disable_adapters", False) for layer in layers)
+    for name, config in configs.items():
+        kind = str(getattr(config, "peft_type", "")).removeprefix("PeftType.")
+        states = [
+            "merged into the weights" if name in merged else "",
+            "disabled" if disabled else "",
+            "not active" if layers and name not in active else "",
+        ]
+        said = ", ".join(state for state in states if state)
+        yield f"Adapter '{name}' ({kind}): {said or 'active'}."
