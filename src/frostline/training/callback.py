@@ -85,11 +85,7 @@ class FreezeCallback(TrainerCallback):
         else:
             follow_flags(model, stay_in_eval=self._frozen_mode == "eval")
         self._applied_to = model
-        if not any(parameter.requires_grad for parameter in model.parameters()):
-            said = f"The plan '{self.plan}' leaves" if self.plan else "The flags of the model leave"
-            raise PlanError(
-                f"{said} nothing to train: every parameter is frozen.\nLeave at least the head: 'backbone'."
-            )
+        refuse_nothing_to_train(model, self.plan)
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Freeze the model that the Trainer was given."""
@@ -136,6 +132,17 @@ class FreezeCallback(TrainerCallback):
             write_proof(self.proof, folder)
         if self._raise_on_drift:
             self.proof.raise_for_drift()
+
+
+def refuse_nothing_to_train(model: nn.Module, plan: Plan | None) -> None:
+    """Look whether a plan that is in force leaves anything.
+
+    Raises:
+        PlanError: If every parameter is frozen.
+    """
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        said = f"The plan '{plan}' leaves" if plan else "The flags of the model leave"
+        raise PlanError(f"{said} nothing to train: every parameter is frozen.\nLeave at least the head: 'backbone'.")
 
 
 def write_proof(proof: Proof, folder: Path) -> None:

@@ -81,8 +81,10 @@ def _run(
 ) -> TrainResult:
     from transformers import set_seed
 
+    from frostline.training.callback import refuse_nothing_to_train
     from frostline.training.interrupt import SaveOnInterrupt
 
+    device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     train, test, schema = _read(settings)
     set_seed(settings.seed)  # the new weights are drawn while the model loads
     model, tokenizer = load_classifier(
@@ -96,6 +98,7 @@ def _run(
     plan = settings.plan()
     if plan is not None:
         Freeze(model, plan)
+        refuse_nothing_to_train(model, plan)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     folder.remember(settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)})

@@ -1,0 +1,221 @@
+"""How errors become messages and exit statuses; and what only a process of its own can show."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from importlib.metadata import version
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from frostline.cli.progress import TrainingProgress
+from frostline.errors import DriftError, FrostlineError, SelectorError
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Done
+
+COMMANDS = ("inspect", "train", "predict", "evaluate", "demo")
+
+
+def test_version_and_help(frostline: Callable[..., Done]) -> None:
+    assert frostline("--version").out == f"frostline {version('frostline')}\n"
+    for words in ((), ("--help",)):
+        done = frostline(*words)
+        assert done.status == 0
+        assert all(command in done.out for command in COMMANDS)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_each_command_explains_its_options(frostline: Callable[..., Done], command: str) -> None:
+    done = frostline(command, "--help")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.splitlines()[0].startswith(f"Usage: frostline {command}")
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (["nosuch"], "No such command 'nosuch'"),
+        (["--nosuch"], "No such option: --nosuch"),
+        (["inspect"], "Missing argument 'MODEL'"),
+        (["train", "--out", "x"], "Missing option '--data'"),
+        (["train", "--data"], "--data"),
+    ],
+)
+def test_words_that_are_no_command(refused: Callable[..., str], words: list[str], phrase: str) -> None:
+    text = refused(*words)
+    assert phrase in text
+    assert text.splitlines()[1].startswith("See: frostline")
+    assert text.splitlines()[1].endswith("--help")
+
+
+@pytest.mark.parametrize("kind", [FrostlineError, SelectorError])
+def test_an_error_raised_on_purpose(
+    frostline: Callable[..., Done], bert: Path, monkeypatch: pytest.MonkeyPatch, kind: type[FrostlineError]
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise kind("what is wrong\nhow to mend it")
+
+    monkeypatch.setattr("frostline.evidence.inspection.open_skeleton", fail)
+    done = frostline("inspect", bert)
+    assert (done.status, done.out, done.err) == (2, "", "frostline: what is wrong\nhow to mend it\n")
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "text"),
+    [
+        (KeyboardInterrupt(), 130, ""),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 0, ""),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "frostline: There is no room left on the disk"),
+    ],
+)
+def test_what_the_system_raises(
+    frostline: Callable[..., Done],
+    bert: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    error: BaseException,
+    status: int,
+    text: str,
+) -> None:
+    def fail(*_: Any, **__: Any) -> None:
+        raise error
+
+    monkeypatch.setattr("frostline.evidence.inspection.open_skeleton", fail)
+    monkeypatch.setattr(os, "dup2", lambda *_: None)
+    monkeypatch.setattr("sys.stdout.fileno", lambda: 1, raising=False)
+    done = frostline("inspect", bert)
+    assert done.status == status
+    assert done.err.startswith(text)
+    assert len(done.err.splitlines()) <= 2
+
+
+def test_a_mistake_of_ours_is_not_hidden(
+    frostline: Callable[..., Done], bert: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("frostline.evidence.inspection.open_skeleton", lambda *_, **__: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        frostline("inspect", bert)
+
+
+def test_drift_is_status_1_and_the_model_is_there(
+    frostline: Callable[..., Done], bert: Path, table: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Meddle(TrainingProgress):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            with torch.no_grad():
+                kwargs["model"].get_parameter("bert.embeddings.LayerNorm.bias")[0] += 1
+
+    monkeypatch.setattr("frostline.cli.progress.TrainingProgress", Meddle)
+    words = ("train", "--model", bert, "--data", table, "--out", tmp_path / "out", "--epochs", 1)
+    done = frostline(*words, "--freeze", "embeddings")
+    assert done.status == DriftError.exit_status == 1
+    assert done.err.startswith("frostline: Drift: 1 of ")
+    assert "bert.embeddings.LayerNorm.bias" in done.err
+    assert (tmp_path / "out" / "model.safetensors").is_file()
+    assert json.loads((tmp_path / "out" / "proof.json").read_text(encoding="utf-8"))["ok"] is False
+
+
+# In a process of its own
+
+
+def environment(**changes: str) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+    return kept | {"HF_ENDPOINT": tiny.CLOSED_PORT, "OMP_NUM_THREADS": "1"} | changes
+
+
+def started(folder: Path, *words: Any, **options: Any) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "frostline", *(str(word) for word in words)],
+        env=environment(HF_DATASETS_CACHE=str(folder / "cache")),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        **options,
+    )
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+    until = time.monotonic() + 90
+    while not condition():
+        assert process.poll() is None, process.communicate()
+        assert time.monotonic() < until
+        time.sleep(0.02)
+
+
+def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
+    frostline: Callable[..., Done], bert: Path, tmp_path: Path
+) -> None:
+    table = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(400))
+    words = ["train", "--model", bert, "--data", table, "--freeze", "embeddings", "--epochs", 6, "--batch-size", 4]
+    out = tmp_path / "out"
+    process = started(tmp_path, *words, "--out", out)
+    checkpoints = tmp_path / "out.partial" / "checkpoints"
+    wait_for((checkpoints / "checkpoint-100" / "trainer_state.json").is_file, process)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.\n"
+    assert not out.exists()
+    (left,) = checkpoints.iterdir()
+    assert 100 < int(left.name.rpartition("-")[2]) < 600
+    done = frostline(*words, "--out", out, "--resume")
+    assert done.status == 0, done.err
+    assert f"Going on from {left.name}." in done.out.splitlines()
+    assert frostline(*words, "--out", tmp_path / "whole").status == 0
+    assert tiny.same_weights(out, tmp_path / "whole")
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_ctrl_c_before_the_first_step_leaves_nothing(bert: Path, table: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    process = started(tmp_path, "train", "--model", bert, "--data", table, "--out", out)
+    wait_for((tmp_path / "out.partial").is_dir, process)
+    process.send_signal(signal.SIGINT)
+    stdout, err = process.communicate(timeout=60)
+    assert (process.returncode, stdout) == (130, "")
+    assert "Traceback" not in err
+    assert not out.exists()
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_full_disk_as_the_system_reports_it(bert: Path, table: Path, tmp_path: Path) -> None:
+    """No file may grow beyond 20 kB, which the weights need and the other files do not."""
+    (tmp_path / "cache").mkdir()
+    out = tmp_path / "out"
+    process = started(
+        tmp_path,
+        *("train", "--model", bert, "--data", table, "--out", out, "--json"),
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
+    )
+    stdout, err = process.communicate(timeout=90)
+    assert (process.returncode, stdout) == (2, ""), err
+    assert err.startswith(f"frostline: There is no room left to write '{out}'"), err
+    assert len(err.splitlines()) == 2
+    assert not out.exists()
+    assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_reader_that_leaves_early(bert: Path, tmp_path: Path) -> None:
+    """Both with an output that fits into the buffer, and with one that does not."""
+    big = tiny.save_bert(tmp_path / "deep", num_hidden_layers=60)
+    for model in (bert, big):
+        process = started(tmp_path, "inspect", model, "--json")
+        assert process.stdout is not None
+        assert process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(timeout=60) == 0
+        process.stderr.close()

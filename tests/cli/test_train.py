@@ -1,0 +1,327 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification, PreTrainedModel
+
+from frostline.training.outputs import OutputFolder
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Done
+
+LEFT = {"README.md", "config.json", "metrics.json", "model.safetensors", "plan.json", "proof.json", "tokenizer.json"}
+
+
+@pytest.fixture
+def train(frostline: Callable[..., Done], bert: Path, table: Path, tmp_path: Path) -> Callable[..., Done]:
+    """Trains for one epoch; later words win."""
+
+    def _train(*words: Any) -> Done:
+        usual = ("--model", bert, "--data", table, "--out", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
+        return frostline("train", *usual, *words)
+
+    return _train
+
+
+@pytest.fixture
+def refused_train(refused: Callable[..., str], bert: Path, table: Path, tmp_path: Path) -> Callable[..., str]:
+    def _train(*words: Any) -> str:
+        return refused("train", "--model", bert, "--data", table, "--out", tmp_path / "out", *words)
+
+    return _train
+
+
+def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
+    done = train("--eval", table, "--freeze", "embeddings, layers[0]", "--epochs", 2)
+    assert done.status == 0
+    assert done.err == ""
+    lines = done.out.splitlines()
+    assert lines[0].startswith("Partly frozen: fine-tuning updates 2,530 of 8,402 parameters (30 %)")
+    assert any(line.startswith("Data: 24 rows, ") and line.endswith("24 rows for evaluation.") for line in lines)
+    assert "Training: epochs 2, batch size 8, learning rate 5e-05, seed 42." in lines
+    assert [line[:8] for line in lines if line.startswith("epoch ")] == ["epoch 1:", "epoch 2:"]
+    (proof,) = [line for line in lines if line.startswith("Proof: ")]
+    assert "frozen tensors bit-identical; 20 of 20 others moved" in proof
+    assert lines[-1] == f"The model is in {tmp_path / 'out'}; it carries plan, proof, metrics and a model card."
+    assert {file.name for file in (tmp_path / "out").iterdir()} >= LEFT
+    assert {entry.name for entry in tmp_path.iterdir()} == {"rows.csv", "out"}
+
+
+def test_json(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
+    done = train("--eval", table, "--json", "--train-only", "head")
+    assert (done.status, done.err) == (0, "")
+    found = json.loads(done.out)
+    written = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
+    assert found.pop("folder") == str(tmp_path / "out")
+    written.pop("history")
+    assert found == written
+    assert found["settings"]["train_only"] == "head"
+    assert found["trainable_parameters"] == 34
+
+
+def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path) -> None:
+    words = ["--eval", table, "--freeze", "embeddings", "--frozen-mode", "train", "--epochs", 0.5, "--lr", 0.25]
+    words += ["--batch-size", 3, "--max-length", 20, "--seed", 9, "--text-column", "text", "--label-column", "label"]
+    words += ["--problem-type", "multi_label_classification", "--dtype", "bf16", "--device", "cpu", "--limit", 7]
+    done = train(*words, "--patience", 2, "--json")
+    assert done.status == 0, done.err
+    settings = json.loads(done.out)["settings"]
+    del settings["model"], settings["data"], settings["eval_data"]
+    assert settings == {
+        "freeze": "embeddings",
+        "train_only": None,
+        "frozen_mode": "train",
+        "epochs": 0.5,
+        "learning_rate": 0.25,
+        "batch_size": 3,
+        "max_length": 20,
+        "seed": 9,
+        "text_columns": ["text"],
+        "label_columns": ["label"],
+        "problem_type": "multi_label_classification",
+        "dtype": "bf16",
+        "device": "cpu",
+        "limit": 7,
+        "patience": 2,
+        "trust_remote_code": False,
+    }
+
+
+def test_the_model_loads_without_frostline(train: Callable[..., Done], tmp_path: Path) -> None:
+    assert train().status == 0
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "out")
+    assert model.config.id2label == {0: "bad", 1: "good"}
+    assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
+
+
+def test_a_folder_in_use_is_replaced_only_when_asked(
+    train: Callable[..., Done], refused_train: Callable[..., str], tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
+    assert "is in use.\nChoose another --out, or pass --overwrite." in refused_train()
+    assert "is complete; there is nothing to resume" in refused_train("--resume")
+    assert "is not UTF-8" not in refused_train("--overwrite", "--freeze", "nosuch")
+    assert train("--overwrite").status == 0
+    assert not (tmp_path / "out" / "mine.txt").exists()
+
+
+@pytest.mark.parametrize("out", ["here", "deep/down/here", "./here/", "../work/here", "~/here"])
+def test_ways_to_write_a_folder(
+    train: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
+) -> None:
+    work = tmp_path / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    monkeypatch.setenv("HOME", str(work))
+    assert train("--out", out).status == 0
+    (model,) = work.rglob("model.safetensors")
+    assert model.parent.name == "here"
+    assert [path for path in tmp_path.rglob("*") if "partial" in path.name or path.name == "~"] == []
+
+
+def test_another_run_in_the_same_folder(refused_train: Callable[..., str], tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False):
+        for word in ((), ("--overwrite",), ("--resume",)):
+            assert "Another run is writing to" in refused_train(*word)
+
+
+def test_nothing_to_resume(refused_train: Callable[..., str]) -> None:
+    assert "There is no interrupted run at" in refused_train("--resume")
+
+
+# Data that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("content", "phrases"),
+    [
+        (b"", ["is empty"]),
+        (b"text,label\n", ["has a header ('text', 'label') but no rows"]),
+        (b"review,stars\na,1\nb,2\n", ["has no column 'text'", "'review', 'stars'"]),
+        (b"text,stars\na,1\nb,2\n", ["has no column 'label'", "'text', 'stars'"]),
+        (b"text,label\na,x\nb,x\n", ["holds one class only, 'x'"]),
+        (b"text,label\na,x\n ,y\n", ["is empty in row 2"]),
+        (b"text,label\na,x\n,y\n", ["is empty in row 2"]),
+        (b"text,label\na,x\nb,\n", ["is empty in row 2"]),
+        (b"text,label\na\0b,x\nc,y\n", ["NUL"]),
+        ("text,label\nGröße,x\nb,y\n".encode("latin-1"), ["is not UTF-8", "line 2"]),
+        ("text,label\nGröße,x\nb,y\n".encode("utf-16"), ["UTF-"]),
+        (b"text,label\na,x\nb,c,y\n", ["line 3 has 3 fields"]),
+        (b'text,label\n"a,x\nb,y\n', ["double quote"]),
+        (b"PK\x03\x04\x14\x00\x06\x00", []),
+    ],
+)
+def test_a_table_that_cannot_be_used(
+    refused_train: Callable[..., str], table: Path, content: bytes, phrases: list[str]
+) -> None:
+    table.write_bytes(content)
+    text = refused_train()
+    for phrase in phrases:
+        assert phrase in text, text
+    assert str(table) in text
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("nosuch.csv", "does not exist"),
+        ("rows.cvs", "Did you mean"),
+        ("rows.xlsx", "does not exist"),
+        ("deep/nosuch.csv", "nor does its folder"),
+    ],
+)
+def test_a_table_that_is_missing(refused_train: Callable[..., str], tmp_path: Path, name: str, phrase: str) -> None:
+    assert phrase in refused_train("--data", tmp_path / name)
+
+
+def test_labels_for_evaluation_that_training_never_saw(refused_train: Callable[..., str], tmp_path: Path) -> None:
+    strange = tiny.write_csv(tmp_path / "eval.csv", [{"text": "a film", "label": "so so"}])
+    text = refused_train("--eval", strange)
+    assert "not trained for: 'so so' (1 row)" in text
+    assert "It knows 'bad', 'good'" in text
+
+
+# Models that cannot be used
+
+
+def damage(model: Path, what: str) -> None:
+    file = model / "model.safetensors"
+    if what == "cut":
+        file.write_bytes(file.read_bytes()[:-99])
+        return
+    file.unlink()
+    if what == "pickle":
+        torch.save({"a": torch.zeros(1), "b": tiny.bert_config()}, model / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("what", "phrase"),
+    [
+        ("missing", "has a config.json but no weights"),
+        ("cut", "are damaged"),
+        ("pickle", "a pickle with more than tensors in it"),
+    ],
+)
+def test_weights_that_cannot_be_used(
+    refused_train: Callable[..., str], bert: Path, tmp_path: Path, what: str, phrase: str
+) -> None:
+    model = tiny.copy_of(bert, tmp_path / "model")
+    damage(model, what)
+    assert phrase in refused_train("--model", model)
+
+
+@pytest.mark.parametrize(
+    ("name", "phrase"),
+    [
+        ("./nosuch", "There is no folder './nosuch'"),
+        ("org/nosuch", "is not in the hub's cache, and the hub cannot be reached"),
+        ("nosuch", "the hub cannot be reached"),
+        ("~nosuchuser/model", "There is no folder"),
+        (".", "holds no config.json"),
+    ],
+)
+def test_a_model_that_is_missing(
+    refused_train: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, phrase: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert phrase in refused_train("--model", name)
+
+
+# Words that cannot be used
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [
+        (["--freeze", "layers[7]"], "layers[7]"),
+        (["--freeze", "nosuch"], "nosuch"),
+        (["--freeze", "head", "--train-only", "head"], "either freeze or train_only"),
+        (["--freeze", "all"], "The plan 'freeze all' leaves nothing to train"),
+        (["--nosuch"], "No such option: --nosuch"),
+        (["--epochs", "0"], "epochs is 0"),
+        (["--epochs", "many"], "'--epochs'"),
+        (["--lr", "-1"], "learning_rate is -1"),
+        (["--lr", "nan"], "learning_rate is nan"),
+        (["--seed", "-1"], "seed is -1"),
+        (["--seed", "1.5"], "'--seed'"),
+        (["--batch-size", "0"], "batch_size is 0"),
+        (["--limit", "0"], "limit is 0"),
+        (["--max-length", "65"], "the model takes 64 at most"),
+        (["--patience", "2"], "patience needs evaluation data"),
+        (["--dtype", "fp16"], "needs a CUDA device"),
+        (["--dtype", "fp8"], "'--dtype'"),
+        (["--device", "cuda"], "torch finds no such device"),
+        (["--problem-type", "nosuch"], "'--problem-type'"),
+        (["--problem-type", "regression"], "where regression needs numbers"),
+        (["--text-column", "a,b,c"], "3 text columns are named"),
+        (["--label-column", "text"], "is named twice"),
+    ],
+)
+def test_options_that_cannot_be_used(
+    refused_train: Callable[..., str], monkeypatch: pytest.MonkeyPatch, words: list[str], phrase: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert phrase in refused_train(*words)
+
+
+@pytest.mark.parametrize(
+    ("out", "phrase"),
+    [
+        ("rows.csv", "is a file"),
+        ("rows.csv/out", "cannot be written: Not a directory"),
+        ("/", "cannot be an output folder"),
+        ("~nosuchuser/out", "there is no such home folder"),
+        ("x" * 300, "File name too long"),
+    ],
+)
+def test_places_that_cannot_be_written(
+    refused_train: Callable[..., str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str, phrase: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert phrase in refused_train("--out", out)
+
+
+# No room
+
+
+def no_room(*_: Any, **__: Any) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("words", ["number", "safetensors"])
+def test_a_full_disk_at_the_first_checkpoint(
+    refused_train: Callable[..., str], monkeypatch: pytest.MonkeyPatch, words: str
+) -> None:
+    from safetensors import SafetensorError
+
+    def in_words(*_: Any, **__: Any) -> None:
+        raise SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)")
+
+    monkeypatch.setattr(PreTrainedModel, "save_pretrained", no_room if words == "number" else in_words)
+    text = refused_train("--json", "--epochs", 1)
+    assert "There is no room left to write" in text
+    assert "Make room, then run this again." in text
+
+
+def test_a_full_disk_at_the_end_can_be_resumed(
+    train: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr("frostline.training.run.write_card", no_room)
+        done = train("--json")
+    assert done.status == 2
+    assert done.err.endswith("Make room, then go on with --resume.\n")
+    assert not (tmp_path / "out").exists()
+    assert train("--resume", "--json").status == 0
+    assert {file.name for file in (tmp_path / "out").iterdir()} >= LEFT - {"plan.json"}
