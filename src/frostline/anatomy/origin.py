@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import copy
+import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from frostline.anatomy.ties import tied_groups
+from frostline.anatomy.wrappers import unwrap
 from frostline.checkpoints.headers import read_headers
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import locate
@@ -32,16 +34,18 @@ class Origin:
         new: Names of the parameters that are missing there, or have another shape there.
         unused: Names in the checkpoint that the model has no place for.
         mismatched: Names among `new` that the checkpoint holds in another shape.
+        unknown: Names that the checkpoint cannot tell about: the parameters of adapters.
     """
 
     source: str | None
     new: frozenset[str] = frozenset()
     unused: tuple[str, ...] = ()
     mismatched: frozenset[str] = frozenset()
+    unknown: frozenset[str] = frozenset()
 
     def of(self, name: str) -> OriginWord:
         """The origin of one parameter."""
-        if self.source is None:
+        if self.source is None or name in self.unknown:
             return "unknown"
         return "new" if name in self.new else "pretrained"
 
@@ -50,23 +54,34 @@ def origin_of(model: nn.Module) -> Origin:
     """Find out where the parameters of a model come from, by the checkpoint that it names.
 
     Args:
-        model: A model; one of transformers knows its checkpoint when ``from_pretrained`` made it.
+        model: A model, in wrappers or not; one of transformers knows its checkpoint when ``from_pretrained`` made it.
 
     Returns:
-        The origin; with `source` None where no checkpoint is known or it can no longer be read.
+        The origin; with `source` None where no checkpoint is known or it can no longer be read. What adapters
+        added is ``unknown``: their own checkpoint leaves no trace in the model.
     """
     from transformers import PreTrainedModel
 
-    name = getattr(model, "name_or_path", "")
+    unwrapped = unwrap(model)
+    core = unwrapped.core
+    name = getattr(core, "name_or_path", "")
     # A model built from a checkpoint's configuration names the checkpoint too, but read nothing from it.
-    loaded = hasattr(model, _MARK_OF_LOADING)
-    if not isinstance(model, PreTrainedModel) or not name or not loaded:
+    loaded = hasattr(core, _MARK_OF_LOADING)
+    if not isinstance(core, PreTrainedModel) or not name or not loaded:
         return Origin(None)
     try:
         headers = read_headers(locate(name))
     except ModelError:
         return Origin(None)
-    return match(model, headers, name)
+    found, known = _matched(core, headers, name)
+    own = {outer: _own_name(outer, unwrapped.prefix) for outer, _ in model.named_parameters()}
+    return Origin(
+        found.source,
+        new=frozenset(outer for outer, inner in own.items() if inner in found.new),
+        unused=found.unused,
+        mismatched=frozenset(outer for outer, inner in own.items() if inner in found.mismatched),
+        unknown=frozenset(outer for outer, inner in own.items() if inner not in known),
+    )
 
 
 def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str) -> Origin:
@@ -76,10 +91,15 @@ def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str)
     split and merged weights are told exactly as when the model is really loaded.
 
     Args:
-        model: The model; it is not changed.
+        model: The model, without wrappers; it is not changed.
         headers: The checkpoint's tensors, on the meta device.
         source: The checkpoint's name.
     """
+    return _matched(model, headers, source)[0]
+
+
+def _matched(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str) -> tuple[Origin, frozenset[str]]:
+    """The origin of a model as its class and configuration make it, and the names of its parameters."""
     with quiet():
         loaded = cast("Any", type(model)).from_pretrained(
             None,
@@ -89,17 +109,26 @@ def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str)
             output_loading_info=True,
             ignore_mismatched_sizes=True,
         )
+    fresh: PreTrainedModel = loaded[0]
     report: dict[str, Any] = loaded[1]
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
     new = set(report["missing_keys"]) | mismatched
     # A tied tensor is there as soon as one of its names is.
-    for group in tied_groups(model):
+    for group in tied_groups(fresh):
         if not new.issuperset(group):
             new.difference_update(group)
-    names = {name for name, _ in model.named_parameters()}
-    return Origin(
+    names = frozenset(name for name, _ in fresh.named_parameters())
+    origin = Origin(
         source,
-        frozenset(new & names),
-        tuple(sorted(report["unexpected_keys"])),
-        frozenset(mismatched & names),
+        new=frozenset(new & names),
+        unused=tuple(sorted(report["unexpected_keys"])),
+        mismatched=frozenset(mismatched & names),
     )
+    return origin, names
+
+
+def _own_name(outer: str, prefix: str) -> str:
+    """The name that a parameter has in the model itself: without wrappers, and without what PEFT puts into it."""
+    name = outer.removeprefix(prefix)
+    name = name.replace(".base_layer.", ".").replace(".original_module.", ".")
+    return re.sub(r"\.modules_to_save\.[^.]+\.", ".", name)

@@ -54,7 +54,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
             return _shards(folder / index)
     raise ModelError(
         f"The folder '{name}' has a config.json but no weights ({_SAFE} or {_PICKLED}).\n"
-        "Copy the weights beside it, or give the folder that save_pretrained wrote."
+        "Copy the weights beside it; 'frostline inspect --from-config' looks at the configuration alone."
     )
 
 

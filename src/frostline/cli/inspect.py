@@ -16,6 +16,9 @@ def inspect(
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
     num_labels: Annotated[int | None, typer.Option(min=1, help="Width of the head.")] = None,
+    from_config: Annotated[
+        bool, typer.Option("--from-config", help="Look at the configuration alone, where there are no weights.")
+    ] = False,
     names: Annotated[bool, typer.Option("--names", help="Print each parameter's name and flag only.")] = False,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
@@ -27,7 +30,7 @@ def inspect(
     from frostline.plan.plan import Plan
 
     overrides = {} if num_labels is None else {"num_labels": num_labels}
-    skeleton, origin = open_skeleton(model, trust_remote_code=trust_remote_code, **overrides)
+    skeleton, origin = open_skeleton(model, from_config=from_config, trust_remote_code=trust_remote_code, **overrides)
     if freeze is not None or train_only is not None:
         Freeze(skeleton, Plan(freeze, train_only, frozen_mode.value))
     inspection = inspect_model(skeleton, origin)

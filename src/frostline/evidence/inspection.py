@@ -67,6 +67,7 @@ class Inspection:
         names: Per parameter, whether it trains; as ``named_parameters()`` prints them.
         origin: Where the parameters came from.
         tied: Per tensor with several names, all of them.
+        remarks: What else the anatomy says: wrappers, adapters, layers that run more than once, no stack found.
     """
 
     model_class: str
@@ -77,6 +78,7 @@ class Inspection:
     names: tuple[tuple[str, bool], ...]
     origin: Origin
     tied: tuple[tuple[str, ...], ...]
+    remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
         """The inspection as plain values."""
@@ -90,6 +92,7 @@ class Inspection:
             "new": sorted(self.origin.new),
             "unused": list(self.origin.unused),
             "tied": [list(group) for group in self.tied],
+            "remarks": list(self.remarks),
             "names": dict(self.names),
         }
 
@@ -107,8 +110,8 @@ class Inspection:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the table does not show: new, unused and tied tensors."""
-        notes = []
+        """What the table does not show: wrappers and adapters, unused and tied tensors."""
+        notes = list(self.remarks)
         if self.origin.mismatched:
             names = _some(sorted(self.origin.mismatched))
             notes.append(f"In another shape in the checkpoint, so initialised anew: {names}")
@@ -153,11 +156,14 @@ def inspect(model_or_name: nn.Module | str, *, trust_remote_code: bool = False) 
     return inspect_model(model_or_name, origin_of(model_or_name))
 
 
-def open_skeleton(name: str, *, trust_remote_code: bool = False, **overrides: Any) -> tuple[nn.Module, Origin]:
+def open_skeleton(
+    name: str, *, from_config: bool = False, trust_remote_code: bool = False, **overrides: Any
+) -> tuple[nn.Module, Origin]:
     """Build a checkpoint's classifier without its values, and say where its parameters would come from.
 
     Args:
         name: A folder or a hub name.
+        from_config: Whether to look at the configuration alone, as where there are no weights.
         trust_remote_code: Whether code that comes with the checkpoint may run.
         **overrides: Attributes of the configuration, such as ``num_labels``.
 
@@ -167,7 +173,7 @@ def open_skeleton(name: str, *, trust_remote_code: bool = False, **overrides: An
     source = locate(name)
     config = load_config(source, trust_remote_code=trust_remote_code, **overrides)
     model = skeleton(config, name)
-    return model, match(model, read_headers(source), source.name)
+    return model, Origin(None) if from_config else match(model, read_headers(source), source.name)
 
 
 def inspect_model(model: nn.Module, origin: Origin) -> Inspection:
@@ -187,6 +193,7 @@ def inspect_model(model: nn.Module, origin: Origin) -> Inspection:
         names=tuple(flags.items()),
         origin=origin,
         tied=anatomy.tied,
+        remarks=anatomy.notes,
     )
 
 

@@ -38,7 +38,8 @@ def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
         whole = frozenset(name for unit in touched for name in unit.parameter_names)
         if whole - members == wanted and whole & members:
             ways.append([*_added(anatomy, whole), f"~{kind}"])
-    return ", ".join(min(ways, key=len))
+    ways.sort(key=len)
+    return ", ".join(ways[0])
 
 
 def _added(anatomy: ModelMap, wanted: frozenset[str]) -> list[str]:
