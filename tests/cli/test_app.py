@@ -158,7 +158,7 @@ def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
     frostline: Callable[..., Done], bert: Path, tmp_path: Path
 ) -> None:
     table = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(400))
-    words = ["train", "--model", bert, "--data", table, "--freeze", "embeddings", "--epochs", 6, "--batch-size", 4]
+    words = ["train", "--model", bert, "--data", table, "--freeze", "embeddings", "--epochs", 3, "--batch-size", 4]
     out = tmp_path / "out"
     process = started(tmp_path, *words, "--out", out)
     checkpoints = tmp_path / "out.partial" / "checkpoints"
@@ -170,7 +170,7 @@ def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
     assert err == "Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.\n"
     assert not out.exists()
     (left,) = checkpoints.iterdir()
-    assert 100 < int(left.name.rpartition("-")[2]) < 600
+    assert 100 < int(left.name.rpartition("-")[2]) < 300
     done = frostline(*words, "--out", out, "--resume")
     assert done.status == 0, done.err
     assert f"Going on from {left.name}." in done.out.splitlines()
@@ -208,14 +208,13 @@ def test_a_full_disk_as_the_system_reports_it(bert: Path, table: Path, tmp_path:
     assert not (tmp_path / "out.partial").exists()
 
 
-def test_a_reader_that_leaves_early(bert: Path, tmp_path: Path) -> None:
-    """Both with an output that fits into the buffer, and with one that does not."""
-    big = tiny.save_bert(tmp_path / "deep", num_hidden_layers=60)
-    for model in (bert, big):
-        process = started(tmp_path, "inspect", model, "--json")
-        assert process.stdout is not None
-        assert process.stderr is not None
-        process.stdout.close()
-        assert process.stderr.read() == ""
-        assert process.wait(timeout=60) == 0
-        process.stderr.close()
+def test_a_reader_that_leaves_early(tmp_path: Path) -> None:
+    """With more output than a buffer holds, so that the closed pipe shows while the command still runs."""
+    model = tiny.save_bert(tmp_path / "deep", num_hidden_layers=60)
+    process = started(tmp_path, "inspect", model, "--json")
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    assert process.stderr.read() == ""
+    assert process.wait(timeout=60) == 0
+    process.stderr.close()

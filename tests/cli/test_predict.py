@@ -134,6 +134,13 @@ def test_a_table_without_the_column(refused: Callable[..., str], trained: Path, 
     assert "'review', 'stars'" in text
 
 
+def test_a_column_that_is_called_as_a_result_is(refused: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    for name in ("prediction", "probability_good"):
+        data = tiny.write_csv(tmp_path / "in.csv", [{name: "good"}])
+        text = refused("predict", trained, "--data", data, "--text-column", name, "--json")
+        assert f"The text column '{name}' has the name of a result" in text
+
+
 @pytest.mark.parametrize("out", ["in.csv/out.csv", "in.csv/deep/out.csv", ".", "~nosuchuser/out.csv"])
 def test_places_that_cannot_be_written(
     refused: Callable[..., str], trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str

@@ -153,6 +153,28 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     assert listing(in_the_way) == ["model.safetensors"]
 
 
+@pytest.mark.parametrize("kind", ["folder", "file"])
+def test_what_appears_meanwhile_is_not_replaced_unasked(tmp_path: Path, kind: str) -> None:
+    folder = OutputFolder(tmp_path / "out")
+
+    def finish() -> None:
+        with folder.claim(resume=folder.work.exists(), overwrite=False):
+            if folder.last_checkpoint() is None:
+                checkpoint(folder, 1)
+            with folder.publish() as staged:
+                (staged / "config.json").write_text("{}", encoding="utf-8")
+                if not (tmp_path / "mine").exists():
+                    mine = fill(tmp_path / "out") if kind == "folder" else tmp_path / "out"
+                    (mine / "notes" if kind == "folder" else mine).write_text("mine", encoding="utf-8")
+
+    with pytest.raises(OutputError, match=r"Something was put at .*out' while the run was working"):
+        finish()
+    (tmp_path / "out").rename(tmp_path / "mine")
+    finish()
+    assert listing(tmp_path) == ["mine", "out"]
+    assert listing(tmp_path / "out") == ["config.json"]
+
+
 def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     folder = OutputFolder(tmp_path / "out")

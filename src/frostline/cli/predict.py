@@ -54,8 +54,12 @@ def predict(
 
 def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
     """Texts beside their predictions, the text columns under the names that they had."""
+    results = predictions.rows()
+    taken = [name for name in examples.text_columns if name in results[0]]
+    if taken:
+        raise DataError(f"The text column {taken[0]!r} has the name of a result.\nRename it in the table.")
     own = {name: examples.dataset[f"text{'_pair' * place}"] for place, name in enumerate(examples.text_columns)}
-    return [{name: values[index] for name, values in own.items()} | row for index, row in enumerate(predictions.rows())]
+    return [{name: values[index] for name, values in own.items()} | row for index, row in enumerate(results)]
 
 
 def _line(row: dict[str, Any]) -> str:

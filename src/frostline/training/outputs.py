@@ -37,6 +37,7 @@ class OutputFolder:
     def __init__(self, target: Path) -> None:
         self.target = _named(target)
         self.work = self.target.with_name(f"{self.target.name}.partial")
+        self._may_replace = False
 
     @property
     def checkpoints(self) -> Path:
@@ -76,6 +77,7 @@ class OutputFolder:
         except OSError as error:
             raise OutputError(f"'{self.work}' cannot be written: {error.strerror}.\nChoose another --out.") from None
         try:
+            self._may_replace = overwrite
             self._check_interrupted(resume=resume, overwrite=overwrite)
             if not resume:
                 self._clear()
@@ -167,6 +169,10 @@ class OutputFolder:
             shutil.rmtree(folder, ignore_errors=True)
         staged.mkdir(parents=True)
         yield staged
+        if self.target.exists() and not self._may_replace and (self.target.is_file() or any(self.target.iterdir())):
+            raise OutputError(
+                f"Something was put at '{self.target}' while the run was working.\nMove it, then go on with --resume."
+            )
         try:
             if self.target.exists():
                 self.target.rename(replaced)
