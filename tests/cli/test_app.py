@@ -182,7 +182,8 @@ def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
 def test_ctrl_c_before_the_first_step_leaves_nothing(bert: Path, table: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
     process = started(tmp_path, "train", "--model", bert, "--data", table, "--out", out)
-    wait_for((tmp_path / "out.partial").is_dir, process)
+    wait_for((tmp_path / "out.partial" / ".lock").is_file, process)
+    time.sleep(0.1)  # by now it reads the table or loads the model, which takes seconds
     process.send_signal(signal.SIGINT)
     stdout, err = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
