@@ -10,6 +10,7 @@ The tree::
     ├── SettingsError              a setting out of its range, or one that this machine cannot serve
     ├── OutputError                a place that cannot be written
     ├── MissingExtraError          an optional part of Frostline is not installed
+    ├── DivergedError              training ended with numbers that are not finite (exit status 1)
     └── DriftError                 a frozen tensor moved (exit status 1)
 
 An error quotes what the user gave and says the mend, in one or two lines.
@@ -55,6 +56,12 @@ class OutputError(FrostlineError):
 
 class MissingExtraError(FrostlineError, ImportError):
     """An optional part of Frostline is not installed."""
+
+
+class DivergedError(FrostlineError, ArithmeticError):
+    """Training ended with numbers that are not finite."""
+
+    exit_status: ClassVar[int] = 1
 
 
 class DriftError(FrostlineError):

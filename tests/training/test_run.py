@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer, TrainerCallback
 
-from frostline.errors import DataError, DriftError, ModelError
+from frostline.errors import DataError, DivergedError, DriftError, ModelError
 from frostline.plan.plan import Plan
 from frostline.training.inference import Classifier
 from frostline.training.run import run_training
@@ -279,15 +279,17 @@ def test_regression(tmp_path: Path, bert: Path, outputs: int) -> None:
         assert result.metrics["rmse"] ** 2 == pytest.approx(result.metrics["loss"], rel=1e-4)
 
 
-def test_a_run_that_diverges_ends_with_valid_json(tmp_path: Path, bert: Path) -> None:
+def test_a_run_that_diverges_says_so_and_leaves_valid_json(tmp_path: Path, bert: Path) -> None:
     table = [{"text": row["text"], "label": i * 0.25} for i, row in enumerate(tiny.rows(12))]
     file = tiny.write_csv(tmp_path / "rows.csv", table)
-    result = run(bert, file, tmp_path / "out", eval_data=str(file), learning_rate=1e30)
+    with pytest.raises(DivergedError, match=r"parameters are not finite[^\n]*\n.*lower --lr") as caught:
+        run(bert, file, tmp_path / "out", eval_data=str(file), learning_rate=1e30)
+    assert caught.value.exit_status == 1
 
     def refuse(word: str) -> None:
         raise AssertionError(word)
 
-    json.loads((result.folder / "metrics.json").read_text(encoding="utf-8"), parse_constant=refuse)
+    json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"), parse_constant=refuse)
 
 
 def test_a_decoder_without_a_padding_token(tmp_path: Path, place: Path, gpt2: Path) -> None:
@@ -338,3 +340,18 @@ def test_a_tokenizer_of_another_model(tmp_path: Path, place: Path, bert: Path) -
     with pytest.raises(ModelError, match=r"gives the token id \d+, but the model has 20 embeddings"):
         run(folder, place / "rows.csv", tmp_path / "out")
     assert [entry.name for entry in tmp_path.iterdir()] == ["model"]
+
+
+def test_a_backbone_that_does_not_fit_its_configuration(tmp_path: Path, place: Path, bert: Path) -> None:
+    folder = tiny.copy_of(bert, tmp_path / "model")
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    (folder / "config.json").write_text(json.dumps(config | {"intermediate_size": 48}), encoding="utf-8")
+    with pytest.raises(ModelError, match=r"do not fit: 6 tensors .* bert\.encoder\.layer\.0\.intermediate"):
+        run(folder, place / "rows.csv", tmp_path / "out")
+
+
+def test_a_head_for_other_labels_is_made_anew(tmp_path: Path, place: Path, learned: TrainResult) -> None:
+    rows = [{"text": row["text"], "label": f"label {i % 3}"} for i, row in enumerate(tiny.rows(12))]
+    result = run(learned.folder, tiny.write_csv(tmp_path / "rows.csv", rows), tmp_path / "out")
+    assert result.start.inspection.origin.mismatched == {"classifier.weight", "classifier.bias"}
+    assert {row.name: row.origin for row in result.start.inspection.rows}["head"] == "new"

@@ -202,6 +202,8 @@ def test_what_was_frozen_by_hand_is_kept_and_proven(tmp_path: Path, make: Any, b
     )
     assert trainer.proof is not None
     assert sum(tensor.frozen for tensor in trainer.proof.tensors) >= 5
+    trainer.save_model(str(tmp_path / "saved"))
+    assert fl.Plan.load(tmp_path / "saved") == fl.Plan(freeze="embeddings")
 
 
 def test_each_new_model_of_model_init_is_frozen(tmp_path: Path, make: Any, batch: Batch) -> None:

@@ -178,12 +178,20 @@ def _joined(
         members = list(group)
         paths = tuple(path for path, _, _ in members)
         if called:
-            layers = tuple((layer,) for _, own, _ in members for layer in own)
+            joined.append((paths, tuple((layer,) for _, own, _ in members for layer in own)))
+        elif _are_parts(model, members):
+            joined.append((paths, tuple(zip(*(own for _, own, _ in members), strict=True))))
         else:
-            layers = tuple(zip(*(own for _, own, _ in members), strict=True))
-        joined.append((paths, layers))
+            joined += [((path,), tuple((layer,) for layer in own)) for path, own, _ in members]
     rank = {path: place for place, (path, _) in enumerate(model.named_modules())}
     return sorted(joined, key=lambda pair: rank[pair[0][0]])
+
+
+def _are_parts(model: nn.Module, lists: Sequence[tuple[str, tuple[str, ...], bool]]) -> bool:
+    """Whether lists of equal length hold different parts of the same layers, rather than layers of two towers."""
+    names = {path.rpartition(".")[2].lower() for path, _, _ in lists}
+    halves = any(name.startswith("enc") for name in names) and any(name.startswith("dec") for name in names)
+    return not halves and len({kind for _, layers, _ in lists for kind in _kinds(model, layers)}) > 1
 
 
 def _measured(model: nn.Module, paths: tuple[str, ...], layers: tuple[tuple[str, ...], ...]) -> _Chain:

@@ -125,11 +125,12 @@ def load_classifier(
     offline = source.folder is None and not hub_in_reach()
     try:
         with quiet():
-            model = AutoModelForSequenceClassification.from_pretrained(
+            model, report = AutoModelForSequenceClassification.from_pretrained(
                 source.name,
                 config=config,
                 dtype=torch.float32,
                 ignore_mismatched_sizes=True,
+                output_loading_info=True,
                 trust_remote_code=trust_remote_code,
                 local_files_only=offline,
             )
@@ -138,9 +139,20 @@ def load_classifier(
             raise unreachable(name) from None
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
         raise ModelError(f"The model '{name}' cannot be loaded: {reason}") from error
+    _refuse_other_shapes(model, [entry[0] for entry in report["mismatched_keys"]], name)
     tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
     _agree_on_padding(model, tokenizer, name)
     return model, tokenizer
+
+
+def _refuse_other_shapes(model: PreTrainedModel, mismatched: list[str], name: str) -> None:
+    """Let a head have another shape than the checkpoint's, but not the backbone: that would lose what it learnt."""
+    backbone = sorted(found for found in mismatched if found.startswith(f"{model.base_model_prefix}."))
+    if backbone:
+        raise ModelError(
+            f"The configuration and the weights of '{name}' do not fit: {len(backbone)} tensors of the backbone have "
+            f"another shape, such as {backbone[0]}.\nCopy both anew from the same source."
+        )
 
 
 def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTrainedTokenizerBase:

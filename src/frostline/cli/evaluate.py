@@ -20,6 +20,7 @@ def evaluate(
     max_length: options.MaxLength = None,
     device: options.Device = DeviceOption.auto,
     as_json: options.Json = False,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Compare a classifier's predictions with given labels."""
     from frostline.cli.render import metrics_line, print_json, print_text
@@ -33,7 +34,13 @@ def evaluate(
         limit=limit,
         role="eval",
     )
-    classifier = Classifier(model, device=device.value, batch_size=batch_size, max_length=max_length)
+    classifier = Classifier(
+        model,
+        device=device.value,
+        batch_size=batch_size,
+        max_length=max_length,
+        trust_remote_code=trust_remote_code,
+    )
     metrics = classifier.evaluate(examples)
     if as_json:
         print_json({"rows": len(examples), "metrics": metrics})

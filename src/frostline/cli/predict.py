@@ -27,6 +27,7 @@ def predict(
     max_length: options.MaxLength = None,
     device: options.Device = DeviceOption.auto,
     as_json: options.Json = False,
+    trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Predict the labels of texts, with probabilities."""
     from frostline.cli.render import print_json, print_text
@@ -40,7 +41,13 @@ def predict(
         examples = read_examples(data, text_columns=columns, label_columns=None, limit=limit, role="predict")
     else:
         examples = examples_of(texts or [])
-    classifier = Classifier(model, device=device.value, batch_size=batch_size, max_length=max_length)
+    classifier = Classifier(
+        model,
+        device=device.value,
+        batch_size=batch_size,
+        max_length=max_length,
+        trust_remote_code=trust_remote_code,
+    )
     predictions = classifier.predict(examples)
     rows = _rows(examples, predictions)
     if out is not None:

@@ -26,7 +26,7 @@ def print_json(values: Any) -> None:
 def print_text(*lines: str) -> None:
     """Print lines on standard output just as they are, wrapped by nobody."""
     for line in lines:
-        print(line)
+        print(line, flush=True)
 
 
 def table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[str] = ()) -> Table:

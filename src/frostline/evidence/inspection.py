@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from itertools import groupby
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.anatomy.modelmap import ModelMap, Unit
@@ -139,7 +140,7 @@ def row_cells(row: InspectionRow) -> tuple[str, ...]:
     )
 
 
-def inspect(model_or_name: nn.Module | str, *, trust_remote_code: bool = False) -> Inspection:
+def inspect(model_or_name: nn.Module | str | PathLike[str], *, trust_remote_code: bool = False) -> Inspection:
     """See what is frozen in a model, where it came from and what it weighs.
 
     Args:
@@ -150,8 +151,8 @@ def inspect(model_or_name: nn.Module | str, *, trust_remote_code: bool = False) 
     Raises:
         ModelError: If the name leads to no model that can be read.
     """
-    if isinstance(model_or_name, str):
-        model, origin = open_skeleton(model_or_name, trust_remote_code=trust_remote_code)
+    if isinstance(model_or_name, str | PathLike):
+        model, origin = open_skeleton(fspath(model_or_name), trust_remote_code=trust_remote_code)
         return inspect_model(model, origin)
     return inspect_model(model_or_name, origin_of(model_or_name))
 
@@ -281,9 +282,13 @@ def _size(count: int) -> str:
 
 
 def _percent(share: float) -> str:
-    """A share with two significant digits at least: ``21 %``, ``0.0014 %``."""
+    """A share with two significant digits: ``21 %``, ``0.0014 %``; never rounded to nothing or to all."""
     percent = 100 * share
-    return f"{percent:.0f} %" if 10 <= percent < 99 else f"{percent:.2g} %" if percent < 10 else f"{percent:.2f} %"
+    if percent < 0.001:
+        return "less than 0.001 %"
+    if percent > 99.99:
+        return "more than 99.99 %"
+    return f"{percent:.2g} %" if percent < 10 else f"{percent:.2f} %" if percent >= 99 else f"{percent:.0f} %"
 
 
 def _short(selector: str) -> str:

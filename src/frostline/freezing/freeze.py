@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
@@ -131,10 +132,12 @@ class SaveWithPlan:
     def __init__(self, model: nn.Module) -> None:
         self._model = model
 
-    def __call__(self, save_directory: str | Path, *args: Any, **options: Any) -> Any:
+    def __call__(self, save_directory: str | Path, *arguments: Any, **options: Any) -> Any:
         """Save as the model's class does, then write ``plan.json`` beside the weights."""
-        saved = cast("Any", type(self._model)).save_pretrained(self._model, save_directory, *args, **options)
-        if options.get("is_main_process", True):
+        save = cast("Any", type(self._model)).save_pretrained
+        saved = save(self._model, save_directory, *arguments, **options)
+        given = inspect.signature(save).bind(self._model, save_directory, *arguments, **options)
+        if given.arguments.get("is_main_process", True):
             plan = Plan.of(self._model, frozen_mode=frozen_mode_of(self._model))
             if plan is None:
                 (Path(save_directory) / PLAN_FILE).unlink(missing_ok=True)

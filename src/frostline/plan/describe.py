@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
     from frostline.anatomy.modelmap import ModelMap, Unit
 
+_DETOUR = 2
+
 
 def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
     """Write the selector that means just these parameters.
@@ -38,14 +40,15 @@ def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
         whole = frozenset(name for unit in touched for name in unit.parameter_names)
         if whole - members == wanted and whole & members:
             ways.append([*_added(anatomy, whole), f"~{kind}"])
-    ways.sort(key=len)
+    # What is added up reads more easily than what is taken away; so that has to be shorter by some terms.
+    ways.sort(key=lambda terms: len(terms) + _DETOUR * any(term.startswith("~") for term in terms))
     return ", ".join(ways[0])
 
 
 def _added(anatomy: ModelMap, wanted: frozenset[str]) -> list[str]:
     """Terms that add up to the names: units, then kinds, then names."""
     with_parameters = [unit for unit in anatomy.units if unit.parameter_names]
-    full = [unit for unit in with_parameters if wanted.issuperset(unit.parameter_names)]
+    full = [unit for unit in with_parameters if wanted.issuperset(_meant(anatomy, unit))]
     if full == with_parameters:
         return ["all"]
     if full and full == [unit for unit in with_parameters if unit.kind != "head"]:
@@ -60,6 +63,15 @@ def _added(anatomy: ModelMap, wanted: frozenset[str]) -> list[str]:
             terms.append(kind)
             rest -= members
     return terms + [_literal(name) for name in anatomy.parameter_names if name in rest]
+
+
+def _meant(anatomy: ModelMap, unit: Unit) -> Iterator[str]:
+    """What a unit's own term selects; of a layer, what it shares with another layer as well."""
+    yield from unit.parameter_names
+    if unit.kind == "layer":
+        homes = ((name, anatomy.unit_of[name]) for name in unit.alias_names)
+        firsts = {name: group[0] for group in anatomy.tied for name in group}
+        yield from (firsts[name] for name, home in homes if home.kind == "layer")
 
 
 def _unit_terms(anatomy: ModelMap, units: Sequence[Unit], full: Sequence[Unit]) -> Iterator[str]:

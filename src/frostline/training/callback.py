@@ -80,8 +80,10 @@ class FreezeCallback(TrainerCallback):
             SelectorError: If a selector does not fit the model.
             PlanError: If nothing is left to train.
         """
-        if self.plan is not None and model is not self._applied_to:
-            Freeze(model, self.plan)
+        # What was frozen by hand is a plan as well: it is kept in eval mode, and saved beside the weights.
+        plan = self.plan or Plan.of(model, frozen_mode=self._frozen_mode)
+        if plan is not None and model is not self._applied_to:
+            Freeze(model, plan)
         else:
             follow_flags(model, stay_in_eval=self._frozen_mode == "eval")
         self._applied_to = model

@@ -69,6 +69,7 @@ class Classifier:
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         batch_size: Rows per step.
         max_length: Tokens per row at most; None for what the model can take.
+        trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
         ModelError: If the model cannot be loaded, or its head was never trained.
@@ -81,9 +82,10 @@ class Classifier:
         device: str = "auto",
         batch_size: int = 32,
         max_length: int | None = None,
+        trust_remote_code: bool = False,
     ) -> None:
         self._name = name
-        self.model, self.tokenizer = load_classifier(name)
+        self.model, self.tokenizer = load_classifier(name, trust_remote_code=trust_remote_code)
         new = origin_of(self.model).new
         if new:
             raise ModelError(

@@ -15,7 +15,7 @@ from frostline.checkpoints.quiet import quiet
 from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
 from frostline.data.tokenising import TokenStats, tokenise
-from frostline.errors import DriftError
+from frostline.errors import DivergedError, DriftError
 from frostline.evidence.inspection import inspect_model
 from frostline.freezing.freeze import Freeze
 from frostline.training.card import write_card
@@ -62,6 +62,7 @@ def run_training(
 
     Raises:
         FrostlineError: If settings, data, model or output folder cannot be used.
+        DivergedError: If the model ended with numbers that are not finite; it is left all the same.
         DriftError: If a frozen tensor moved; the folder is left all the same, its proof included.
         KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
     """
@@ -136,7 +137,19 @@ def _run(
     )
     _leave(result, folder, model, tokenizer, trainer.state.log_history)
     result.proof.raise_for_drift()
+    _refuse_divergence(model, folder.target)
     return result
+
+
+def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
+    import torch
+
+    lost = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+    if lost:
+        raise DivergedError(
+            f"The training diverged: {len(lost)} parameters are not finite, {lost[0]} among them ('{folder}').\n"
+            "Train again with a lower --lr."
+        )
 
 
 def _read(settings: TrainSettings) -> tuple[Examples, Examples | None, LabelSchema]:
@@ -218,6 +231,7 @@ def _trainer(
         metric_for_best_model=metric if evaluates else None,
         greater_is_better=greater if evaluates else None,
         logging_steps=10,
+        logging_nan_inf_filter=False,  # a loss that is no number is said, not smoothed over
         report_to="none",
         disable_tqdm=True,
         **device_options(settings.device, settings.dtype),
