@@ -27,6 +27,14 @@ class Place:
     index: int | None
 
 
+# A normalisation behind the last layer, though registered before the first one (OPT, T5Gemma): told by its own name,
+# or by the class of the module around it (Wav2Vec2 with `do_stable_layer_norm`).
+_FINAL_NORM = re.compile(r"norm|final_\w*norm")
+_FINAL_IN = "StableLayerNorm"
+
+# What makes of a tower's output what the text's stack takes.
+_JOINT = re.compile(r"projector|connector|merger")
+
 _EMBEDDING_WORDS = {"wte", "wpe", "pos", "position", "positions", "patch", "embd"}
 
 # Architectures in which a module's place and name say something else than the forward does.
@@ -113,11 +121,17 @@ class Placement:
 
     def _section(self, owner: str, kind: UnitKind) -> str:
         """The stack that a part outside the layers goes with."""
+        scope = self._scope(owner)
+        if scope is not None:
+            return scope
+        return self._tower if self._tower is not None and kind == "other" else ""
+
+    def _scope(self, owner: str) -> str | None:
+        """The stack that a module stands with; None where it stands between several."""
         for path in (owner, *reversed(_ancestors(owner))):
             if path in self._scopes:
                 return self._scopes[path]
-        # What joins a tower to the text's stack goes with the tower, so before the text's first layer.
-        return self._tower if self._tower is not None and kind == "other" else ""
+        return None
 
     def _kind(self, owner: str, leaf: str) -> UnitKind:
         full = f"{owner}.{leaf}" if owner else leaf
@@ -128,6 +142,8 @@ class Placement:
         for pattern, kind in self._rules:
             if re.fullmatch(pattern, inner):
                 return kind
+        if self._tower is not None and self._scope(owner) is None and _JOINT.search(inner):
+            return "other"  # goes with the tower
         words = re.split(r"[._]", inner.lower())
         if any(word.startswith("embed") or word == "emb" or word in _EMBEDDING_WORDS for word in words):
             return "embeddings"
@@ -147,11 +163,19 @@ class Placement:
             return "embeddings" if leaf in dict(module.named_buffers(recurse=False)) else "other"
         first, last = self._spans.get(self._section(owner, "norm"), next(iter(self._spans.values())))
         rank = self._rank[owner]
+        if "norm" in type(module).__name__.lower() and self._is_final(owner, behind=rank > last):
+            return "norm"
         if rank < first:
             return "embeddings"
-        if rank > last and "norm" in type(module).__name__.lower() and owner.rpartition(".")[0] in self._around:
-            return "norm"
         return "head" if rank > last and self._plain else "other"
+
+    def _is_final(self, norm: str, *, behind: bool) -> bool:
+        """Whether a normalisation is applied behind the last layer; most, not all, are registered there."""
+        parent, _, own = norm.rpartition(".")
+        if parent not in self._around:
+            return False
+        around = type(self._model.get_submodule(parent)).__name__
+        return behind or _FINAL_NORM.fullmatch(own) is not None or around.endswith(_FINAL_IN)
 
 
 def _ancestors(path: str) -> list[str]:

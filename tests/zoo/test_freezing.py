@@ -1,0 +1,37 @@
+"""Freezing the backbone of every type: a real step moves the head, and not a bit of anything else."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+import frostline as fl
+from tests.zoo.build import CANNOT_BUILD, build, model_types
+
+TYPES = [model_type for model_type in model_types() if model_type not in CANNOT_BUILD]
+
+
+@pytest.mark.parametrize("model_type", TYPES)
+def test_a_step_moves_the_head_alone(model_type: str) -> None:
+    specimen = build(model_type)
+    model = specimen.model.train()
+    # RoFormer's table of positions never trains.
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    # BigBird exchanges its modules for attention when a text is too short for blocks.
+    modules = set(model.modules())
+    before = fl.fingerprint(model)
+    frozen = fl.freeze(model, "backbone")
+    # A decay would move a weight that gets no gradient.
+    optimizer = torch.optim.AdamW(model.parameters(), lr=0.01, weight_decay=0.0)
+
+    model(**specimen.batch, labels=specimen.labels).loss.backward()
+    optimizer.step()
+
+    proof = fl.verify(before, model, frozen.plan)
+    proof.raise_for_drift()
+    assert {unit.name: unit.verdict for unit in proof.units if unit.verdict != "frozen"} == {"head": "moved"}
+    moved = {tensor.name for tensor in proof.tensors if tensor.moved}
+    assert moved == {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    frozen.restore()
+    assert {name: parameter.requires_grad for name, parameter in model.named_parameters()} == flags
+    assert all(module.training for module in modules.intersection(model.modules()))
