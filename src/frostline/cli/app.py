@@ -53,7 +53,7 @@ def run(arguments: Sequence[str]) -> int:
         arguments: The command line without the program's name.
 
     Returns:
-        The exit status: 0 fine, 1 a drift or a failed check, 2 unusable input or arguments,
+        The exit status: 0 fine, 1 a drift or a diverged training, 2 unusable input or arguments,
         130 interrupted.
     """
     if not sys.warnoptions:
