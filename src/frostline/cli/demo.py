@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -42,8 +44,13 @@ def demo(
     print_text(
         "",
         "Your own table with the columns text and label:",
-        f'  frostline train --model {model} --data train.csv --eval test.csv --freeze "{FREEZE}" --out my-model',
+        f'  {_program()} train --data train.csv --eval test.csv --freeze "{FREEZE}" --out my-model',
     )
+
+
+def _program() -> str:
+    """The command as one would have to type it here."""
+    return "frostline" if shutil.which("frostline") else sys.argv[0]
 
 
 def _see(model: Path) -> None:
