@@ -68,10 +68,8 @@ def base_path(model: nn.Module) -> str:
     if prefix and prefix in children:
         return f"{unwrapped.prefix}{prefix}"
     inner = [name for name, child in children.items() if isinstance(child, PreTrainedModel)]
-    if inner:
-        largest = max(inner, key=lambda name: sum(parameter.numel() for parameter in children[name].parameters()))
-        return f"{unwrapped.prefix}{largest}"
-    return unwrapped.prefix.rstrip(".")
+    # Of several (the halves of an encoder-decoder, two towers), none is the backbone alone.
+    return f"{unwrapped.prefix}{inner[0]}" if len(inner) == 1 else unwrapped.prefix.rstrip(".")
 
 
 class Placement:
@@ -90,8 +88,13 @@ class Placement:
         self._model = model
         self._base = f"{base}." if base else ""
         # A plain module is not split into a backbone and what a task class adds; its last parts are the head.
+        # Nor is an encoder-decoder whose halves stand beside its head (T5ForConditionalGeneration).
         core_is_base = base == unwrapped.prefix.rstrip(".")
-        self._plain = core_is_base and not isinstance(unwrapped.core, PreTrainedModel)
+        is_own = not isinstance(unwrapped.core, PreTrainedModel)
+        halves = [child for child in unwrapped.core.children() if isinstance(child, PreTrainedModel)]
+        self._plain = core_is_base and (is_own or len(halves) > 1)
+        # The only half of such a one has its table beside it (T5EncoderModel).
+        self._table_beside = not core_is_base and not is_own
         config = getattr(unwrapped.core, "config", None)
         self._rules = _RULES.get(getattr(config, "model_type", ""), ())
         self._layers = {
@@ -136,8 +139,7 @@ class Placement:
     def _kind(self, owner: str, leaf: str) -> UnitKind:
         full = f"{owner}.{leaf}" if owner else leaf
         if not full.startswith(self._base):
-            # Outside a wrapped model stand only the prompts that PEFT puts before its input.
-            return "embeddings" if full.startswith(("prompt_encoder.", "word_embeddings.")) else "head"
+            return self._outside(full, owner)
         inner = full.removeprefix(self._base)
         for pattern, kind in self._rules:
             if re.fullmatch(pattern, inner):
@@ -150,6 +152,11 @@ class Placement:
         if any(word.startswith("pool") for word in words):
             return "pooler"
         return self._by_class_and_order(owner, leaf)
+
+    def _outside(self, full: str, owner: str) -> UnitKind:
+        """What stands outside the backbone: the head, but for tables and prompts that come before it."""
+        is_prompt = full.startswith(("prompt_encoder.", "word_embeddings."))  # PEFT's, beside a wrapped model
+        return "embeddings" if is_prompt or (self._table_beside and self._is_table(owner)) else "head"
 
     def _by_class_and_order(self, owner: str, leaf: str) -> UnitKind:
         from torch import nn
@@ -168,6 +175,13 @@ class Placement:
         if rank < first:
             return "embeddings"
         return "head" if rank > last and self._plain else "other"
+
+    def _is_table(self, owner: str) -> bool:
+        """Whether a module is a table that stands before the backbone."""
+        from torch import nn
+
+        before = self._rank[owner] < self._rank[self._base.rstrip(".")]
+        return before and isinstance(self._model.get_submodule(owner), nn.Embedding)
 
     def _is_final(self, norm: str, *, behind: bool) -> bool:
         """Whether a normalisation is applied behind the last layer; most, not all, are registered there."""

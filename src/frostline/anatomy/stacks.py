@@ -89,7 +89,7 @@ def find_stacks(model: nn.Module, base_path: str) -> tuple[Stack, ...]:
 def _halves(chains: Sequence[_Chain]) -> list[tuple[str, _Chain]]:
     """The stack of the text; both where the model has an encoder and a decoder, or towers of like size."""
     largest = max(chains, key=lambda chain: chain.size)
-    encoder, decoder = _under(chains, "encoder", "decoder"), _under(chains, "decoder", "encoder")
+    encoder, decoder = _under(chains, "encoder"), _under(chains, "decoder")
     if encoder is not None and decoder is not None and largest in {encoder, decoder}:
         return [("encoder", encoder), ("decoder", decoder)]
     alike = [chain for chain in chains if chain.size >= _ALIKE * largest.size and len(chain.layers) > 1]
@@ -98,11 +98,14 @@ def _halves(chains: Sequence[_Chain]) -> list[tuple[str, _Chain]]:
     return list(zip(_tell_apart([chain.paths[0] for chain in alike]), alike, strict=True))
 
 
-def _under(chains: Sequence[_Chain], word: str, without: str) -> _Chain | None:
-    """The largest chain with one word in its path, and without another."""
-    words = {chain: chain.paths[0].split(".") for chain in chains}
-    found = [chain for chain, own in words.items() if word in own and without not in own]
+def _under(chains: Sequence[_Chain], half: str) -> _Chain | None:
+    """The largest chain in one half; a decoder may be built from an encoder's parts (``decoder.bert.encoder``)."""
+    found = [chain for chain in chains if _first_of({"encoder", "decoder"}, chain.paths[0]) == half]
     return max(found, key=lambda chain: chain.size, default=None)
+
+
+def _first_of(words: set[str], path: str) -> str | None:
+    return next((word for word in path.split(".") if word in words), None)
 
 
 def _tell_apart(paths: list[str]) -> list[str]:
