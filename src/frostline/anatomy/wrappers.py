@@ -95,20 +95,25 @@ def _is_floating(tensor: Any) -> bool:
 
 def _adapter_notes(model: nn.Module) -> Iterator[str]:
     configs: dict[str, Any] = {}
+    active: set[str] = set()
+    disabled = False
     for module in model.modules():
         found = getattr(module, "peft_config", None)
         if isinstance(found, dict):
             configs |= found
+            # A prompt before the input has no layer that could say it.
+            active |= {str(getattr(module, "active_adapter", ""))}
+            disabled |= bool(getattr(module, "_adapters_disabled", False))
     layers = [cast("Any", module) for module in model.modules() if getattr(module, "adapter_layer_names", ())]
-    active = {name for layer in layers for name in getattr(layer, "active_adapters", ())}
+    active |= {name for layer in layers for name in getattr(layer, "active_adapters", ())}
     merged = {name for layer in layers for name in getattr(layer, "merged_adapters", ())}
-    disabled = bool(layers) and all(getattr(layer, "disable_adapters", False) for layer in layers)
+    disabled |= bool(layers) and all(getattr(layer, "disable_adapters", False) for layer in layers)
     for name, config in configs.items():
         kind = str(getattr(config, "peft_type", "")).removeprefix("PeftType.")
         states = [
             "merged into the weights" if name in merged else "",
             "disabled" if disabled else "",
-            "not active" if layers and name not in active else "",
+            "not active" if name not in active else "",
         ]
         said = ", ".join(state for state in states if state)
         yield f"Adapter '{name}' ({kind}): {said or 'active'}."

@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakKeyDictionary
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.wrappers import unwrap
 from frostline.errors import PlanError
 from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules, is_pinned, pin, unpin
 from frostline.plan.plan import PLAN_FILE, FrozenMode, Plan
 from frostline.plan.selectors import join
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from torch import nn
@@ -40,12 +41,13 @@ class _Record:
 
     Attributes:
         pinned: Ids of the modules that were kept in eval mode before the first of them.
-        saved_plan: Whether ``save_pretrained`` wrote a plan even then.
+        savers: The model, and those inside it where it is a wrapper, whose ``save_pretrained`` writes the plan
+            since then.
         changes: One per plan in force, the oldest first.
     """
 
     pinned: set[int]
-    saved_plan: bool
+    savers: list[nn.Module]
     changes: list[_Change]
 
 
@@ -68,7 +70,7 @@ class Freeze:
         self._change = _Change({}, plan.frozen_mode == "eval")
         if model not in _RECORDS:
             pinned = {id(module) for module in model.modules() if is_pinned(module)}
-            _RECORDS[model] = _Record(pinned, _saves_plan(model), [])
+            _RECORDS[model] = _Record(pinned, [], [])
         _RECORDS[model].changes.append(self._change)
         for name, parameter in model.named_parameters():
             if name in flags and parameter.requires_grad != flags[name]:
@@ -77,8 +79,9 @@ class Freeze:
             if not parameter.requires_grad:
                 parameter.grad = None  # an optimizer would still apply a gradient that lingers
         follow_flags(model, stay_in_eval=self._change.stay_in_eval)
-        if hasattr(model, "save_pretrained") and not _saves_plan(model):
-            vars(model)["save_pretrained"] = SaveWithPlan(model)
+        for saver in _savers(model):
+            vars(saver)["save_pretrained"] = SaveWithPlan(saver)
+            _RECORDS[model].savers.append(saver)
 
     def restore(self) -> None:
         """Give flags and modes back as they were before; a second call does nothing.
@@ -106,8 +109,8 @@ class Freeze:
             if id(module) not in kept:
                 unpin(module)
         pin(keep)
-        if not record.saved_plan:
-            vars(self.model).pop("save_pretrained", None)
+        for saver in record.savers:
+            vars(saver).pop("save_pretrained", None)
         del _RECORDS[self.model]
 
     def __enter__(self) -> Self:
@@ -124,6 +127,16 @@ class Freeze:
 
 def _saves_plan(model: nn.Module) -> bool:
     return isinstance(vars(model).get("save_pretrained"), SaveWithPlan)
+
+
+def _savers(model: nn.Module) -> Iterator[nn.Module]:
+    """Yield a model and those inside it where it is a wrapper, if they save themselves and write no plan yet."""
+    path = unwrap(model).prefix.rstrip(".")
+    for depth in range(len(path.split(".")) + 1 if path else 1):
+        module = model.get_submodule(".".join(path.split(".")[:depth]))
+        # A wrapper may hand on a method that it has not.
+        if hasattr(type(module), "save_pretrained") and not _saves_plan(module):
+            yield module
 
 
 class SaveWithPlan:
