@@ -60,14 +60,23 @@ def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelEr
     return ModelError(f"The configuration in '{source.name}' cannot be used: {reason}")
 
 
-def classifier_class(config: PretrainedConfig, name: str) -> type[PreTrainedModel]:
-    """Find the class of transformers that classifies sequences with this configuration.
+def classifier_class(config: PretrainedConfig, name: str, *, trust_remote_code: bool = False) -> type[PreTrainedModel]:
+    """Find the class that classifies sequences with this configuration.
+
+    Args:
+        config: The configuration.
+        name: The folder or hub name that it came from.
+        trust_remote_code: Whether it may be one that comes with the model.
 
     Raises:
         ModelError: If transformers has none for it.
     """
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
+    from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
+    brought = (getattr(config, "auto_map", None) or {}).get("AutoModelForSequenceClassification")
+    if trust_remote_code and brought is not None:
+        return cast("type[PreTrainedModel]", get_class_from_dynamic_module(brought, name))
     try:
         found = cast("type[PreTrainedModel]", MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING[type(config)])
     except KeyError:
@@ -78,15 +87,20 @@ def classifier_class(config: PretrainedConfig, name: str) -> type[PreTrainedMode
     return found
 
 
-def skeleton(config: PretrainedConfig, name: str) -> PreTrainedModel:
+def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool = False) -> PreTrainedModel:
     """Build a classifier on the meta device: all names and shapes, no values, next to no memory.
+
+    Args:
+        config: The configuration.
+        name: The folder or hub name that it came from.
+        trust_remote_code: Whether model code that comes with it may run.
 
     Raises:
         ModelError: If the configuration does not make a classifier.
     """
     import torch
 
-    model_class = classifier_class(config, name)
+    model_class = classifier_class(config, name, trust_remote_code=trust_remote_code)
     try:
         with quiet(), torch.device("meta"):
             return model_class(copy.deepcopy(config))

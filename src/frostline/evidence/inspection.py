@@ -173,7 +173,7 @@ def open_skeleton(
     """
     source = locate(name)
     config = load_config(source, trust_remote_code=trust_remote_code, **overrides)
-    model = skeleton(config, name)
+    model = skeleton(config, name, trust_remote_code=trust_remote_code)
     return model, Origin(None) if from_config else match(model, read_headers(source), source.name)
 
 
