@@ -18,6 +18,7 @@ PUBLIC = [
     "fingerprint",
     "freeze",
     "inspect",
+    "probe",
     "select",
     "train_only",
     "verify",

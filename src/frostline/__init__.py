@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from frostline.anatomy.modelmap import ModelMap as ModelMap
     from frostline.evidence.fingerprint import fingerprint as fingerprint
     from frostline.evidence.inspection import inspect as inspect
+    from frostline.evidence.probe import probe as probe
     from frostline.evidence.proof import verify as verify
     from frostline.freezing.freeze import freeze as freeze
     from frostline.freezing.freeze import train_only as train_only
@@ -31,6 +32,7 @@ _HOMES = {
     "fingerprint": "frostline.evidence.fingerprint",
     "freeze": "frostline.freezing.freeze",
     "inspect": "frostline.evidence.inspection",
+    "probe": "frostline.evidence.probe",
     "select": "frostline.plan.recipe",
     "train_only": "frostline.freezing.freeze",
     "verify": "frostline.evidence.proof",

@@ -1,0 +1,170 @@
+"""Tensors and containers as they were, to compare with and to put back, bit by bit."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+# Whole numbers of the same size, whose equality is the equality of bits (that of floats is not: NaN, and -0 = 0).
+_WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+_CHUNK = 2**20  # values that are widened to double precision at a time
+
+
+class Kept:
+    """One tensor as it was.
+
+    Args:
+        tensor: The tensor, of any shape and dtype.
+        copy: Whether to copy its values now. Otherwise they are copied once `save` is called, which whoever
+            is about to write into the tensor has to do.
+
+    Attributes:
+        tensor: The tensor itself, which keeps its identity.
+    """
+
+    def __init__(self, tensor: torch.Tensor, *, copy: bool) -> None:
+        self.tensor = tensor
+        self._data = tensor.data  # where the values were; costs nothing unless the tensor is given others
+        self._copy: torch.Tensor | None = None
+        if copy:
+            self.save()
+
+    def save(self) -> None:
+        """Copy the values, unless that was done."""
+        if self._copy is None:
+            self._copy = self._data.clone()
+
+    @property
+    def before(self) -> torch.Tensor:
+        """The values as they were."""
+        return self._data if self._copy is None else self._copy
+
+    @property
+    def copied_bytes(self) -> int:
+        """Memory that the copy takes, in bytes."""
+        return 0 if self._copy is None else self._copy.numel() * self._copy.element_size()
+
+    @property
+    def storage(self) -> int:
+        """Address of the memory that held the values; 0 where there is none."""
+        try:
+            return self._data.untyped_storage().data_ptr()
+        except (RuntimeError, NotImplementedError):  # kinds of tensors without memory of their own
+            return 0
+
+    @property
+    def _swapped(self) -> bool:
+        now, then = self.tensor, self._data
+        return (now.data_ptr(), now.shape, now.stride(), now.dtype) != (
+            then.data_ptr(),
+            then.shape,
+            then.stride(),
+            then.dtype,
+        )
+
+    @property
+    def moved(self) -> bool:
+        """Whether a single bit, the shape or the dtype differs from before."""
+        if self._copy is None and not self._swapped:
+            return False
+        return not same_bits(self.before, self.tensor)
+
+    def restore(self) -> None:
+        """Put the values back."""
+        if self._swapped:
+            self.tensor.data = self._data
+        # Only where they differ: a tensor whose elements overlap in memory cannot be written into.
+        if self._copy is not None and not same_bits(self._copy, self._data):
+            self._data.copy_(self._copy)
+
+
+class Contents:
+    """What containers held: dictionaries, lists and the tensors in them."""
+
+    def __init__(self) -> None:
+        self.tensors: list[Kept] = []
+        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
+        self._lists: list[tuple[list[Any], list[Any]]] = []
+
+    def keep(self, value: Any, *, copy: bool) -> None:
+        """Keep a value with all that is in it.
+
+        Args:
+            value: A tensor, or dictionaries, lists and tuples of them; anything else is left alone.
+            copy: Whether tensors are copied now; see `Kept`.
+        """
+        if isinstance(value, torch.Tensor):
+            self.tensors.append(Kept(value, copy=copy))
+        elif isinstance(value, dict):
+            self.keep_dict(value)
+            for inner in value.values():
+                self.keep(inner, copy=copy)
+        elif isinstance(value, list | tuple):
+            if isinstance(value, list):
+                self.keep_list(value)
+            for inner in value:
+                self.keep(inner, copy=copy)
+
+    def keep_dict(self, value: dict[Any, Any]) -> None:
+        """Keep which values a dictionary has under which keys, but not what they are in themselves."""
+        self._dicts.append((value, dict(value)))
+
+    def keep_list(self, value: list[Any]) -> None:
+        """Keep which values a list has, but not what they are in themselves."""
+        self._lists.append((value, list(value)))
+
+    def restore(self) -> None:
+        """Put everything back."""
+        for now, then in self._dicts:
+            if list(now) != list(then) or any(now[key] is not value for key, value in then.items()):
+                now.clear()
+                now.update(then)
+        for items, kept in self._lists:
+            items[:] = kept
+        for tensor in self.tensors:
+            tensor.restore()
+
+
+def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same dtype, shape and bits; NaN equals itself, and 0 is not -0."""
+    if one.dtype != other.dtype or one.shape != other.shape:
+        return False
+    return torch.equal(_bits(one), _bits(other))
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    tensor = tensor.detach()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    return tensor.view(_WHOLE[tensor.element_size()])
+
+
+def squares(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:
+    """Sums of squares for the relative size of a change.
+
+    Args:
+        before: The values as they were.
+        after: The values now, of the same shape.
+
+    Returns:
+        The sum of squares of the difference, and that of the values before; both computed in double precision
+        (single precision on devices without it), a part of the tensor at a time.
+    """
+    difference, size = 0.0, 0.0
+    for then, now in zip(_chunks(before), _chunks(after), strict=True):
+        difference += float((now - then).square().sum())
+        size += float(then.square().sum())
+    return difference, size
+
+
+def _chunks(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    tensor = tensor.detach()
+    if tensor.is_complex():
+        tensor = torch.view_as_real(tensor.resolve_conj())
+    wide = torch.float32 if tensor.device.type == "mps" else torch.float64
+    for chunk in torch.split(tensor.reshape(-1), _CHUNK):
+        yield chunk.to(wide)
