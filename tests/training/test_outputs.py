@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frostline.errors import OutputError
-from frostline.training.outputs import OutputFolder, atomic_file, is_no_room, room_on_disk
+from frostline.files import atomic_file, is_no_room, room_on_disk
+from frostline.training.outputs import OutputFolder
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -75,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from frostline.training.outputs import is_no_room
+        from frostline.files import is_no_room
 
         if is_no_room(error):
             return _say(f"There is no room left on the disk: {error}\nMake room and run this again.", 2)

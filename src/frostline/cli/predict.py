@@ -79,7 +79,7 @@ def _line(row: dict[str, Any]) -> str:
 def _write(rows: list[dict[str, Any]], file: Path) -> None:
     import csv
 
-    from frostline.training.outputs import atomic_file
+    from frostline.files import atomic_file
 
     with (
         atomic_file(file) as temporary,

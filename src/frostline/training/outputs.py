@@ -5,7 +5,6 @@ A run works in ``OUT.partial`` beside the folder it was asked for; what is finis
 
 from __future__ import annotations
 
-import errno
 import json
 import os
 import shutil
@@ -15,10 +14,9 @@ from typing import TYPE_CHECKING, Any
 from frostline.errors import OutputError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
-_NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _LOCK_FILE = ".lock"
 _SETTINGS_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
@@ -197,67 +195,3 @@ def _named(target: Path) -> Path:
     if not target.name:
         raise OutputError(f"'{target}' cannot be an output folder.\nChoose a folder in it for --out.")
     return target
-
-
-@contextmanager
-def room_on_disk(place: Path, *, can_resume: Callable[[], bool] = lambda: False) -> Iterator[None]:
-    """Turn a full disk, in whatever form a library reports it, into an error that says so.
-
-    Args:
-        place: What is written.
-        can_resume: Tells whether what is there by then can be gone on with.
-
-    Raises:
-        OutputError: If a block of code found no room.
-    """
-    try:
-        yield
-    except Exception as error:
-        if not is_no_room(error):
-            raise
-        mend = "go on with --resume" if can_resume() else "run this again"
-        raise OutputError(
-            f"There is no room left to write '{place}' ({_free(place)} free).\nMake room, then {mend}."
-        ) from error
-
-
-def is_no_room(error: BaseException | None) -> bool:
-    """Whether an error, or one that led to it, says that the disk is full."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return True
-        # safetensors and torch report the operating system's words only.
-        if any(os.strerror(number) in str(error) for number in _NO_ROOM):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def _free(place: Path) -> str:
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
-
-
-@contextmanager
-def atomic_file(file: Path) -> Iterator[Path]:
-    """Yield a path to write to; when it is written, it takes the place of `file`.
-
-    Raises:
-        OutputError: If it cannot be written.
-    """
-    if file.is_dir():
-        raise OutputError(f"'{file}' is a folder.\nName a file.")
-    temporary = file.with_name(f".{file.name}.partial")
-    try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with room_on_disk(file):
-            yield temporary
-            temporary.replace(file)
-    except OSError as error:
-        raise OutputError(f"'{file}' cannot be written: {error.strerror or error}.") from None
-    finally:
-        with suppress(OSError):  # not there, or no place where a file could be
-            temporary.unlink()

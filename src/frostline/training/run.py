@@ -17,11 +17,12 @@ from frostline.data.labels import LabelSchema
 from frostline.data.tokenising import TokenStats, tokenise
 from frostline.errors import DivergedError, DriftError
 from frostline.evidence.inspection import inspect_model
+from frostline.files import room_on_disk
 from frostline.freezing.freeze import Freeze
 from frostline.training.card import write_card
 from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
-from frostline.training.outputs import OutputFolder, room_on_disk
+from frostline.training.outputs import OutputFolder
 from frostline.training.result import TrainResult, TrainStart, finite
 from frostline.training.settings import HEAD_LR, WHOLE_MODEL_LR, TrainSettings
 
