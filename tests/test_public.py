@@ -15,6 +15,7 @@ PUBLIC = [
     "Plan",
     "Trainer",
     "TrainingArguments",
+    "diff",
     "fingerprint",
     "freeze",
     "inspect",

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from frostline.cli.demo import demo
+from frostline.cli.diff import diff
 from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="See, control and prove which parts of a pretrained model train when you fine-tune it.",
 )
-for command in (inspect, train, predict, evaluate, demo):
+for command in (inspect, train, predict, evaluate, diff, demo):
     app.command()(command)
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.ties import tied_groups
+from frostline.checkpoints.stored import Checkpoint, whole_digest
 
 if TYPE_CHECKING:
     import torch
@@ -41,19 +41,26 @@ class Fingerprint:
     @property
     def whole(self) -> str:
         """One digest for all tensors, in hex digits; it does not depend on their order."""
-        text = json.dumps(self.digests, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        return whole_digest(self.digests)
 
 
-def fingerprint(model: nn.Module) -> Fingerprint:
-    """Take the digest of every parameter and buffer of a model.
+def fingerprint(model: nn.Module | str | os.PathLike[str]) -> Fingerprint:
+    """Take the digest of every parameter and buffer of a model, or of every tensor of a checkpoint.
 
     Args:
-        model: The model, on any device but meta; it is not changed.
+        model: The model, on any device but meta; it is not changed. Or a checkpoint's folder or hub name: its tensors
+            are hashed where they lie, under the checkpoint's own names, and no model is built.
 
     Returns:
-        One SHA-256 per tensor over its dtype, its shape and the bytes of its values in row-major order.
+        One SHA-256 per tensor over its dtype, its shape and the bytes of its values in row-major order. A tensor of a
+        checkpoint and the same tensor in the loaded model have equal digests.
+
+    Raises:
+        ModelError: If a checkpoint has no weights, or they are damaged, unsafe or out of reach.
     """
+    if isinstance(model, str | os.PathLike):
+        checkpoint = Checkpoint.open(model)
+        return Fingerprint(checkpoint.digests(), checkpoint.aliases)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     # hashlib releases the GIL; a thread per core keeps the memory for copies small.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:
