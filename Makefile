@@ -6,7 +6,7 @@ STAMP := $(VENV)/.setup-done
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test lint format docs wheel clean
+.PHONY: setup demo test lint format docs architectures wheel clean
 
 setup: $(STAMP)
 
@@ -33,6 +33,11 @@ format: setup
 
 docs: setup
 	$(BIN)/mkdocs build --quiet --strict
+
+architectures: setup
+	mkdir -p build
+	$(BIN)/python -m tests.zoo.page > build/architectures.md
+	mv build/architectures.md docs/architectures.md
 
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

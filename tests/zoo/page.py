@@ -1,0 +1,154 @@
+"""The page of architectures, made from the zoo: ``python -m tests.zoo.page > docs/architectures.md``."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import sys
+from itertools import groupby
+from pathlib import Path
+
+import frostline as fl
+from frostline.checkpoints.quiet import quiet
+from tests.zoo.build import CANNOT_BUILD, build, model_types
+from tests.zoo.pooling import pooled_position
+from tests.zoo.traits import NEEDS_TRAIN_MODE, PADDING_SHOWS
+
+PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
+
+_HEAD = """\
+# Architectures
+
+Every type of model that transformers {version} registers for sequence classification, as Frostline reads it. The page
+is made by a command (`make architectures`) from tiny models of each type, mostly of four layers; a real one has more of
+them, and is read the same way. On each of them the tests hold that
+
+- every parameter and buffer is in exactly one unit, and units come in the order in which a real forward runs them;
+- `embeddings`, `layers[…]`, `head`, `backbone` and `all` select what their names say;
+- with `freeze="backbone"`, a step of the optimizer moves the head and leaves every other tensor bit-identical.
+
+**Units** are listed from the input to the logits, with the stack's name before a layer where there are several.
+**Stack** is the path of the list of layers. **Pooled** says which positions of the last layer's output the logits
+depend on, found by their gradients.
+
+| type | class | units | stack | pooled | notes |
+| --- | --- | --- | --- | --- | --- |
+"""
+_FOOT = """
+{built} of the {types} types are built and tested. Of the rest:
+
+{missing}
+"""
+
+
+def row(model_type: str) -> str:
+    """The line of one type."""
+    specimen = build(model_type)
+    anatomy = fl.ModelMap.of(specimen.model)
+    pooled = pooled_position(specimen, anatomy)
+    cells = (
+        f"`{model_type}`",
+        anatomy.model_class,
+        ", ".join(_units(anatomy)),
+        "<br>".join(_stacks(anatomy)),
+        pooled,
+        "<br>".join(_notes(specimen.model_type, anatomy, _unreached(specimen.model, anatomy))),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _units(anatomy: fl.ModelMap) -> list[str]:
+    found: list[str] = []
+    for (stack, kind), group in groupby(anatomy.units, key=lambda unit: (unit.stack, unit.kind)):
+        units = list(group)
+        if kind == "layer" and len(units) > 1:
+            found.append(f"{stack} layers {units[0].index}-{units[-1].index}".lstrip())
+        else:
+            found.append(units[0].name)
+    return found
+
+
+def _stacks(anatomy: fl.ModelMap) -> list[str]:
+    found = []
+    for stack in anatomy.stacks:
+        parent = stack.paths[0].rpartition(".")[0]
+        names = [path.removeprefix(f"{parent}.") for path in stack.paths]
+        path = stack.paths[0] if len(names) == 1 else f"{parent}.({', '.join(names)})"
+        found.append(f"{stack.name}: `{path}`" if stack.name else f"`{path}`")
+    return found
+
+
+def _unreached(model: object, anatomy: fl.ModelMap) -> list[str]:
+    """Units that no text's logits depend on, by the gradients that `pooled_position` left."""
+    from torch import nn
+
+    assert isinstance(model, nn.Module)
+    # Behind a reversible layer gradients go past what is watched; there a unit counts as reached.
+    return [
+        unit.name
+        for unit in anatomy.units
+        if unit.parameter_names
+        and all(
+            (gradient := model.get_parameter(name).grad) is None or not gradient.any() for name in unit.parameter_names
+        )
+    ]
+
+
+def _notes(model_type: str, anatomy: fl.ModelMap, unreached: list[str]) -> list[str]:
+    notes = [note.rstrip(".") for note in anatomy.notes]
+    lengths = {len(group) for group in anatomy.tied}
+    if anatomy.tied:
+        shared = ", ".join(unit.name for unit in anatomy.units if unit.shared)
+        tensors = "one tensor" if len(anatomy.tied) == 1 else f"{len(anatomy.tied)} tensors"
+        notes.append(f"{tensors} under {lengths.pop()} names ({shared}): freezing one freezes all")
+    if any(name.startswith("vision ") for name in unreached):
+        notes.append("no text reaches the image tower")
+    rest = [name for name in unreached if not name.startswith("vision ")]
+    if rest:
+        notes.append(f"the logits of a text do not depend on {', '.join(rest)}")
+    if model_type in PADDING_SHOWS:
+        notes.append(f"padding shows in the logits: {PADDING_SHOWS[model_type]}")
+    if model_type in NEEDS_TRAIN_MODE:
+        notes.append(
+            'reversible layers: frozen ones need `frozen_mode="train"`, and none gets a gradient while the embeddings '
+            "are frozen"
+        )
+    return notes
+
+
+def page() -> str:
+    """The whole page."""
+    import transformers
+
+    with quiet():
+        rows = [row(model_type) for model_type in model_types() if model_type not in CANNOT_BUILD]
+    for model_type, reason in CANNOT_BUILD.items():
+        rows.append(f"| `{model_type}` | not built | | | | {reason} |")
+    rows.sort(key=lambda line: line.replace("`", ""))
+    version = ".".join(transformers.__version__.split(".")[:2])
+    missing = "\n".join(f"- `{model_type}`: {reason}." for model_type, reason in CANNOT_BUILD.items())
+    foot = _FOOT.format(built=len(rows) - len(CANNOT_BUILD), types=len(rows), missing=missing)
+    return _HEAD.format(version=version) + "\n".join(rows) + "\n" + foot
+
+
+def rows_of(text: str) -> dict[str, str]:
+    """Per type of model, its line in a page."""
+    return {found[1]: found[0] for found in re.finditer(r"^\| `([^`]+)` \|.*\|$", text, re.MULTILINE)}
+
+
+def main() -> int:
+    """Print the page; or with ``--check``, compare it with the one in docs/."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--check", action="store_true", help="exit with 1 if the page in docs/ is stale")
+    made = page()
+    if not parser.parse_args().check:
+        sys.stdout.write(made)
+        return 0
+    if made != PAGE.read_text(encoding="utf-8"):
+        sys.stderr.write("docs/architectures.md is stale: run make architectures\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
