@@ -15,6 +15,7 @@ PUBLIC = [
     "Plan",
     "Trainer",
     "TrainingArguments",
+    "check",
     "diff",
     "fingerprint",
     "freeze",

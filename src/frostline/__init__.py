@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from frostline.anatomy.modelmap import ModelMap as ModelMap
+    from frostline.evidence.checks.run import check as check
     from frostline.evidence.diff import diff as diff
     from frostline.evidence.fingerprint import fingerprint as fingerprint
     from frostline.evidence.inspection import inspect as inspect
@@ -30,6 +31,7 @@ _HOMES = {
     "Plan": "frostline.plan.plan",
     "Trainer": "frostline.training.trainer",
     "TrainingArguments": "frostline.training.arguments",
+    "check": "frostline.evidence.checks.run",
     "diff": "frostline.evidence.diff",
     "fingerprint": "frostline.evidence.fingerprint",
     "freeze": "frostline.freezing.freeze",

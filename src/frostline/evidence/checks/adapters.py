@@ -1,0 +1,87 @@
+"""Models with adapters of PEFT: what trains beside them, and what is saved with them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from frostline.evidence.checks.case import Check
+from frostline.evidence.checks.finding import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from frostline.evidence.checks.case import Case
+    from frostline.evidence.checks.finding import Finding
+
+
+def peft_base_trains(case: Case) -> Iterator[Finding]:
+    """Weights of the base model train beside the adapters, and are not saved with them."""
+    configs = _configs(case)
+    if not configs:
+        return
+    adapters = case.anatomy.kinds.get("adapters", frozenset())
+    biases = case.anatomy.kinds.get("bias", frozenset())
+    biases_train = any(str(getattr(config, "bias", "none")) not in {"none", "None"} for config in configs)
+    head = _head(case)
+    names = [
+        name
+        for name in case.trainable
+        if name not in adapters and name not in head and not (biases_train and name in biases)
+    ]
+    if names:
+        yield case.find(
+            "peft-base-trains",
+            "warning",
+            names,
+            cause=f"{len(names)} weights of the base model train beside the adapters, and PEFT does not save them: "
+            f"{some(names)}.",
+            mend="Freeze them: fl.train_only(model, 'adapters').",
+        )
+
+
+def head_not_saved(case: Case) -> Iterator[Finding]:
+    """The head is no part of what PEFT trains and saves."""
+    if not _configs(case):
+        return
+    adapters = case.anatomy.kinds.get("adapters", frozenset())
+    outside = [name for name in _head(case) if name not in adapters and ".original_module." not in name]
+    if not outside or _adapted(case, outside):
+        return
+    trains = [name for name in outside if case.parameters[name].requires_grad]
+    fresh = [name for name in outside if case.origin.of(name) != "pretrained"]
+    if trains:
+        cause = f"The head trains, but PEFT saves the adapters only: {some(trains)} will be lost."
+    elif fresh:
+        cause = f"The head is no part of what PEFT trains: {some(fresh)} stays as it was initialised."
+    else:
+        return
+    yield case.find(
+        "head-not-saved",
+        "error" if trains else "warning",
+        trains or fresh,
+        cause=cause,
+        mend="Give the configuration task_type='SEQ_CLS', or name the head in modules_to_save.",
+    )
+
+
+def _head(case: Case) -> tuple[str, ...]:
+    return tuple(name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names)
+
+
+def _adapted(case: Case, names: list[str]) -> bool:
+    """Whether adapters were put on the head itself, which then trains through them."""
+    paths = {name.rpartition(".")[0].removesuffix(".base_layer") for name in names}
+    return any(getattr(case.modules.get(path), "adapter_layer_names", ()) for path in paths)
+
+
+def _configs(case: Case) -> list[Any]:
+    """The configurations of the adapters that PEFT put into the model."""
+    found: dict[int, Any] = {}
+    for module in case.model.modules():
+        configs = getattr(module, "peft_config", None)
+        if isinstance(configs, dict):
+            found |= {id(config): config for config in cast("dict[str, Any]", configs).values()}
+    return list(found.values())
+
+
+CHECKS = (Check("peft-base-trains", peft_base_trains), Check("head-not-saved", head_not_saved))

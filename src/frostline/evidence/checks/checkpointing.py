@@ -1,0 +1,97 @@
+"""Activation checkpointing over frozen inputs, and the switch that works around it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from frostline.anatomy.wrappers import unwrap
+from frostline.evidence.checks.case import Check
+from frostline.evidence.checks.finding import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from torch import nn
+
+    from frostline.evidence.checks.case import Case
+    from frostline.evidence.checks.finding import Finding
+
+
+def checkpointing_cuts_grad(case: Case) -> Iterator[Finding]:
+    """Reentrant checkpoints get inputs that require no gradient, and so give none to what is inside them."""
+    inside = _in_checkpoints(case)
+    if case.trial is not None:
+        if not case.trial.cut:
+            return
+        names = [name for name in case.trainable if name not in case.trial.finite and name in case.trial.ran]
+        lost = [name for name in names if name in inside] or names
+    else:
+        lost = [name for name in case.trainable if name in inside]
+        if not lost or _inputs_require_grad(case) or _trains_beneath(case, inside):
+            return
+    if lost:
+        yield case.find(
+            "checkpointing-cuts-grad",
+            "error",
+            lost,
+            cause="A reentrant checkpoint gives no gradient to what is inside it when its input requires none, and all "
+            f"beneath it is frozen: {some(lost)}.",
+            mend="Checkpoint with use_reentrant=False, or call model.enable_input_require_grads().",
+        )
+
+
+def input_grads_are_not_thawing(case: Case) -> Iterator[Finding]:
+    """The outputs of frozen embeddings are made to require a gradient."""
+    if not _inputs_require_grad(case):
+        return
+    embeddings = [name for unit in case.anatomy.units if unit.kind == "embeddings" for name in unit.parameter_names]
+    frozen = [name for name in embeddings if name in case.frozen]
+    if frozen and len(frozen) == len(embeddings):
+        yield case.find(
+            "input-grads-are-not-thawing",
+            "note",
+            frozen,
+            cause="enable_input_require_grads() makes the outputs of the embeddings require a gradient, not their "
+            "weights: they stay frozen, but the backward pass goes through the whole frozen prefix.",
+            mend="Checkpoint with use_reentrant=False, then call model.disable_input_require_grads().",
+        )
+
+
+def _in_checkpoints(case: Case) -> frozenset[str]:
+    """Names of the parameters inside modules that transformers runs in reentrant checkpoints."""
+    names = {id(parameter): name for name, parameter in case.parameters.items()}
+    layers = {
+        id(case.model.get_submodule(path)) for stack in case.anatomy.stacks for layer in stack.layers for path in layer
+    }
+    found: set[str] = set()
+    for module in case.model.modules():
+        if id(module) in layers and _is_reentrant(module):
+            found |= {names[id(parameter)] for parameter in module.parameters()}
+    return frozenset(found)
+
+
+def _is_reentrant(module: nn.Module) -> bool:
+    if not getattr(module, "gradient_checkpointing", False):
+        return False
+    function: Any = getattr(module, "_gradient_checkpointing_func", None)
+    return bool(getattr(function, "keywords", {}).get("use_reentrant", False))
+
+
+def _inputs_require_grad(case: Case) -> bool:
+    return bool(getattr(unwrap(case.model).core, "_require_grads_hooks", None))
+
+
+def _trains_beneath(case: Case, inside: frozenset[str]) -> bool:
+    """Whether something trains beneath the first checkpoint."""
+    for unit in case.anatomy.units:
+        if inside.intersection(unit.parameter_names):
+            return False
+        if any(case.parameters[name].requires_grad for name in unit.parameter_names):
+            return True
+    return False
+
+
+CHECKS = (
+    Check("checkpointing-cuts-grad", checkpointing_cuts_grad),
+    Check("input-grads-are-not-thawing", input_grads_are_not_thawing),
+)

@@ -1,0 +1,85 @@
+"""Wrappers for several processes, which note what trains when they are made."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from frostline.evidence.checks.case import Check
+from frostline.evidence.checks.finding import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from frostline.evidence.checks.case import Case
+    from frostline.evidence.checks.finding import Finding
+
+
+def frozen_after_ddp(case: Case) -> Iterator[Finding]:
+    """Flags changed after the model was wrapped in DistributedDataParallel."""
+    for path, wrapper in _wrappers(case):
+        logged = wrapper._get_ddp_logging_data()  # noqa: SLF001 - the only place that knows what the reducer waits for
+        noted = int(logged.get("num_parameter_tensors", 0))
+        trains = sum(parameter.requires_grad for parameter in wrapper._module_parameters)  # noqa: SLF001 - without those ignored
+        if noted and noted != trains:
+            names = [name for name in case.frozen if name.startswith(f"{path}.".lstrip("."))]
+            what = "waits for gradients that no longer come" if noted > trains else "leaves new gradients unshared"
+            yield case.find(
+                "frozen-after-ddp",
+                "error",
+                names if noted > trains else [],
+                cause=f"DistributedDataParallel was made when {noted} parameters trained; now {trains} do. It {what}.",
+                mend="Freeze first, then wrap; after a change of flags, wrap the inner model anew.",
+            )
+
+
+def ddp_unused(case: Case) -> Iterator[Finding]:
+    """Trainable parameters get no gradient, and DistributedDataParallel waits for it."""
+    if case.trial is None:
+        return
+    for path, wrapper in _wrappers(case):
+        if wrapper.find_unused_parameters or wrapper.static_graph:
+            continue
+        names = [
+            name for name in case.trainable if name.startswith(f"{path}.".lstrip(".")) and name not in case.trial.finite
+        ]
+        if names:
+            yield case.find(
+                "ddp-unused",
+                "error",
+                names,
+                cause=f"DistributedDataParallel waits for gradients of {len(names)} parameters that have no part in "
+                f"the loss, and fails in the second step: {some(names)}.",
+                mend="Freeze them before wrapping, or wrap with find_unused_parameters=True.",
+            )
+
+
+def fsdp_mixed(case: Case) -> Iterator[Finding]:
+    """Frozen and trainable parameters lie in one flat tensor of FSDP."""
+    for path, module in case.modules.items():
+        flat = getattr(getattr(module, "_handle", None), "flat_param", None)
+        flags = {parameter.requires_grad for parameter in getattr(flat, "_params", None) or ()}
+        if len(flags) == 2:
+            yield case.find(
+                "fsdp-mixed",
+                "warning",
+                [path],
+                cause=f"FSDP keeps frozen and trainable parameters of {path or type(module).__name__} in one flat "
+                "tensor, so that gradients are kept and reduced for the frozen ones too.",
+                mend="Wrap so that each unit is frozen or trains as a whole (an auto_wrap_policy per layer), or use "
+                "FSDP2 (fully_shard).",
+            )
+
+
+def _wrappers(case: Case) -> Iterator[tuple[str, Any]]:
+    from torch.nn.parallel import DistributedDataParallel
+
+    for path, module in case.modules.items():
+        if isinstance(module, DistributedDataParallel):
+            yield path, cast("Any", module)
+
+
+CHECKS = (
+    Check("frozen-after-ddp", frozen_after_ddp),
+    Check("ddp-unused", ddp_unused),
+    Check("fsdp-mixed", fsdp_mixed),
+)

@@ -1,0 +1,106 @@
+"""Where what trains lies: below frozen layers, or in a tensor that is frozen under another name."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from frostline.anatomy.wrappers import unwrap
+from frostline.evidence.checks.case import Check
+from frostline.evidence.checks.finding import some
+from frostline.freezing.mode import is_pinned
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from frostline.evidence.checks.case import Case
+    from frostline.evidence.checks.finding import Finding
+
+
+def tied_conflict(case: Case) -> Iterator[Finding]:
+    """Two parameters share their memory, and only one of them is frozen."""
+    places: defaultdict[tuple[object, ...], list[str]] = defaultdict(list)
+    for name, parameter in case.parameters.items():
+        if parameter.device.type != "meta" and parameter.numel():
+            places[parameter.device, parameter.data_ptr(), parameter.shape].append(name)
+    for names in places.values():
+        frozen = [name for name in names if name in case.frozen]
+        trainable = [name for name in names if name not in frozen]
+        if frozen and trainable:
+            yield case.find(
+                "tied-conflict",
+                "error",
+                names,
+                cause=f"{frozen[0]} is frozen and shares its memory with {trainable[0]}, which trains: both move.",
+                mend="Freeze both or none, and tie them as one parameter (model.tie_weights()).",
+            )
+
+
+def trains_below_frozen(case: Case) -> Iterator[Finding]:
+    """Something trains beneath whole frozen layers, which then still take part in the backward pass."""
+    below: set[str] = set()
+    found: list[str] = []
+    for unit in case.anatomy.units:
+        if unit.kind not in {"embeddings", "layer"} or not unit.parameter_names:
+            continue
+        if any(case.parameters[name].requires_grad for name in unit.parameter_names):
+            below.add(unit.stack)
+        elif unit.kind == "layer" and unit.stack in below:
+            found += unit.parameter_names
+    if found:
+        units = [unit.name for unit in case.units_of(found)]
+        yield case.find(
+            "trains-below-frozen",
+            "note",
+            found,
+            cause=f"Frozen layers lie above what trains ({some(units)}): the gradient still passes through them, so "
+            "freezing them saves little time.",
+            mend="Freeze from the bottom, such as 'embeddings, layers[:8]', to save the backward pass.",
+        )
+
+
+def resize_unfroze(case: Case) -> Iterator[Finding]:
+    """Embeddings train inside a module that fl.freeze froze: they were replaced since."""
+    core = unwrap(case.model).core
+    tables = [
+        module
+        for give in ("get_input_embeddings", "get_output_embeddings")
+        if (module := _given(core, give)) is not None
+    ]
+    inside = {id(parameter) for module in tables for parameter in module.parameters()}
+    names = [name for name in case.trainable if id(case.parameters[name]) in inside and _under_pin(case, name)]
+    if names:
+        yield case.find(
+            "resize-unfroze",
+            "warning",
+            names,
+            cause=f"{some(names)} trains inside a module that was frozen: the table was replaced after fl.freeze, and "
+            "the new parameter trains.",
+            mend="Call fl.freeze again after the embeddings are replaced, and build the optimizer after that.",
+        )
+
+
+def _given(core: object, name: str) -> torch.nn.Module | None:
+    import torch
+
+    give = getattr(core, name, None)
+    try:
+        module = give() if callable(give) else None
+    except (NotImplementedError, AttributeError):  # what a model without such a table raises
+        return None
+    return module if isinstance(module, torch.nn.Module) else None
+
+
+def _under_pin(case: Case, name: str) -> bool:
+    """Whether a module above a parameter is still kept in eval mode by fl.freeze."""
+    parts = name.split(".")[:-1]
+    return any(is_pinned(case.modules[".".join(parts[:depth])]) for depth in range(len(parts) + 1))
+
+
+CHECKS = (
+    Check("tied-conflict", tied_conflict),
+    Check("trains-below-frozen", trains_below_frozen),
+    Check("resize-unfroze", resize_unfroze),
+)

@@ -1,0 +1,74 @@
+"""Running the checks."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from frostline.evidence.checks import (
+    adapters,
+    checkpointing,
+    distributed,
+    drift,
+    flags,
+    gradients,
+    history,
+    modes,
+    optimizer,
+    placement,
+    precision,
+)
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.finding import Findings
+from frostline.evidence.checks.trial import try_batch
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from frostline.anatomy.origin import Origin
+    from frostline.evidence.fingerprint import Fingerprint
+
+# Every check there is; the docs have a section for each.
+REGISTRY: tuple[Check, ...] = (
+    *flags.CHECKS,
+    *modes.CHECKS,
+    *optimizer.CHECKS,
+    *drift.CHECKS,
+    *gradients.CHECKS,
+    *checkpointing.CHECKS,
+    *placement.CHECKS,
+    *history.CHECKS,
+    *precision.CHECKS,
+    *distributed.CHECKS,
+    *adapters.CHECKS,
+)
+
+
+def check(
+    model: nn.Module,
+    optimizer: Any = None,
+    batch: Any = None,
+    *,
+    before: Fingerprint | None = None,
+    origin: Origin | None = None,
+) -> Findings:
+    """Look for faults of freezing: what does not train as the flags say, or trains for nothing.
+
+    The model is not changed. With a batch, a forward and a backward really run in train mode; gradients,
+    buffers, modes and random states are bit-identical afterwards.
+
+    Args:
+        model: The model, in wrappers or not; without a batch, on the meta device too.
+        optimizer: The optimizer that is to train it.
+        batch: Keyword arguments of the model's forward, labels included; or a sequence of positional ones.
+        before: An earlier fingerprint of the model: what moved since is compared with the flags.
+        origin: Where the parameters come from, where it is known; by default the model's checkpoint is asked.
+
+    Returns:
+        The findings, the gravest first; empty where there is nothing to say.
+
+    Raises:
+        PlanError: If the fingerprint is of another model.
+    """
+    trial = None if batch is None else try_batch(model, batch)
+    case = Case(model, optimizer, trial, before, origin)
+    return Findings.of(finding for one in REGISTRY for finding in one.run(case))
