@@ -16,6 +16,7 @@ from frostline.cli.diff import diff
 from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
+from frostline.cli.probe import probe
 from frostline.cli.train import train
 from frostline.errors import FrostlineError
 from frostline.log import get_logger
@@ -29,7 +30,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="See, control and prove which parts of a pretrained model train when you fine-tune it.",
 )
-for command in (inspect, train, predict, evaluate, diff, demo):
+for command in (inspect, train, predict, evaluate, diff, probe, demo):
     app.command()(command)
 
 
