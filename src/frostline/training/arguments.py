@@ -12,8 +12,8 @@ import transformers
 class TrainingArguments(transformers.TrainingArguments):
     """All fields of ``transformers.TrainingArguments``, and which parameters train.
 
-    ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only`` and
-    ``--frozen_mode`` beside the usual ones.
+    ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only``,
+    ``--frozen_mode`` and ``--no_probe`` beside the usual ones.
     """
 
     freeze: str | None = field(
@@ -29,4 +29,8 @@ class TrainingArguments(transformers.TrainingArguments):
         metadata={
             "help": "'eval': frozen modules stay in eval mode (dropout off). 'train': they follow model.train()."
         },
+    )
+    probe: bool = field(
+        default=True,
+        metadata={"help": "Watch the first step, and say where what moves in it is not what the flags say."},
     )

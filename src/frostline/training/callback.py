@@ -18,10 +18,13 @@ from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags
 from frostline.log import get_logger
 from frostline.plan.plan import FrozenMode, Plan
+from frostline.training.firststep import FirstStep
 
 if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerControl, TrainerState, TrainingArguments
+
+    from frostline.evidence.movement import Probe
 
 FINGERPRINT_FILE = "fingerprint.json"
 PROOF_FILE = "proof.json"
@@ -41,7 +44,8 @@ class FreezeCallback(TrainerCallback):
     """Freezes a Trainer's model and proves at the end of training that the frozen part stayed as it was.
 
     The model is frozen as soon as the Trainer is built, so before it makes its optimizer. Without
-    selectors the model is taken as it stands, its flags set by hand or by `frostline.freeze`.
+    selectors the model is taken as it stands, its flags set by hand or by `frostline.freeze`. The first
+    step of a run is watched, and a line says where what moved in it is not what the flags say.
 
     Args:
         freeze: What is frozen, as a selector.
@@ -49,9 +53,12 @@ class FreezeCallback(TrainerCallback):
         frozen_mode: ``"eval"`` keeps frozen modules in eval mode although the Trainer calls
             ``model.train()`` on every step; ``"train"`` lets them follow it.
         raise_on_drift: Whether a frozen tensor that moved raises `DriftError` at the end of training.
+        probe: Whether the first step is watched.
 
     Attributes:
         proof: The proof of the last training run; None before the first has ended.
+        first_step: What the first step of the last training run changed; None where it was not watched, or was too
+            large to be copied.
 
     Raises:
         PlanError: If both selectors are given, or nothing is left to train.
@@ -64,10 +71,14 @@ class FreezeCallback(TrainerCallback):
         train_only: str | None = None,
         frozen_mode: FrozenMode = "eval",
         raise_on_drift: bool = True,
+        probe: bool = True,
     ) -> None:
         wanted = freeze is not None or train_only is not None
         self.plan = Plan(freeze, train_only, frozen_mode) if wanted else None
         self.proof: Proof | None = None
+        self.first_step: Probe | None = None
+        self._probe = probe
+        self._watched: FirstStep | None = None
         self._frozen_mode = frozen_mode
         self._raise_on_drift = raise_on_drift
         self._applied_to: nn.Module | None = None
@@ -102,6 +113,30 @@ class FreezeCallback(TrainerCallback):
         started = time.perf_counter()
         before = _resumed_fingerprint(args, state) or fingerprint(model)
         self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started)
+        self.first_step = None
+        # Sharded parameters are no tensors of the model while the optimizer steps.
+        sharded = bool(args.fsdp) or bool(args.deepspeed)
+        self._watched = FirstStep() if self._probe and not sharded else None
+
+    def on_pre_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the first step before it is taken."""
+        if self._watched is not None:
+            self._watched.before(kwargs["model"], kwargs["optimizer"])
+
+    def on_optimizer_step(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Look at the first step after it was taken, and say where it contradicts the flags."""
+        if self._watched is None:
+            return
+        self._watched.after(kwargs["model"], kwargs["optimizer"])
+        if self._watched.done:
+            self.first_step = self._watched.probe
+            if self._watched.surprises and state.is_world_process_zero:
+                get_logger().warning("First step: %s", "; ".join(self._watched.surprises))
+            self._watched = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the starting fingerprint into the checkpoint, so that a resumed run proves the whole of it."""

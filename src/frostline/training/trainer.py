@@ -13,6 +13,7 @@ from frostline.training.callback import FreezeCallback
 if TYPE_CHECKING:
     from torch import nn
 
+    from frostline.evidence.movement import Probe
     from frostline.evidence.proof import Proof
     from frostline.plan.plan import FrozenMode
 
@@ -22,7 +23,7 @@ _UPSTREAM = inspect.signature(transformers.Trainer.__init__)
 class Trainer(transformers.Trainer):
     """``transformers.Trainer`` with a plan.
 
-    Takes every argument of ``transformers.Trainer``, in the same order, and three keywords. Each may be
+    Takes every argument of ``transformers.Trainer``, in the same order, and four keywords. Each may be
     given as a field of `frostline.TrainingArguments` instead. Without a plan the model is taken as it
     stands; what is frozen in it is kept in eval mode and proven just the same.
 
@@ -31,6 +32,8 @@ class Trainer(transformers.Trainer):
         freeze: What is frozen, as a selector: ``"embeddings, layers[:8]"``.
         train_only: What trains, as a selector; all else is frozen. Not together with `freeze`.
         frozen_mode: ``"eval"`` (the default) or ``"train"``.
+        probe: Whether the first step is watched, which it is unless told; a line says where what moved in it is not
+            what the flags say.
         **options: As for ``transformers.Trainer``.
 
     Raises:
@@ -44,6 +47,7 @@ class Trainer(transformers.Trainer):
         freeze: str | None = None,
         train_only: str | None = None,
         frozen_mode: FrozenMode | None = None,
+        probe: bool | None = None,
         **options: Any,
     ) -> None:
         upstream = _UPSTREAM.bind(self, *arguments, **options).arguments
@@ -54,6 +58,7 @@ class Trainer(transformers.Trainer):
             train_only=_one("train_only", train_only, getattr(fields, "train_only", None)),
             frozen_mode=frozen_mode or getattr(fields, "frozen_mode", None) or "eval",
             raise_on_drift=False,  # train() raises once the model is saved
+            probe=getattr(fields, "probe", True) if probe is None else probe,
         )
         upstream["callbacks"] = [self._freeze_callback, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
@@ -62,6 +67,11 @@ class Trainer(transformers.Trainer):
     def proof(self) -> Proof | None:
         """The proof of the last training run; None before the first has ended."""
         return self._freeze_callback.proof
+
+    @property
+    def first_step(self) -> Probe | None:
+        """What the first step of the last training run changed; None where it was not watched."""
+        return self._freeze_callback.first_step
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""

@@ -1,0 +1,203 @@
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import torch
+import transformers
+from transformers import AutoModelForSequenceClassification, HfArgumentParser
+
+import frostline as fl
+from frostline.errors import DriftError
+from frostline.training import firststep
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+LINE = "embeddings, layers[0]"
+Batch = list[dict[str, Any]]
+
+
+@pytest.fixture
+def batch() -> Batch:
+    draw = torch.Generator().manual_seed(1)
+    return [
+        {"input_ids": torch.randint(5, 160, (9,), generator=draw), "labels": torch.tensor(row % 2)} for row in range(12)
+    ]
+
+
+@pytest.fixture
+def make(bert: Path, tmp_path: Path, batch: Batch) -> Callable[..., fl.Trainer]:
+    """Builds a Trainer; what is no field of the arguments is one of its own keywords."""
+
+    def _make(kind: Any = fl.Trainer, *, own: dict[str, Any] | None = None, **changes: Any) -> fl.Trainer:
+        torch.manual_seed(3)
+        model = AutoModelForSequenceClassification.from_pretrained(bert)
+        values: dict[str, Any] = {"per_device_train_batch_size": 4, "num_train_epochs": 2, "learning_rate": 1e-2}
+        values |= {"report_to": "none", "disable_tqdm": True, "save_strategy": "no", "logging_steps": 1}
+        values |= {"use_cpu": True, "dataloader_pin_memory": False}
+        args = fl.TrainingArguments(str(tmp_path / "run"), **values | changes)
+        return cast("fl.Trainer", kind(model=model, args=args, train_dataset=batch, **own or {}))
+
+    return _make
+
+
+@pytest.fixture
+def warned() -> Any:
+    """What the library warned of."""
+    lines: list[str] = []
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                lines.append(record.getMessage())
+
+    listener = Listener()
+    logging.getLogger("frostline").addHandler(listener)
+    yield lines
+    logging.getLogger("frostline").removeHandler(listener)
+
+
+def losses(trainer: fl.Trainer) -> list[float]:
+    return [entry["loss"] for entry in trainer.state.log_history if "loss" in entry]
+
+
+def test_the_first_step_as_it_was(make: Any, warned: list[str]) -> None:
+    assert make().first_step is None
+    trainer = make(freeze=LINE)
+    trainer.train()
+    found = trainer.first_step
+    assert found is not None
+    assert found.verdict == "A step changes 20 of 41 parameter tensors: layers[1], pooler, head."
+    assert [row.moved for row in found.rows] == ["no", "no", "yes", "yes", "yes"]
+    assert found.rows[-1].learning_rates == (1e-2,)
+    trainable = sum(p.nbytes for p in trainer.model.parameters() if p.requires_grad)
+    assert found.copied_bytes == trainable
+    assert warned == []
+
+
+@pytest.mark.parametrize("changes", [{}, {"freeze": LINE}, {"bf16": True}, {"gradient_accumulation_steps": 2}])
+def test_training_is_the_same_with_and_without(make: Any, changes: dict[str, Any]) -> None:
+    ends = []
+    for probing in (True, False):
+        trainer = make(probe=probing, **changes)
+        trainer.train()
+        assert (trainer.first_step is not None) == probing
+        ends.append((losses(trainer), {name: p.detach().clone() for name, p in trainer.model.named_parameters()}))
+    (watched, weights), (unwatched, others) = ends
+    assert watched == unwatched
+    assert len(watched) >= 2
+    assert all(torch.equal(weights[name], others[name]) for name in weights)
+
+
+def test_what_the_optimizer_does_not_hold(make: Any, warned: list[str]) -> None:
+    trainer = make(own={"probe": True}, freeze=LINE)
+    held = [*trainer.model.classifier.parameters(), *trainer.model.bert.pooler.parameters()]
+    trainer.optimizer = torch.optim.AdamW(held, lr=1e-2)
+    trainer.train()
+    (line,) = warned
+    assert line.startswith("First step: 16 trainable by flag, but unmoved (not in the optimizer): bert.encoder.layer.1")
+
+
+def test_a_gradient_that_does_not_arrive(make: Any, warned: list[str]) -> None:
+    trainer = make()
+    trainer.model.classifier.spare = torch.nn.Linear(2, 2)
+    trainer.train()
+    assert warned == [
+        "First step: 2 trainable by flag, but unmoved (no gradient): classifier.spare.weight, classifier.spare.bias"
+    ]
+
+
+class Creeping(torch.optim.SGD):
+    """Moves what has no gradient, too."""
+
+    def step(self, closure: Any = None) -> Any:
+        done = super().step(closure)
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                parameter.data = parameter.data * 0.99
+        return done
+
+
+def test_what_is_frozen_and_moves(make: Any, warned: list[str]) -> None:
+    trainer = make(freeze="embeddings")
+    trainer.optimizer = Creeping(trainer.model.parameters(), lr=1e-2)
+    with pytest.raises(DriftError, match="Drift: "):
+        trainer.train()
+    assert warned[0].startswith(
+        "First step: 4 frozen by flag, but moved (the optimizer moves it without a gradient): bert.embeddings."
+    )
+
+
+def test_a_warmup_that_begins_at_zero_is_no_alarm(make: Any, warned: list[str]) -> None:
+    trainer = make(warmup_steps=2)
+    trainer.train()
+    assert warned == []
+    assert trainer.first_step is not None
+    assert trainer.first_step.ok
+    assert trainer.first_step.rows[0].learning_rates == (5e-3,)
+
+
+def test_a_group_that_rests_is_no_alarm(make: Any, warned: list[str]) -> None:
+    trainer = make()
+    groups = [{"params": trainer.model.bert.parameters(), "lr": 0.0}, {"params": trainer.model.classifier.parameters()}]
+    trainer.optimizer = torch.optim.AdamW(groups, lr=1e-2)
+    trainer.train()
+    assert warned == []
+    assert trainer.first_step is not None
+    assert trainer.first_step.changes == "head"
+
+
+def test_too_much_to_copy(make: Any, warned: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(firststep, "_MOST_BYTES", 10)
+    trainer = make()
+    trainer.model.classifier.spare = torch.nn.Linear(2, 2)
+    trainer.train()
+    assert trainer.first_step is None
+    assert warned == [
+        "First step: 2 trainable by flag, but unmoved (no gradient): classifier.spare.weight, classifier.spare.bias"
+    ]
+
+
+class Skipped:
+    """An optimizer whose step a gradient scaler skips."""
+
+    step_was_skipped = True
+
+    def __init__(self, optimizer: torch.optim.Optimizer) -> None:
+        self.param_groups = optimizer.param_groups
+
+
+def test_a_skipped_step_is_not_judged() -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    watched = firststep.FirstStep()
+    watched.before(model, optimizer)
+    watched.after(model, Skipped(optimizer))
+    judged = watched.done
+    assert not judged
+    watched.before(model, optimizer)
+    optimizer.step()
+    watched.after(model, optimizer)
+    assert watched.done
+    assert watched.probe is not None
+    assert watched.probe.ok
+
+
+def test_the_callback_beside_a_trainer_of_transformers(make: Any) -> None:
+    for probing in (True, False):
+        callback = fl.FreezeCallback(LINE, probe=probing)
+        make(transformers.Trainer, own={"callbacks": [callback]}).train()
+        assert (callback.first_step is not None) == probing
+
+
+def test_it_is_switched_off(make: Any, tmp_path: Path) -> None:
+    for trainer in (make(probe=False), make(own={"probe": False})):
+        trainer.train()
+        assert trainer.first_step is None
+    parser = HfArgumentParser(cast("Any", fl.TrainingArguments))
+    (parsed,) = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--no_probe"])
+    assert parsed.probe is False
