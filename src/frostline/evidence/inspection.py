@@ -16,7 +16,7 @@ from frostline.freezing.mode import is_pinned
 from frostline.plan.describe import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from torch import nn
 
@@ -118,8 +118,7 @@ class Inspection:
             notes.append(f"In another shape in the checkpoint, so initialised anew: {names}")
         if self.origin.unused:
             notes.append(f"In the checkpoint, but not used: {_some(self.origin.unused)}")
-        notes += [f"One tensor with {len(group)} names: {', '.join(group)}" for group in self.tied]
-        return tuple(notes)
+        return (*notes, *_ties(self.tied))
 
 
 COLUMNS = ("unit", "parameters", "trains", "origin", "frozen mode", "memory", "buffers")
@@ -294,6 +293,26 @@ def _percent(share: float) -> str:
 def _short(selector: str) -> str:
     terms = selector.split(", ")
     return selector if len(terms) <= 6 else f"{', '.join(terms[:5])} and {len(terms) - 5} more"
+
+
+def _ties(groups: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Say which tensors have several names; those that whole modules share (Zamba's blocks) in one sentence."""
+    by_place: dict[tuple[str, ...], list[tuple[str, ...]]] = {}
+    for group in groups:
+        by_place.setdefault(_places(group), []).append(group)
+    for places, members in by_place.items():
+        if len(members) == 1:
+            yield f"One tensor with {len(members[0])} names: {', '.join(members[0])}"
+        else:
+            yield f"{len(members)} tensors are in each of {', '.join(places)}: freezing them in one freezes them in all"
+
+
+def _places(names: tuple[str, ...]) -> tuple[str, ...]:
+    """Names without the last parts that they have in common."""
+    parts = [name.split(".") for name in names]
+    while all(len(own) > 1 for own in parts) and len({own[-1] for own in parts}) == 1:
+        parts = [own[:-1] for own in parts]
+    return tuple(".".join(own) for own in parts)
 
 
 def _some(names: Sequence[str]) -> str:
