@@ -24,6 +24,7 @@ PUBLIC = [
     "select",
     "train_only",
     "verify",
+    "verify_run",
 ]
 
 HEAVY = ("torch", "transformers", "datasets", "accelerate", "sklearn", "numpy", "pandas", "pyarrow")

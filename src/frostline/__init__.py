@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from frostline.evidence.inspection import inspect as inspect
     from frostline.evidence.probe import probe as probe
     from frostline.evidence.proof import verify as verify
+    from frostline.evidence.runproof import verify_run as verify_run
     from frostline.freezing.freeze import freeze as freeze
     from frostline.freezing.freeze import train_only as train_only
     from frostline.plan.plan import Plan as Plan
@@ -40,6 +41,7 @@ _HOMES = {
     "select": "frostline.plan.recipe",
     "train_only": "frostline.freezing.freeze",
     "verify": "frostline.evidence.proof",
+    "verify_run": "frostline.evidence.runproof",
 }
 
 __all__ = list(_HOMES)

@@ -18,6 +18,7 @@ from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.probe import probe
 from frostline.cli.train import train
+from frostline.cli.verify import verify
 from frostline.errors import FrostlineError
 from frostline.log import get_logger
 
@@ -30,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="See, control and prove which parts of a pretrained model train when you fine-tune it.",
 )
-for command in (inspect, train, predict, evaluate, diff, probe, demo):
+for command in (inspect, train, predict, evaluate, diff, verify, probe, demo):
     app.command()(command)
 
 

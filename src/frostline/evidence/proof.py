@@ -184,11 +184,11 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
         SelectorError: If the plan does not fit the model.
         PlanError: If the fingerprint is of another model.
     """
-    frozen = frozen_names(model) if plan is None else _planned(model, plan)
+    frozen = frozen_names(model) if plan is None else planned_names(model, plan)
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
 
 
-def _planned(model: nn.Module, plan: Plan) -> frozenset[str]:
+def planned_names(model: nn.Module, plan: Plan) -> frozenset[str]:
     """Names of the tensors that must not move under a plan: parameters, and buffers of modules kept in eval mode."""
     flags = plan.flags(model, ModelMap.of(model))
     frozen = {

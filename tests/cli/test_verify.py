@@ -1,0 +1,189 @@
+"""``frostline verify``: what a run left bears its proof out, and tampering shows."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+import frostline as fl
+from frostline.errors import ModelError
+from tests.checkpoints.folders import tensors_of
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Done
+
+WORDS = "bert.embeddings.word_embeddings.weight"
+BUFFERS = {"bert.embeddings.position_ids", "bert.embeddings.token_type_ids"}
+
+
+@pytest.fixture
+def run(trained: Path, tmp_path: Path) -> Path:
+    """A copy of a finished run, to tamper with."""
+    return tiny.copy_of(trained, tmp_path / "run")
+
+
+def edit(file: Path, change: Callable[[Any], object]) -> None:
+    values = json.loads(file.read_text(encoding="utf-8"))
+    change(values)
+    file.write_text(json.dumps(values), encoding="utf-8")
+
+
+def flip(folder: Path, name: str) -> None:
+    tensors = tensors_of(folder)
+    tensors[name].view(torch.int32).view(-1)[0] ^= 1
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+
+def found(folder: Path, **options: Any) -> list[tuple[str, str | None]]:
+    return [(each.file, each.name) for each in fl.verify_run(folder, **options).disagreements]
+
+
+def test_a_run_as_it_was_left(frostline: Callable[..., Done], run: Path, quick_bert: Path) -> None:
+    done = frostline("verify", run)
+    assert (done.status, done.err) == (0, "")
+    lines = done.out.splitlines()
+    assert lines[0].startswith("Proof: 7 frozen tensors bit-identical; ")
+    assert lines[1] == f"41 tensors are as the proof says; 39 began as they are in {quick_bert}."
+    assert lines[2].startswith(
+        "Not verifiable: bert.embeddings.position_ids, bert.embeddings.token_type_ids (not saved"
+    )
+    assert lines[3].startswith("Not verifiable: classifier.weight, classifier.bias (not in the base, ")
+
+
+def test_as_json(frostline: Callable[..., Done], run: Path) -> None:
+    values = json.loads(frostline("verify", run, "--json").out)
+    assert (values["ok"], values["hashed"], values["from_base"], values["disagreements"]) == (True, 41, 39, [])
+    assert set(values["unverified"]) == {*BUFFERS, "classifier.weight", "classifier.bias"}
+
+
+@pytest.mark.parametrize("name", [WORDS, "bert.pooler.dense.bias", "classifier.weight"])
+def test_a_bit_of_the_weights(frostline: Callable[..., Done], run: Path, name: str) -> None:
+    flip(run, name)
+    done = frostline("verify", run)
+    assert (done.status, done.err) == (1, "")
+    assert f"Disagreement: the weights of {name} are not those of the proof." in done.out.splitlines()
+    assert found(run) == [("weights", name)]
+
+
+def test_a_frozen_tensor_and_its_digest(run: Path) -> None:
+    flip(run, WORDS)
+    digest = fl.fingerprint(run).digests[WORDS]
+    edit(run / "proof.json", lambda proof: proof["tensors"][WORDS].update(after=digest))
+    checked = fl.verify_run(run)
+    assert not checked.ok
+    assert checked.proof.drifted == (WORDS,)
+    assert ("proof.json", None) in found(run)  # its verdict does not follow from its digests
+    edit(run / "proof.json", lambda proof: proof["tensors"][WORDS].update(before=digest))
+    assert found(run) == [("base", WORDS)]
+
+
+def test_a_tensor_set_free_afterwards(run: Path) -> None:
+    edit(run / "proof.json", lambda proof: proof["tensors"][WORDS].update(frozen=False))
+    assert {("plan.json", WORDS), ("metrics.json", WORDS), ("proof.json", None)} <= set(found(run))
+
+
+def test_a_row_too_few_or_too_many(run: Path) -> None:
+    edit(run / "proof.json", lambda proof: proof["tensors"].pop("classifier.bias"))
+    assert ("proof.json", "classifier.bias") in found(run)
+    edit(run / "proof.json", lambda proof: proof["tensors"].update(other=proof["tensors"][WORDS]))
+    assert ("proof.json", "other") in found(run)
+
+
+@pytest.mark.parametrize(("key", "value"), [("ok", False), ("verdict", "fine"), ("units", []), ("version", 2)])
+def test_what_the_proof_says_of_itself(run: Path, key: str, value: Any) -> None:
+    edit(run / "proof.json", lambda proof: proof.update({key: value}))
+    assert found(run) == [("proof.json", None)]
+
+
+def test_another_unit(run: Path) -> None:
+    edit(run / "proof.json", lambda proof: proof["tensors"][WORDS].update(unit="head"))
+    assert found(run) == [("proof.json", WORDS)]
+
+
+def test_another_plan(run: Path) -> None:
+    edit(run / "plan.json", lambda plan: plan.update(freeze="embeddings, pooler"))
+    assert found(run) == [("plan.json", "bert.pooler.dense.bias"), ("plan.json", "bert.pooler.dense.weight")]
+    edit(run / "plan.json", lambda plan: plan.update(freeze="layers[9]"))
+    assert found(run) == [("plan.json", None)]
+    (run / "plan.json").write_text("{", encoding="utf-8")
+    assert found(run) == [("plan.json", None)]
+    (run / "plan.json").unlink()
+    assert found(run) == [("plan.json", None)]
+
+
+def test_tensors_too_few_or_too_many(run: Path) -> None:
+    tensors = tensors_of(run)
+    save_file(tensors | {"more": torch.ones(1)}, run / "model.safetensors", metadata={"format": "pt"})
+    assert found(run) == [("weights", "more")]
+    del tensors["classifier.bias"]
+    save_file(tensors, run / "model.safetensors", metadata={"format": "pt"})
+    assert found(run) == [("weights", "classifier.bias")]
+
+
+def test_another_base(run: Path, quick_bert: Path, tmp_path: Path) -> None:
+    base = tiny.copy_of(quick_bert, tmp_path / "base")
+    assert fl.verify_run(run, base).ok
+    flip(base, "embeddings.word_embeddings.weight")
+    flip(base, "pooler.dense.weight")
+    assert found(run, base=base) == [("base", WORDS), ("base", "bert.pooler.dense.weight")]
+
+
+def test_no_base_known(run: Path) -> None:
+    (run / "metrics.json").unlink()
+    checked = fl.verify_run(run)
+    assert checked.ok
+    assert (checked.base, checked.from_base) == (None, 0)
+    assert "no base is known" in str(checked)
+
+
+def test_weights_under_other_names_than_the_model_s(tmp_path: Path) -> None:
+    from transformers import AutoConfig, AutoModelForSequenceClassification
+
+    config = AutoConfig.for_model(
+        "mixtral",
+        hidden_size=16,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=2,
+        num_key_value_heads=2,
+        num_local_experts=2,
+        vocab_size=20,
+        pad_token_id=0,
+    )
+    model = cast("Any", AutoModelForSequenceClassification).from_config(config)
+    proof = fl.verify(fl.fingerprint(model), model, fl.Plan(freeze="backbone"))
+    fl.freeze(model, "backbone")
+    model.save_pretrained(tmp_path)
+    (tmp_path / "proof.json").write_text(json.dumps(proof.to_dict()), encoding="utf-8")
+    stored = tensors_of(tmp_path)
+    assert set(stored) - {name for name, _ in model.named_parameters()}
+    assert fl.verify_run(tmp_path).ok
+    flip(tmp_path, next(name for name in stored if ".experts.0." in name))
+    assert [file for file, _ in found(tmp_path)] == ["weights"]
+
+
+def test_what_is_no_run(refused: Callable[..., str], run: Path, bert: Path, tmp_path: Path) -> None:
+    assert "holds no proof.json" in refused("verify", bert)
+    assert "no folder" in refused("verify", tmp_path / "nowhere")
+    assert "There is no folder 'org/name'" in refused("verify", "org/name")
+    (run / "proof.json").write_text('{"tensors": {"a": {}}}', encoding="utf-8")
+    assert "lacks 'before'" in refused("verify", run)
+    (run / "proof.json").write_text('{"tensors": {}}', encoding="utf-8")
+    assert "of another model" in refused("verify", run)
+    for text in ("[" * 100_000, "[]", "{"):
+        (run / "proof.json").write_text(text, encoding="utf-8")
+        assert "not as the run wrote it" in refused("verify", run)
+
+
+def test_a_base_that_is_gone(run: Path) -> None:
+    edit(run / "metrics.json", lambda metrics: metrics["settings"].update(model="/nowhere/at-all"))
+    with pytest.raises(ModelError, match=r"no folder '/nowhere/at-all'\.\nName the base of this run with --base\."):
+        fl.verify_run(run)
