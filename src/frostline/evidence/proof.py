@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
-from frostline.anatomy.modelmap import ModelMap, Unit
+from frostline.anatomy.modelmap import ModelMap
 from frostline.errors import DriftError, PlanError
 from frostline.evidence.fingerprint import Fingerprint, fingerprint
 from frostline.freezing.mode import frozen_modules, is_pinned
@@ -31,6 +31,7 @@ class TensorProof:
         frozen: Whether it had to stay bit-identical.
         before: SHA-256 before, in hex digits; None where the tensor was not there.
         after: SHA-256 after, likewise.
+        buffer: Whether it is a buffer; one that may move need not, as most hold tables that never change.
     """
 
     name: str
@@ -38,6 +39,7 @@ class TensorProof:
     frozen: bool
     before: str | None
     after: str | None
+    buffer: bool = False
 
     @property
     def moved(self) -> bool:
@@ -114,13 +116,13 @@ class Proof:
         if self.drifted:
             named = ", ".join(self.drifted[:3]) + (" …" if len(self.drifted) > 3 else "")
             return f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved: {named}"
-        free = [tensor for tensor in self.tensors if not tensor.frozen]
+        free = [tensor for tensor in self.tensors if not tensor.frozen and not tensor.buffer]
         moved = sum(tensor.moved for tensor in free)
         still = [unit.name for unit in self.units if unit.verdict == "unmoved"]
         text = (
             f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved"
             if frozen
-            else (f"Nothing was frozen; {moved} of {len(free)} tensors moved")
+            else f"Nothing was frozen; {moved} of {len(free)} parameters moved"
         )
         return text + (f"; unmoved although they may train: {', '.join(still)}" if still else "")
 
@@ -232,17 +234,17 @@ def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: 
                 name in must_stay,
                 before.digests.get(name),
                 after.digests.get(name),
+                buffer=name in unit.buffer_names,
             )
             for name in (*unit.parameter_names, *unit.buffer_names)
         ]
         tensors += rows
-        units.append(_unit_proof(unit, rows))
+        units.append(_unit_proof(unit.name, rows))
     return Proof(tuple(tensors), tuple(units))
 
 
-def _unit_proof(unit: Unit, rows: list[TensorProof]) -> UnitProof:
-    # A buffer that may move need not: most hold tables that never change.
-    free = [row for row in rows if not row.frozen and row.name in set(unit.parameter_names)]
+def _unit_proof(name: str, rows: list[TensorProof]) -> UnitProof:
+    free = [row for row in rows if not row.frozen and not row.buffer]
     moved = sum(row.moved for row in free)
     verdict: UnitVerdict
     if any(row.frozen and row.moved for row in rows):
@@ -254,7 +256,7 @@ def _unit_proof(unit: Unit, rows: list[TensorProof]) -> UnitProof:
     else:
         verdict = "partly moved" if moved else "unmoved"
     return UnitProof(
-        unit.name,
+        name,
         verdict,
         sum(row.frozen for row in rows),
         sum(row.moved for row in rows),
