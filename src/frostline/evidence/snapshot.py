@@ -54,7 +54,8 @@ class Snapshot:
         ]
         everything = (*named.values(), *(kept.tensor for kept in self._strangers))
         self._flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in everything]
-        self._gradients = [Kept(grad, copy=False) for *_, grad in self._flags if grad is not None]
+        gradients = [grad for *_, grad in self._flags if grad is not None]
+        self._gradients = [Kept(grad, copy=False) for grad in gradients if grad.layout is torch.strided]
         self._contents = Contents()
         self._pins: list[tuple[StayInEval, bool]] = []
         self._keep_modules(model)
