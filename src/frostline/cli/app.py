@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from frostline.cli.check import check
 from frostline.cli.demo import demo
 from frostline.cli.diff import diff
 from frostline.cli.evaluate import evaluate
@@ -31,7 +32,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="See, control and prove which parts of a pretrained model train when you fine-tune it.",
 )
-for command in (inspect, train, predict, evaluate, diff, verify, probe, demo):
+for command in (inspect, train, predict, evaluate, check, diff, verify, probe, demo):
     app.command()(command)
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import random
-import sys
 import warnings
 from collections.abc import Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.evidence.rng import RngState
 from frostline.freezing.mode import is_pinned
 
 if TYPE_CHECKING:
@@ -145,20 +144,16 @@ def _as_before(model: nn.Module) -> Iterator[None]:
     buffers += [(table, table.detach().clone()) for table in tables if isinstance(table, torch.Tensor)]
     gradients = [(parameter, parameter.grad) for parameter in model.parameters()]
     hooks = [(held, dict(held)) for parameter, _ in gradients if (held := getattr(parameter, _HOOKS))]
-    numpy = sys.modules.get("numpy")
-    numpy_state = None if numpy is None else numpy.random.get_state()
-    python_state = random.getstate()
+    random = RngState()
     for parameter, _ in gradients:
         parameter.grad = None
     for held, _ in hooks:
         held.clear()
     try:
-        with torch.random.fork_rng(), torch.enable_grad():
+        with torch.enable_grad():
             yield
     finally:
-        random.setstate(python_state)
-        if numpy is not None:
-            numpy.random.set_state(numpy_state)
+        random.restore()
         for module, (own, *inside) in attributes:
             for name, entries in zip(_REGISTERED, inside, strict=True):
                 own[name].clear()
