@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from frostline.anatomy.modelmap import ModelMap as ModelMap
+    from frostline.checkpoints.delta import load_delta as load_delta
+    from frostline.checkpoints.delta import save_delta as save_delta
     from frostline.evidence.checks.run import check as check
     from frostline.evidence.diff import diff as diff
     from frostline.evidence.fingerprint import fingerprint as fingerprint
@@ -38,6 +40,8 @@ _HOMES = {
     "freeze": "frostline.freezing.freeze",
     "inspect": "frostline.evidence.inspection",
     "probe": "frostline.evidence.probe",
+    "load_delta": "frostline.checkpoints.delta",
+    "save_delta": "frostline.checkpoints.delta",
     "select": "frostline.plan.recipe",
     "train_only": "frostline.freezing.freeze",
     "verify": "frostline.evidence.proof",

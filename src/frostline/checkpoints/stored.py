@@ -94,6 +94,13 @@ class StoredTensor:
         for start in range(0, count, PIECE):
             yield self.read(start, min(start + PIECE, count))
 
+    def raw_pieces(self) -> Iterator[memoryview]:
+        """Read the bytes piece by piece, in row-major order."""
+        import torch
+
+        for piece in self.pieces():
+            yield piece.contiguous().view(torch.uint8).numpy().data
+
     def digest(self, dtype: torch.dtype | None = None) -> str:
         """SHA-256 over dtype, shape and bytes, in hex digits: that of the loaded tensor.
 
@@ -267,6 +274,7 @@ def _fetched(name: str) -> Path:
     for local in (True, False):
         if not local and not hub_in_reach():
             raise unreachable(name)
+        find("config.json", local=local)
         for single, index in zip(_SINGLE, _INDEX, strict=True):
             if (file := find(single, local=local)) is not None:
                 return file.parent

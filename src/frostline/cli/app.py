@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from frostline.cli.check import check
+from frostline.cli.delta import delta
 from frostline.cli.demo import demo
 from frostline.cli.diff import diff
 from frostline.cli.evaluate import evaluate
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 for command in (inspect, train, predict, evaluate, check, diff, verify, probe, demo):
     app.command()(command)
+app.add_typer(delta)
 
 
 @app.callback(invoke_without_command=True)

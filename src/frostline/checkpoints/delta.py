@@ -1,0 +1,329 @@
+"""Deltas: only what fine-tuning changed, and the way back to the whole checkpoint."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass
+from os import PathLike, fspath
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from frostline.checkpoints.classifier import load_config, skeleton
+from frostline.checkpoints.comparing import same_bits
+from frostline.checkpoints.headers import weight_files
+from frostline.checkpoints.manifest import (
+    MANIFEST,
+    TENSORS,
+    Manifest,
+    file_digest,
+    may_keep,
+    read_tensors,
+    require_digest,
+)
+from frostline.checkpoints.pairing import Places, pair
+from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.safewrite import write_safetensors
+from frostline.checkpoints.source import Source
+from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
+from frostline.errors import ModelError
+from frostline.files import atomic_folder
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from transformers import PreTrainedModel
+
+_WEIGHTS = "model.safetensors"
+
+
+@dataclass(frozen=True, slots=True)
+class SavedDelta:
+    """What was saved.
+
+    Attributes:
+        folder: The delta.
+        base: The base's name.
+        stored: Names of the tensors that it holds: changed, or not in the base.
+        from_base: Number of tensors that are the base's.
+        files: Names of the files that it holds beside them.
+        left_out: Names of files of the tuned folder that it does not bring: neither weights nor of a kind it keeps.
+        bytes: Its size.
+    """
+
+    folder: str
+    base: str
+    stored: tuple[str, ...]
+    from_base: int
+    files: tuple[str, ...]
+    left_out: tuple[str, ...]
+    bytes: int
+
+    def __str__(self) -> str:
+        return (
+            f"{len(self.stored)} of {len(self.stored) + self.from_base} tensors and {len(self.files)} files in "
+            f"'{self.folder}' ({self.bytes:,} bytes); the other {self.from_base} tensors are those of '{self.base}'."
+            + (f"\nLeft out: {', '.join(self.left_out)}." if self.left_out else "")
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True)
+class RebuiltDelta:
+    """What was rebuilt.
+
+    Attributes:
+        folder: The whole checkpoint.
+        base: The base that it was rebuilt from.
+        tensors: Number of its tensors; their bits are those of the tuned checkpoint.
+        same_file: Whether the weights file is the tuned one's byte by byte; None where that was not one safetensors
+            file.
+    """
+
+    folder: str
+    base: str
+    tensors: int
+    same_file: bool | None
+
+    def __str__(self) -> str:
+        words = {True: "so is the weights file", False: "the weights file is laid out anew", None: "in one file"}
+        return (
+            f"{self.tensors} tensors in '{self.folder}', bit-identical to those that were saved; "
+            f"{words[self.same_file]}."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values."""
+        return asdict(self)
+
+
+def save_delta(base: str | PathLike[str], tuned: str | PathLike[str], out: str | PathLike[str]) -> SavedDelta:
+    """Keep of a fine-tuned classifier what its base does not have.
+
+    Args:
+        base: What training started from: a folder or a hub name. The delta can only be loaded with it.
+        tuned: What it ended with, likewise.
+        out: The folder to make; it appears complete or not at all.
+
+    Raises:
+        ModelError: If a checkpoint cannot be read, or the tuned one is no classifier.
+        OutputError: If `out` is in use or cannot be written.
+    """
+    first, second = Checkpoint.open(base), Checkpoint.open(tuned)
+    olds = {name: tensor for name, tensor in first.tensors.items() if name not in first.aliases}
+    news = {name: tensor for name, tensor in second.tensors.items() if name not in second.aliases}
+    pairing = pair(olds, news)
+    kept = {name: old for name, old in pairing.base_of.items() if _same(olds[old], news[name])}
+    stored = {name: tensor for name, tensor in news.items() if name not in kept}
+    _require_fit(Source(second.source.name, second.folder), news, kept)
+    weights = weight_files(second.folder, second.source.name)
+    single = weights[0] if len(weights) == 1 and weights[0].suffix == ".safetensors" else None
+    metadata = read_safe_header(weights[0])[0].get("__metadata__") if weights[0].suffix == ".safetensors" else None
+    target = Path(out).expanduser()
+    with atomic_folder(target) as folder:
+        files, base_files, left_out = _copy_files(second, first, {file.name for file in weights}, folder)
+        manifest = Manifest(
+            base=first.source.name,
+            base_fingerprint=whole_digest(first.digests()),
+            tuned_fingerprint=whole_digest(second.digests()),
+            tuned_file=file_digest(single) if single is not None else None,
+            tensors_file=write_safetensors(folder / TENSORS, stored, {"format": "pt"}),
+            added=pairing.added,
+            removed=pairing.removed,
+            left_out=tuple(name for name in olds if name not in kept.values()),
+            metadata=metadata or {"format": "pt"},
+            files=files,
+            base_files=base_files,
+        )
+        renamed = {name: old for name, old in kept.items() if manifest.expected(old) != name}
+        manifest = Manifest(**_fields(manifest) | {"renamed": renamed})
+        manifest.write(folder / MANIFEST)
+        size = sum(file.stat().st_size for file in folder.iterdir())
+    return SavedDelta(str(target), first.source.name, tuple(stored), len(kept), tuple(files), tuple(left_out), size)
+
+
+def rebuild_delta(
+    delta: str | PathLike[str], out: str | PathLike[str], base: str | PathLike[str] | None = None
+) -> RebuiltDelta:
+    """Rebuild the folder that a delta was saved from.
+
+    Args:
+        delta: The delta's folder.
+        out: The folder to make; it appears complete or not at all.
+        base: The base; by default what the delta names.
+
+    Raises:
+        ModelError: If the delta is damaged or hostile, or the base is another one.
+        OutputError: If `out` is in use or cannot be written.
+    """
+    opened = _Opened(delta, base)
+    target = Path(out).expanduser()
+    with atomic_folder(target) as folder:
+        for name, file in opened.files.items():
+            shutil.copyfile(file, folder / name)
+        digest = write_safetensors(folder / _WEIGHTS, opened.tensors, opened.manifest.metadata)
+    wanted = opened.manifest.tuned_file
+    return RebuiltDelta(
+        str(target), opened.base.source.name, len(opened.tensors), None if wanted is None else wanted == digest
+    )
+
+
+def load_delta(delta: str | PathLike[str], base: str | PathLike[str] | None = None) -> PreTrainedModel:
+    """Load the model that a delta was saved from, without writing it out.
+
+    Args:
+        delta: The delta's folder.
+        base: The base; by default what the delta names.
+
+    Returns:
+        The model in eval mode on the CPU, as ``from_pretrained`` gives it from the whole folder.
+
+    Raises:
+        ModelError: If the delta is damaged or hostile, or the base is another one.
+    """
+    opened = _Opened(delta, base)
+    tensors = {name: tensor.read(0, tensor.elements).reshape(tensor.shape) for name, tensor in opened.tensors.items()}
+    model_class: Any = type(opened.model)
+    with quiet():
+        model = model_class.from_pretrained(None, config=opened.model.config, state_dict=tensors, dtype="auto")
+    return cast("PreTrainedModel", model)
+
+
+class _Opened:
+    """A delta and its base, looked through: nothing of it is used before all of it is found to fit.
+
+    Attributes:
+        manifest: What the delta says of itself.
+        base: The base.
+        model: The classifier that the configuration makes, without values.
+        tensors: Per name, every tensor of the tuned checkpoint.
+        files: Per name, the file to copy beside the weights.
+    """
+
+    def __init__(self, delta: str | PathLike[str], base: str | PathLike[str] | None) -> None:
+        folder = Path(fspath(delta)).expanduser()
+        if not folder.is_dir():
+            raise ModelError(f"There is no folder '{folder}'.\nGive the folder that 'frostline delta save' wrote.")
+        self.manifest = manifest = Manifest.read(folder)
+        stored = read_tensors(folder, manifest.tensors_file)
+        for name, digest in manifest.files.items():
+            require_digest(folder / name, digest)
+        self.base = _open_base(manifest.base if base is None else base)
+        digests = self.base.digests()
+        if whole_digest(digests) != manifest.base_fingerprint:
+            raise ModelError(
+                f"'{self.base.source.name}' is not the base of the delta '{folder}': its weights are other ones.\n"
+                f"The delta was saved against '{manifest.base}'; name that very checkpoint as the base."
+            )
+        kept = self._kept(digests, stored, folder)
+        self.tensors = {name: self.base.tensors[old] for name, old in kept.items()} | stored
+        self.files = {name: folder / name for name in manifest.files} | {
+            name: _base_file(self.base, name, digest) for name, digest in manifest.base_files.items()
+        }
+        if "config.json" not in self.files:
+            raise ModelError(f"The delta '{folder}' has no config.json.")
+        self.model = _require_fit(Source(str(folder), self.files["config.json"].parent), self.tensors, kept)
+        found = {name: digests[old] for name, old in kept.items()} | digests_of(stored.values())
+        if whole_digest(found) != manifest.tuned_fingerprint:
+            raise ModelError(
+                f"The delta '{folder}' is damaged: it does not give the tensors that were saved.\nCopy it anew."
+            )
+
+    def _kept(self, base: Iterable[str], stored: dict[str, StoredTensor], folder: Path) -> dict[str, str]:
+        manifest, names = self.manifest, list(base)
+        for name in (*manifest.renamed.values(), *manifest.left_out):
+            if name not in names:
+                raise ModelError(f"The delta '{folder}' is refused: its base has no tensor {name[:80]!r}.")
+        settled = {*manifest.renamed.values(), *manifest.left_out}
+        kept = dict(manifest.renamed)
+        for name in names:
+            if name not in settled:
+                kept[manifest.expected(name)] = name
+        twice = kept.keys() & stored.keys()
+        if twice:
+            raise ModelError(f"The delta '{folder}' is refused: it has {min(twice)[:80]!r} twice.")
+        return kept
+
+
+def _same(old: StoredTensor, new: StoredTensor) -> bool:
+    return (old.dtype, old.shape) == (new.dtype, new.shape) and same_bits(old, new)
+
+
+def _fields(manifest: Manifest) -> dict[str, Any]:
+    return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
+
+
+def _require_fit(config: Source, tensors: dict[str, StoredTensor], kept: dict[str, str]) -> PreTrainedModel:
+    """Build the skeleton, and refuse tensors that it has no place for, but those that the base has under that name."""
+    model = skeleton(load_config(Source(str(config.folder), config.folder)), config.name)
+    places = Places(model)
+    for name, tensor in tensors.items():
+        place = places(name)
+        if place is None and kept.get(name) != name:
+            raise ModelError(
+                f"'{config.name}' holds a tensor {name[:80]!r}, which {type(model).__name__} has no place for.\n"
+                "A delta holds the tensors of a sequence classifier."
+            )
+        if place is not None and tensor.shape != places.shapes[place]:
+            raise ModelError(
+                f"'{config.name}' holds {name[:80]} of the shape {list(tensor.shape)}, but its configuration makes it "
+                f"{list(places.shapes[place])}."
+            )
+    return model
+
+
+def _copy_files(
+    tuned: Checkpoint, base: Checkpoint, weights: set[str], folder: Path
+) -> tuple[dict[str, str], dict[str, str], list[str]]:
+    """Copy what lies beside the weights; what the base has just so stays there."""
+    files: dict[str, str] = {}
+    base_files: dict[str, str] = {}
+    left_out: list[str] = []
+    for file in _beside(tuned.folder, weights):
+        if not may_keep(file.name):
+            left_out.append(file.name)
+            continue
+        digest = file_digest(file)
+        twin = base.folder / file.name
+        if file.name != "config.json" and twin.is_file() and file_digest(twin) == digest:
+            base_files[file.name] = digest
+        else:
+            shutil.copyfile(file, folder / file.name)
+            files[file.name] = digest
+    return files, base_files, left_out
+
+
+def _beside(folder: Path, weights: set[str]) -> Iterator[Path]:
+    for file in sorted(folder.iterdir()):
+        is_index = file.name.endswith((".safetensors.index.json", ".bin.index.json"))
+        if file.name not in weights and not is_index:
+            yield file
+
+
+def _open_base(base: str | PathLike[str]) -> Checkpoint:
+    try:
+        return Checkpoint.open(base)
+    except ModelError as error:
+        raise ModelError(f"{str(error).splitlines()[0]}\nName the base of the delta with --base (base=).") from None
+
+
+def _base_file(base: Checkpoint, name: str, digest: str) -> Path:
+    file = base.folder / name
+    if not file.is_file() and base.source.folder is None:
+        from transformers.utils.hub import cached_file
+
+        found = cached_file(
+            base.source.name,
+            name,
+            _raise_exceptions_for_missing_entries=False,
+            _raise_exceptions_for_connection_errors=False,
+        )
+        file = Path(found) if found is not None else file
+    if not file.is_file() or file_digest(file) != digest:
+        raise ModelError(
+            f"The delta needs '{name}' of its base '{base.source.name}', which is missing or another one there.\n"
+            "Name the very checkpoint that the delta was saved against."
+        )
+    return file

@@ -1,0 +1,364 @@
+"""Deltas: the way there and back bit by bit, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import struct
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+from transformers import AutoModelForSequenceClassification
+
+import frostline as fl
+from frostline.checkpoints.delta import RebuiltDelta, SavedDelta, rebuild_delta
+from frostline.checkpoints.manifest import file_digest
+from frostline.errors import ModelError, OutputError
+from tests.checkpoints.folders import FORMS, Tensors, save_classifier, tensors_of, write
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = save_classifier(tmp_path_factory.mktemp("delta") / "base")
+    tiny.wordpiece().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def tuned(base: Path, tmp_path: Path) -> Path:
+    """A fine-tune of the head, as save_pretrained writes it."""
+    model = AutoModelForSequenceClassification.from_pretrained(base)
+    with torch.no_grad():
+        model.classifier.weight.add_(0.5)
+        model.classifier.bias.add_(0.5)
+    model.save_pretrained(tmp_path / "tuned")
+    for file in base.glob("tokenizer*"):
+        (tmp_path / "tuned" / file.name).write_bytes(file.read_bytes())
+    return tmp_path / "tuned"
+
+
+@pytest.fixture
+def delta(base: Path, tuned: Path, tmp_path: Path) -> Path:
+    fl.save_delta(base, tuned, tmp_path / "delta")
+    return tmp_path / "delta"
+
+
+def edit(delta: Path, **values: Any) -> None:
+    file = delta / "delta.json"
+    file.write_text(json.dumps(json.loads(file.read_text(encoding="utf-8")) | values), encoding="utf-8")
+
+
+def restore(delta: Path, tensors: Tensors) -> None:
+    """Put other tensors into a delta, as one would who knows how it is made."""
+    save_file(tensors, delta / "delta.safetensors")
+    edit(delta, tensors_file=file_digest(delta / "delta.safetensors"))
+
+
+def refusal(delta: Path, tmp_path: Path, **options: Any) -> str:
+    """The refusal of a delta, which must be the same for both ways to load it and leave nothing behind."""
+    with pytest.raises(ModelError) as caught:
+        rebuild_delta(delta, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()
+    assert not list(tmp_path.glob(".out*"))
+    text = str(caught.value)
+    assert 1 <= len(text.splitlines()) <= 2, text
+    with pytest.raises(ModelError) as again:
+        fl.load_delta(delta, **options)
+    assert str(again.value) == text
+    return text
+
+
+class TestThereAndBack:
+    def test_only_what_changed_is_kept(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        saved = fl.save_delta(base, tuned, tmp_path / "delta")
+        assert saved.stored == ("classifier.bias", "classifier.weight")
+        assert (saved.from_base, saved.files, saved.left_out) == (39, ("config.json",), ())
+        names = {file.name for file in (tmp_path / "delta").iterdir()}
+        assert names == {"delta.json", "delta.safetensors", "config.json"}
+        assert saved.bytes == sum(file.stat().st_size for file in (tmp_path / "delta").iterdir()) < 3000
+        assert str(saved).startswith("2 of 41 tensors and 1 files in ")
+        assert saved.to_dict()["from_base"] == 39
+
+    def test_the_folder_comes_back(self, delta: Path, tuned: Path, tmp_path: Path) -> None:
+        rebuilt = rebuild_delta(delta, tmp_path / "again")
+        assert rebuilt.same_file is True
+        assert {file.name: file.read_bytes() for file in (tmp_path / "again").iterdir()} == {
+            file.name: file.read_bytes() for file in tuned.iterdir()
+        }
+        assert "bit-identical" in str(rebuilt)
+        assert rebuilt.to_dict()["tensors"] == 41
+
+    def test_the_model_at_once(self, delta: Path, tuned: Path) -> None:
+        model = fl.load_delta(delta)
+        expected = AutoModelForSequenceClassification.from_pretrained(tuned)
+        assert type(model) is type(expected)
+        assert not model.training
+        assert fl.fingerprint(model) == fl.fingerprint(expected)
+        assert model.config.to_dict().keys() == expected.config.to_dict().keys()
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_every_form(self, base: Path, tuned: Path, tmp_path: Path, form: str) -> None:
+        first = write(tmp_path / "first", tensors_of(base), base, form)
+        second = write(tmp_path / "second", tensors_of(tuned), tuned, form)
+        fl.save_delta(first, second, tmp_path / "delta")
+        rebuilt = rebuild_delta(tmp_path / "delta", tmp_path / "again")
+        assert rebuilt.same_file is (True if form == "single" else None)
+        assert fl.fingerprint(tmp_path / "again").digests == fl.fingerprint(tuned).digests
+
+    def test_a_base_without_prefix_and_head_and_with_old_names(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        bare = {
+            name.removeprefix("bert.").replace("LayerNorm.weight", "LayerNorm.gamma"): tensor
+            for name, tensor in tensors_of(base).items()
+            if name.startswith("bert.")
+        }
+        first = write(tmp_path / "bare", bare | {"cls.bias": torch.ones(2)}, base)
+        saved = fl.save_delta(first, tuned, tmp_path / "delta")
+        assert set(saved.stored) == {"classifier.weight", "classifier.bias"}
+        rebuild_delta(tmp_path / "delta", tmp_path / "again")
+        assert tiny.same_weights(tmp_path / "again", tuned)
+
+    def test_other_dtypes_and_shapes(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        words = "bert.embeddings.word_embeddings.weight"
+        tensors = {name: tensor.bfloat16() for name, tensor in tensors_of(tuned).items()}
+        tensors[words] = torch.cat([tensors[words], torch.ones(2, 16, dtype=torch.bfloat16)])
+        second = write(tmp_path / "second", tensors, tuned)
+        config = json.loads((second / "config.json").read_text(encoding="utf-8"))
+        (second / "config.json").write_text(json.dumps(config | {"vocab_size": 52, "dtype": "bfloat16"}))
+        assert fl.save_delta(base, second, tmp_path / "delta").from_base == 0
+        rebuild_delta(tmp_path / "delta", tmp_path / "again")
+        assert tiny.same_weights(tmp_path / "again", second)
+        assert fl.load_delta(tmp_path / "delta").dtype == torch.bfloat16
+
+    def test_nothing_changed(self, base: Path, tmp_path: Path) -> None:
+        assert fl.save_delta(base, base, tmp_path / "delta").stored == ()
+        assert rebuild_delta(tmp_path / "delta", tmp_path / "again").same_file
+
+    def test_code_and_pickles_are_left_out(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        for name in ("modeling_mine.py", "training_args.bin", ".hidden.json"):
+            (tuned / name).write_bytes(b"x")
+        (tuned / "runs").mkdir()
+        (tuned / "notes.txt").write_text("kept", encoding="utf-8")
+        saved = fl.save_delta(base, tuned, tmp_path / "delta")
+        assert saved.left_out == (".hidden.json", "modeling_mine.py", "runs", "training_args.bin")
+        assert saved.files == ("config.json", "notes.txt")
+        assert "Left out: .hidden.json, " in str(saved)
+
+    def test_the_results_are_values(self) -> None:
+        assert SavedDelta.__dataclass_params__.frozen  # type: ignore[attr-defined]
+        assert str(RebuiltDelta("f", "b", 3, None)).endswith("; in one file.")
+        assert str(RebuiltDelta("f", "b", 3, False)).endswith("; the weights file is laid out anew.")
+
+
+class TestTheBase:
+    def test_it_may_have_moved(self, base: Path, delta: Path, tuned: Path, tmp_path: Path) -> None:
+        moved = tiny.copy_of(base, tmp_path / "moved")
+        edit(delta, base=str(tmp_path / "gone"))
+        assert "Name the base of the delta with --base" in refusal(delta, tmp_path)
+        rebuild_delta(delta, tmp_path / "again", moved)
+        assert tiny.same_weights(tmp_path / "again", tuned)
+        assert fl.fingerprint(fl.load_delta(delta, moved)).digests.items() >= fl.fingerprint(tuned).digests.items()
+
+    def test_another_one(self, base: Path, delta: Path, tmp_path: Path) -> None:
+        other = tiny.copy_of(base, tmp_path / "other")
+        tensors = tensors_of(other)
+        tensors["bert.pooler.dense.bias"].view(torch.int32)[0] ^= 1
+        save_file(tensors, other / "model.safetensors", metadata={"format": "pt"})
+        text = refusal(delta, tmp_path, base=other)
+        assert f"'{other}' is not the base of the delta" in text
+        assert str(base) in text
+
+    def test_a_file_of_it_that_changed(self, base: Path, delta: Path, tmp_path: Path) -> None:
+        other = tiny.copy_of(base, tmp_path / "other")
+        (other / "tokenizer.json").write_text("{}", encoding="utf-8")
+        assert "needs 'tokenizer.json' of its base" in refusal(delta, tmp_path, base=other)
+
+
+class TestDamaged:
+    @pytest.mark.parametrize("file", ["delta.safetensors", "config.json", "delta.json"])
+    def test_a_byte_or_a_file(self, delta: Path, tmp_path: Path, file: str) -> None:
+        content = (delta / file).read_bytes()
+        (delta / file).write_bytes(content[:-2])
+        assert "is damaged" in refusal(delta, tmp_path)
+        (delta / file).unlink()
+        assert "is no delta" in refusal(delta, tmp_path) or file != "delta.json"
+
+    def test_a_tensor_changed_by_one_who_knows_the_format(self, delta: Path, tuned: Path, tmp_path: Path) -> None:
+        tensors = {name: tensors_of(tuned)[name] for name in ("classifier.weight", "classifier.bias")}
+        tensors["classifier.bias"][0] += 1
+        restore(delta, tensors)
+        assert "does not give the tensors that were saved" in refusal(delta, tmp_path)
+
+    @pytest.mark.parametrize(
+        "values",
+        [
+            {"version": 2},
+            {"more": 1},
+            {"base": 3},
+            {"base_fingerprint": "../../x"},
+            {"renamed": ["a"]},
+            {"metadata": {"format": 1}},
+            {"left_out": {}},
+            {"files": {"config.json": "short"}},
+            {"tensors_file": None},
+        ],
+        ids=lambda values: next(iter(values)),
+    )
+    def test_a_manifest_of_another_make(self, delta: Path, tmp_path: Path, values: dict[str, Any]) -> None:
+        edit(delta, **values)
+        text = refusal(delta, tmp_path)
+        assert "is damaged" in text or "no delta of version" in text
+
+    @pytest.mark.parametrize("text", ["", "[]", "{", "[" * 100_000, "\x00"])
+    def test_a_manifest_that_is_none(self, delta: Path, tmp_path: Path, text: str) -> None:
+        (delta / "delta.json").write_text(text, encoding="utf-8")
+        refusal(delta, tmp_path)
+
+    def test_no_configuration(self, delta: Path, tmp_path: Path) -> None:
+        edit(delta, files={})
+        assert "has no config.json" in refusal(delta, tmp_path)
+
+
+class TestHostile:
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "../evil.json",
+            "/tmp/evil.json",  # noqa: S108 - never written
+            "a/b.json",
+            "..\\evil.json",
+            "C:evil.json",
+            "",
+            ".",
+            "..",
+            ".ssh.json",
+            "evil\x00.json",
+            "evil.json\n",
+            "evil.py",
+            "evil.bin",
+            "model.safetensors",
+            "model.safetensors.index.json",
+            "pytorch_model.bin.index.json",
+            "delta.json",
+            "x" * 300 + ".json",
+        ],
+    )
+    @pytest.mark.parametrize("table", ["files", "base_files"])
+    def test_names_of_files(self, delta: Path, tmp_path: Path, name: str, table: str) -> None:
+        manifest = json.loads((delta / "delta.json").read_text(encoding="utf-8"))
+        edit(delta, **{table: manifest[table] | {name: "0" * 64}})
+        assert "is no name of a file that a delta may bring" in refusal(delta, tmp_path)
+
+    @pytest.mark.parametrize("file", ["config.json", "delta.safetensors", "delta.json"])
+    def test_links(self, delta: Path, tmp_path: Path, file: str) -> None:
+        (delta / file).rename(tmp_path / "elsewhere")
+        (delta / file).symlink_to(tmp_path / "elsewhere")
+        assert "it is a link" in refusal(delta, tmp_path)
+
+    def test_a_folder_for_a_file(self, delta: Path, tmp_path: Path) -> None:
+        (delta / "config.json").unlink()
+        (delta / "config.json").mkdir()
+        assert "it is no file" in refusal(delta, tmp_path)
+
+    @pytest.mark.parametrize("name", ["other.weight", "../../x", "classifier.weight.more"])
+    def test_names_outside_the_model(self, delta: Path, tmp_path: Path, name: str) -> None:
+        restore(delta, {"classifier.weight": torch.ones(2, 16), name: torch.ones(2)})
+        assert "has no place for" in refusal(delta, tmp_path)
+
+    def test_shapes_that_do_not_fit(self, delta: Path, tmp_path: Path) -> None:
+        restore(delta, {"classifier.weight": torch.ones(3, 16), "classifier.bias": torch.ones(2)})
+        assert "of the shape [3, 16], but its configuration makes it [2, 16]" in refusal(delta, tmp_path)
+
+    def test_a_tensor_twice(self, delta: Path, tmp_path: Path) -> None:
+        edit(delta, left_out=[])
+        assert "twice" in refusal(delta, tmp_path)
+
+    def test_tensors_that_the_base_does_not_have(self, delta: Path, tmp_path: Path) -> None:
+        edit(delta, renamed={"classifier.weight": "nothing"})
+        assert "its base has no tensor 'nothing'" in refusal(delta, tmp_path)
+
+    def test_one_tensor_for_another(self, delta: Path, tmp_path: Path) -> None:
+        query, key = (f"bert.encoder.layer.0.attention.self.{word}.weight" for word in ("query", "key"))
+        edit(delta, renamed={query: key, key: query})
+        assert "does not give the tensors that were saved" in refusal(delta, tmp_path)
+        edit(delta, renamed={"../../x": key})
+        assert "has no place for" in refusal(delta, tmp_path)
+
+    @pytest.mark.parametrize("length", [2**62, 2**26, 10_000])
+    def test_an_endless_header(self, delta: Path, tmp_path: Path, length: int) -> None:
+        (delta / "delta.safetensors").write_bytes(struct.pack("<Q", length) + b"{}")
+        edit(delta, tensors_file=file_digest(delta / "delta.safetensors"))
+        assert f"its header would have {length:,} bytes" in refusal(delta, tmp_path)
+
+    @pytest.mark.parametrize("content", [b"", b"{}", struct.pack("<Q", 2) + b"[]", struct.pack("<Q", 8) + b'{"a":{}}'])
+    def test_no_tensors_at_all(self, delta: Path, tmp_path: Path, content: bytes) -> None:
+        (delta / "delta.safetensors").write_bytes(content)
+        edit(delta, tensors_file=file_digest(delta / "delta.safetensors"))
+        assert "is damaged" in refusal(delta, tmp_path)
+
+    def test_a_manifest_without_end(self, delta: Path, tmp_path: Path) -> None:
+        with (delta / "delta.json").open("r+b") as file:
+            file.truncate(1 << 25)
+        assert "is larger than" in refusal(delta, tmp_path)
+
+
+class TestWhereItGoes:
+    def test_a_folder_in_use(self, base: Path, tuned: Path, delta: Path, tmp_path: Path) -> None:
+        with pytest.raises(OutputError, match="is in use"):
+            fl.save_delta(base, tuned, delta)
+        with pytest.raises(OutputError, match="is in use"):
+            rebuild_delta(delta, tuned)
+
+    def test_a_file_or_a_link(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        (tmp_path / "file").write_text("", encoding="utf-8")
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+        for name in ("file", "link"):
+            with pytest.raises(OutputError, match="is not a folder"):
+                fl.save_delta(base, tuned, tmp_path / name)
+
+    def test_an_empty_folder_is_taken(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        (tmp_path / "new").mkdir()
+        fl.save_delta(base, tuned, tmp_path / "new")
+        assert (tmp_path / "new" / "delta.json").is_file()
+
+    def test_nothing_is_left_of_what_failed(
+        self, base: Path, tuned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def fail(*_: Any, **__: Any) -> str:
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr("frostline.checkpoints.delta.write_safetensors", fail)
+        before = sorted(tmp_path.iterdir())
+        with pytest.raises(KeyboardInterrupt):
+            fl.save_delta(base, tuned, tmp_path / "delta")
+        assert sorted(tmp_path.iterdir()) == before
+
+    def test_no_delta(self, base: Path, tmp_path: Path) -> None:
+        assert "holds no delta.json" in refusal(base, tmp_path)
+        assert "There is no folder" in refusal(tmp_path / "nowhere", tmp_path)
+
+    def test_tensors_that_no_classifier_has(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        odd = write(tmp_path / "odd", tensors_of(tuned) | {"cls.bias": torch.ones(2)}, tuned)
+        with pytest.raises(ModelError, match="has no place for"):
+            fl.save_delta(base, odd, tmp_path / "delta")
+
+
+def test_the_writer_is_that_of_safetensors(base: Path, tmp_path: Path) -> None:
+    from frostline.checkpoints.safewrite import write_safetensors
+    from frostline.checkpoints.stored import Checkpoint
+
+    words = "uint64 int64 float64 float32 uint32 int32 bfloat16 float16 uint16 int16 float8_e4m3fn float8_e5m2"
+    make: Callable[[str, int], torch.Tensor] = lambda word, n: torch.arange(n).to(getattr(torch, word))  # noqa: E731
+    tensors = {f"{n}é{word}": make(word, n) for word in f"{words} int8 uint8 bool".split() for n in (1, 0, 7)}
+    folder = write(tmp_path / "all", tensors, base)
+    digest = write_safetensors(tmp_path / "written", Checkpoint.open(folder).tensors, {"format": "pt"})
+    assert (tmp_path / "written").read_bytes() == (folder / "model.safetensors").read_bytes()
+    assert digest == file_digest(tmp_path / "written")
+    odd = write(tmp_path / "odd", {"w": torch.ones(1, dtype=torch.complex64)}, base, "pickle")
+    with pytest.raises(ModelError, match="complex64, which safetensors files do not hold"):
+        write_safetensors(tmp_path / "more", Checkpoint.open(odd).tensors, {})
