@@ -31,6 +31,7 @@ def state(model: nn.Module, optimizer: Any = None) -> dict[str, Any]:
         "flags": {name: parameter.requires_grad for name, parameter in model.named_parameters()},
         "gradients": {name: bits(parameter.grad) for name, parameter in model.named_parameters()},
         "buffers": bits(dict(model.named_buffers(remove_duplicate=False))),
+        "modules": {path: id(module) for path, module in model.named_modules()},
         "modes": {path: module.training for path, module in model.named_modules()},
         "asked": {
             path: getattr(vars(module)["train"], "asked", None)
