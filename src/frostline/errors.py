@@ -18,10 +18,7 @@ An error quotes what the user gave and says the mend, in one or two lines.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, ClassVar
-
-if TYPE_CHECKING:
-    from frostline.evidence.proof import Proof
+from typing import Any, ClassVar
 
 
 class FrostlineError(Exception):
@@ -68,11 +65,11 @@ class DriftError(FrostlineError):
     """A frozen tensor moved.
 
     Attributes:
-        proof: The comparison that found the drift.
+        proof: The comparison that found the drift, a `frostline.evidence.proof.Proof`.
     """
 
     exit_status: ClassVar[int] = 1
 
-    def __init__(self, message: str, proof: Proof) -> None:
+    def __init__(self, message: str, proof: Any) -> None:
         super().__init__(message)
         self.proof = proof
