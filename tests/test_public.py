@@ -17,6 +17,7 @@ PUBLIC = [
     "TrainingArguments",
     "check",
     "diff",
+    "explain",
     "fingerprint",
     "freeze",
     "inspect",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from frostline.checkpoints.delta import save_delta as save_delta
     from frostline.evidence.checks.run import check as check
     from frostline.evidence.diff import diff as diff
+    from frostline.evidence.explain import explain as explain
     from frostline.evidence.fingerprint import fingerprint as fingerprint
     from frostline.evidence.inspection import inspect as inspect
     from frostline.evidence.probe import probe as probe
@@ -36,6 +37,7 @@ _HOMES = {
     "TrainingArguments": "frostline.training.arguments",
     "check": "frostline.evidence.checks.run",
     "diff": "frostline.evidence.diff",
+    "explain": "frostline.evidence.explain",
     "fingerprint": "frostline.evidence.fingerprint",
     "freeze": "frostline.freezing.freeze",
     "inspect": "frostline.evidence.inspection",

@@ -89,3 +89,26 @@ def test_what_cannot_be_used(refused: Callable[..., str], bert: Path, words: lis
 
 def test_a_model_that_is_not_there(refused: Callable[..., str], tmp_path: Path) -> None:
     assert "nowhere" in refused("check", tmp_path / "nowhere")
+
+
+def test_explain(frostline: Callable[..., Done]) -> None:
+    done = frostline("check", "--explain", "ValueError: optimizer got an empty parameter list")
+    assert (done.status, done.err) == (0, "")
+    assert done.out.startswith("torch: optimizer got an empty parameter list\n  The optimizer was given nothing")
+    assert done.out.endswith("  See docs/checks.md#everything-frozen\n")
+
+
+def test_explain_with_a_model(frostline: Callable[..., Done], bert: Path) -> None:
+    text = "classifier.weight | MISSING | "
+    done = frostline("check", bert, "--explain", text, "--json")
+    values = json.loads(done.out)
+    assert done.status == 0
+    assert (values["slug"], values["units"], values["names"]) == ("new-but-frozen", ["head"], ["classifier.weight"])
+
+
+@pytest.mark.parametrize(
+    ("words", "phrase"),
+    [([], "Name a model"), (["--explain", "CUDA out of memory"], "'CUDA out of memory' is not among the messages")],
+)
+def test_nothing_to_explain(refused: Callable[..., str], words: list[str], phrase: str) -> None:
+    assert phrase in refused("check", *words)

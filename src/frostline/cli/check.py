@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from frostline.cli import options
 from frostline.cli.options import FrozenModeOption
+from frostline.errors import SettingsError
+
+if TYPE_CHECKING:
+    from frostline.evidence.explain import Explanation
 
 
 def check(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")],
+    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")] = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
@@ -21,11 +25,22 @@ def check(
     ] = None,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
+    explain: Annotated[
+        str | None,
+        typer.Option(metavar="MESSAGE", help="Say instead what a message of torch, transformers or PEFT means."),
+    ] = None,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> int:
     """Look for faults of freezing; exit status 1 for an error or a warning, notes do not count."""
     from frostline.cli.render import print_json, print_text
+
+    if explain is not None:
+        given = _explanation(explain, model)
+        print_json(given.to_dict()) if as_json else print_text(str(given))
+        return 0
+    if model is None:
+        raise SettingsError("Name a model to check, or a message with --explain.")
     from frostline.training.checking import check_checkpoint
 
     findings = check_checkpoint(
@@ -43,3 +58,22 @@ def check(
     else:
         print_text(str(findings))
     return 0 if findings.ok else 1
+
+
+def _explanation(message: str, model: str | None) -> Explanation:
+    """What a message means, and what it is about in a model.
+
+    Raises:
+        SettingsError: If the message is not known.
+    """
+    from frostline.evidence.explain import MESSAGES_PAGE
+    from frostline.evidence.explain import explain as explained
+    from frostline.evidence.inspection import open_skeleton
+
+    found = explained(message, None if model is None else open_skeleton(model)[0])
+    if found is None:
+        said = " ".join(message.split())[:80]
+        raise SettingsError(
+            f"'{said}' is not among the messages that freezing leads to.\nSee {MESSAGES_PAGE} for these."
+        )
+    return found
