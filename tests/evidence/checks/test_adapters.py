@@ -3,10 +3,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
-from peft import LoraConfig, get_peft_model
+import torch
+from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 from frostline.evidence.checks.run import check
-from tests.evidence.checks.cases import adamw, found, loaded, must_find
+from tests.evidence.checks.cases import adamw, found, loaded, must_find, rows
 from tests.models import tiny
 
 if TYPE_CHECKING:
@@ -28,6 +29,13 @@ def test_a_correct_adapter(options: Any) -> None:
     model = adapted(task_type="SEQ_CLS", **options)
     findings = check(model, adamw(model))
     assert findings.ok, str(findings)
+
+
+def test_a_correct_prompt() -> None:
+    config = PromptTuningConfig(task_type="SEQ_CLS", num_virtual_tokens=2)
+    model = cast("nn.Module", get_peft_model(tiny("bert"), config))
+    findings = check(model, adamw(model), rows(attention_mask=torch.ones(4, 7, dtype=torch.long)))
+    assert set(findings.slugs) == {"dropout-in-frozen"}
 
 
 def test_peft_base_trains() -> None:

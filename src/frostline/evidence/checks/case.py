@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import Origin, origin_of
 from frostline.evidence.checks.finding import Finding, Severity
+from frostline.evidence.proof import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from frostline.anatomy.modelmap import Unit
     from frostline.evidence.checks.trial import Trial
     from frostline.evidence.fingerprint import Fingerprint
+    from frostline.evidence.proof import Proof
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Case:
     def frozen(self) -> tuple[str, ...]:
         """Names of the parameters whose flag is off."""
         return tuple(name for name, parameter in self.parameters.items() if not parameter.requires_grad)
+
+    @cached_property
+    def proof(self) -> Proof | None:
+        """What moved since the earlier fingerprint; None without one."""
+        return None if self.before is None else verify(self.before, self.model)
 
     @cached_property
     def modules(self) -> dict[str, nn.Module]:

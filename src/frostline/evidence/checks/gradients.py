@@ -49,7 +49,7 @@ def no_gradient(case: Case) -> Iterator[Finding]:
             broken,
             cause=f"{len(broken)} trainable parameters run in the forward, but the batch gives them no gradient: "
             f"{some(broken)}.",
-            mend="Look for a detach or no_grad between them and the loss; or freeze them.",
+            mend="Look for a detach or no_grad around them, or layers that need inputs with gradient; or freeze them.",
         )
     if idle:
         yield case.find(

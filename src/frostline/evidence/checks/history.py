@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 
 from frostline.evidence.checks.case import Check
 from frostline.evidence.checks.finding import some
-from frostline.evidence.proof import verify
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,9 +16,7 @@ if TYPE_CHECKING:
 
 def moved_while_frozen(case: Case) -> Iterator[Finding]:
     """A frozen tensor differs from its earlier self."""
-    if case.before is None:
-        return
-    drifted = verify(case.before, case.model).drifted
+    drifted = case.proof.drifted if case.proof is not None else ()
     if drifted:
         yield case.find(
             "moved-while-frozen",
@@ -32,11 +29,10 @@ def moved_while_frozen(case: Case) -> Iterator[Finding]:
 
 def still_while_trainable(case: Case) -> Iterator[Finding]:
     """Whole units may train, and not one of their tensors moved."""
-    if case.before is None:
+    if case.proof is None:
         return
-    proof = verify(case.before, case.model)
-    still = {unit.name for unit in proof.units if unit.verdict == "unmoved"}
-    names = [tensor.name for tensor in proof.tensors if tensor.unit in still and tensor.name in case.trainable]
+    still = {unit.name for unit in case.proof.units if unit.verdict == "unmoved"}
+    names = [tensor.name for tensor in case.proof.tensors if tensor.unit in still and tensor.name in case.trainable]
     if names:
         yield case.find(
             "still-while-trainable",
