@@ -151,6 +151,16 @@ def test_a_table_that_a_forward_scales_is_as_before() -> None:
     assert fl.fingerprint(model).whole == before
 
 
+def test_wrappers_are_looked_through() -> None:
+    def refuse(*_: Any) -> Any:
+        pytest.fail("it was compiled")
+
+    compiled: Any = torch.compile(Broken(), backend=refuse)
+    row = must_find("no-gradient", nn.DataParallel(compiled), None, batch())
+    assert row.units == ("embeddings", "layer 0", "layer 1")
+    assert row.names[0] == "module._orig_mod.embed.weight"
+
+
 def test_ways_to_give_a_batch() -> None:
     model = Plain()
     for given in (batch(), (batch(),), [batch()], {"ids": batch()}):

@@ -47,7 +47,7 @@ def try_batch(model: nn.Module, batch: Any) -> Trial:
     before, also where the pass raises. Hooks that run after a gradient is there do not run.
 
     Args:
-        model: The model; a distributed wrapper is looked through, so that no other process is waited for.
+        model: The model; wrappers for parallelism and ``torch.compile`` are looked through.
         batch: Keyword arguments of its forward, labels included; or a sequence of positional ones; or the one.
 
     Returns:
@@ -56,7 +56,7 @@ def try_batch(model: nn.Module, batch: Any) -> Trial:
     Raises:
         Exception: Whatever the model raises on the batch.
     """
-    inner = _without_parallelism(model)
+    inner = _without_wrappers(model)
     prefix = next(path for path, module in model.named_modules() if module is inner)
     prefix = f"{prefix}." if prefix else ""
     with _as_before(inner), warnings.catch_warnings(record=True) as heard:
@@ -84,10 +84,18 @@ def try_batch(model: nn.Module, batch: Any) -> Trial:
         )
 
 
-def _without_parallelism(model: nn.Module) -> nn.Module:
+def _without_wrappers(model: nn.Module) -> nn.Module:
+    """The module inside parallelism and ``torch.compile``: no other process is waited for, and nothing compiled."""
     from torch.nn.parallel import DataParallel, DistributedDataParallel
 
-    return model.module if isinstance(model, DataParallel | DistributedDataParallel) else model
+    while True:
+        children = dict(model.named_children())
+        if isinstance(model, DataParallel | DistributedDataParallel):
+            model = children["module"]
+        elif "_orig_mod" in children:
+            model = children["_orig_mod"]
+        else:
+            return model
 
 
 def _called(model: nn.Module, batch: Any) -> Any:
