@@ -68,8 +68,7 @@ class TestVerdicts:
             "head": "unmoved",
         }
         assert str(proof) == (
-            "15 frozen tensors bit-identical; 0 of 8 others moved; "
-            "unmoved although they may train: layer 2, norm, head"
+            "15 frozen tensors bit-identical; 0 of 8 others moved; unmoved although they may train: layer 2, norm, head"
         )
 
     def test_partly_moved(self, model: nn.Module) -> None:
