@@ -29,10 +29,12 @@ class _Change:
     Attributes:
         flags: Per parameter whose flag was changed, the flag before.
         stay_in_eval: Whether frozen modules are kept in eval mode.
+        compiled: Whether ``torch.compile`` had been called on the model by then.
     """
 
     flags: dict[str, bool]
     stay_in_eval: bool
+    compiled: bool = False
 
 
 @dataclass(slots=True)
@@ -67,7 +69,7 @@ class Freeze:
         _refuse_whole_numbers(model, plan, flags)
         self.model = model
         self.plan = plan
-        self._change = _Change({}, plan.frozen_mode == "eval")
+        self._change = _Change({}, plan.frozen_mode == "eval", _is_compiled(model))
         if model not in _RECORDS:
             pinned = {id(module) for module in model.modules() if is_pinned(module)}
             _RECORDS[model] = _Record(pinned, [], [])
@@ -137,6 +139,25 @@ def _savers(model: nn.Module) -> Iterator[nn.Module]:
         # A wrapper may hand on a method that it has not.
         if hasattr(type(module), "save_pretrained") and not _saves_plan(module):
             yield module
+
+
+def frozen_when_compiled(model: nn.Module) -> tuple[str, ...]:
+    """Names of the parameters whose flags a plan in force changed after ``torch.compile`` was called.
+
+    Args:
+        model: The model, in the wrappers in which it was frozen.
+    """
+    record = _RECORDS.get(model)
+    changes = [] if record is None else record.changes
+    return tuple(name for change in changes if change.compiled for name in change.flags)
+
+
+def _is_compiled(model: nn.Module) -> bool:
+    """Whether a module is the wrapper that ``torch.compile`` makes, or was compiled in place."""
+    return any(
+        "_orig_mod" in dict(module.named_children()) or getattr(module, "_compiled_call_impl", None) is not None
+        for module in model.modules()
+    )
 
 
 class SaveWithPlan:

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
+from typing import Any, cast
+
 import pytest
+import torch
 from torch import nn
 
 import frostline as fl
@@ -53,6 +56,50 @@ def test_resize_unfroze() -> None:
     assert (row.severity, row.names) == ("warning", ("bert.embeddings.word_embeddings.weight",))
     fl.freeze(model, "backbone")
     assert found("resize-unfroze", model) is None
+
+
+@pytest.mark.parametrize("in_place", [False, True])
+def test_compiled_before_freeze(in_place: bool) -> None:
+    compilations: list[Any] = []
+
+    def backend(graph: Any, inputs: Any) -> Any:
+        compilations.append(graph)
+        return graph.forward
+
+    def compiled(model: nn.Module) -> nn.Module:
+        if in_place:
+            model.compile(backend=backend)
+            return model
+        wrapped: Any = torch.compile(model, backend=backend)
+        return cast("nn.Module", wrapped)
+
+    class Pair(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.below, self.above = nn.Linear(3, 3), nn.Linear(3, 3)
+
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            outputs: torch.Tensor = self.above(self.below(inputs))
+            return outputs
+
+    inputs = torch.ones(2, 3)
+    late = compiled(Pair())
+    late(inputs)
+    assert found("compiled-before-freeze", late) is None
+    assert len(compilations) == 1
+    late(inputs)
+    assert len(compilations) == 1
+    frozen = fl.freeze(late, "below.weight")
+    row = must_find("compiled-before-freeze", late)
+    assert (row.severity, len(row.names)) == ("note", 1)
+    late(inputs)
+    assert len(compilations) == 2  # what the finding says: it was compiled again
+    frozen.restore()
+    assert found("compiled-before-freeze", late) is None
+
+    early = Pair()
+    fl.freeze(early, "below.weight")
+    assert found("compiled-before-freeze", compiled(early)) is None
 
 
 def test_no_values_are_read_from_the_meta_device() -> None:

@@ -1,4 +1,4 @@
-"""Where what trains lies: below frozen layers, or in a tensor that is frozen under another name."""
+"""Where and when what trains was settled: below frozen layers, under another name, after the model was changed."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from frostline.anatomy.wrappers import unwrap
 from frostline.evidence.checks.case import Check
 from frostline.evidence.checks.finding import some
+from frostline.freezing.freeze import frozen_when_compiled
 from frostline.freezing.mode import is_pinned
 
 if TYPE_CHECKING:
@@ -84,6 +85,20 @@ def resize_unfroze(case: Case) -> Iterator[Finding]:
         )
 
 
+def compiled_before_freeze(case: Case) -> Iterator[Finding]:
+    """A plan changed flags after the model was compiled."""
+    names = frozen_when_compiled(case.model)
+    if names:
+        yield case.find(
+            "compiled-before-freeze",
+            "note",
+            names,
+            cause=f"{len(names)} flags were changed after torch.compile: a graph that was compiled before does not "
+            "serve any more, and the next forward compiles again.",
+            mend="Freeze first, then compile.",
+        )
+
+
 def _given(core: object, name: str) -> torch.nn.Module | None:
     import torch
 
@@ -105,4 +120,5 @@ CHECKS = (
     Check("tied-conflict", tied_conflict),
     Check("trains-below-frozen", trains_below_frozen),
     Check("resize-unfroze", resize_unfroze),
+    Check("compiled-before-freeze", compiled_before_freeze),
 )
