@@ -25,11 +25,12 @@ PARAMETERS = WORDS * WIDTH + LAYERS * LAYER + WIDTH + 2 * WIDTH
 SHARDS = 30
 MEGABYTES = 700
 
-_MEASURED = """
-import resource, sys
+_MEASURED = r"""
+import re, sys
 from frostline.evidence.inspection import inspect_model, open_skeleton
 print(inspect_model(*open_skeleton(sys.argv[1])).parameters)
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+# getrusage would count the memory of the process that started this one
+print(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])
 """
 
 

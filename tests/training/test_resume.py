@@ -13,6 +13,7 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from frostline.errors import DriftError, OutputError
+from frostline.training.interrupt import SaveOnInterrupt
 from frostline.training.run import run_training
 from frostline.training.settings import TrainSettings
 from tests.training import tiny
@@ -216,3 +217,13 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, place: Path, quick_bert: 
         run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[Twice()])
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_ignored_signal_stays_ignored() -> None:
+    """As under nohup, or in a shell's background."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        with SaveOnInterrupt().listening():
+            assert signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -13,7 +13,7 @@ class TrainingArguments(transformers.TrainingArguments):
     """All fields of ``transformers.TrainingArguments``, and which parameters train.
 
     ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only``,
-    ``--frozen_mode`` and ``--no_probe`` beside the usual ones.
+    ``--frozen_mode``, ``--no_probe`` and ``--save_deltas`` beside the usual ones.
     """
 
     freeze: str | None = field(
@@ -33,4 +33,8 @@ class TrainingArguments(transformers.TrainingArguments):
     probe: bool = field(
         default=True,
         metadata={"help": "Watch the first step, and say where what moves in it is not what the flags say."},
+    )
+    save_deltas: bool = field(
+        default=False,
+        metadata={"help": "Keep in checkpoints only what differs from the checkpoint that the model was loaded from."},
     )

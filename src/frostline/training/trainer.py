@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
 
 import transformers
 
 from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback
+from frostline.training.deltas import has_delta, keep_delta, refuse_without_base, restore_delta
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedModel
 
     from frostline.evidence.movement import Probe
     from frostline.evidence.proof import Proof
@@ -39,6 +42,7 @@ class Trainer(transformers.Trainer):
     Raises:
         SelectorError: If a selector cannot be read or does not fit the model.
         PlanError: If the plan contradicts itself, or leaves nothing to train.
+        SettingsError: If checkpoints are to be deltas and the model was loaded from none.
     """
 
     def __init__(
@@ -62,6 +66,9 @@ class Trainer(transformers.Trainer):
         )
         upstream["callbacks"] = [self._freeze_callback, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
+        self._save_deltas = bool(getattr(fields, "save_deltas", False))
+        if self._save_deltas:
+            refuse_without_base(cast("nn.Module", self.model))
 
     @property
     def proof(self) -> Proof | None:
@@ -78,6 +85,24 @@ class Trainer(transformers.Trainer):
         model: nn.Module = super().call_model_init(trial)
         self._freeze_callback.apply(model)
         return model
+
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
+        """Save the model as ``transformers.Trainer`` does; a checkpoint as a delta where the arguments say so."""
+        super().save_model(output_dir, _internal_call)
+        if self._save_deltas and _internal_call and output_dir is not None and self.args.should_save:
+            keep_delta(Path(output_dir), str(cast("PreTrainedModel", self.model).name_or_path))
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
+        if has_delta(resume_from_checkpoint):
+            restore_delta(cast("nn.Module", self.model if model is None else model), resume_from_checkpoint)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if has_delta(self.state.best_model_checkpoint):
+            restore_delta(cast("nn.Module", self.model), str(self.state.best_model_checkpoint))
+        else:
+            super()._load_best_model()
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train as ``transformers.Trainer`` does, then prove the run.
