@@ -115,11 +115,11 @@ def test_a_folder_in_use_is_replaced_only_when_asked(
     assert not (tmp_path / "out" / "mine.txt").exists()
 
 
-@pytest.mark.parametrize("out", ["here", "deep/down/here", "./here/", "../work/here", "~/here"])
+@pytest.mark.parametrize("out", ["here", "deep/down/here", "./here/", "../desk/here", "~/here"])
 def test_ways_to_write_a_folder(
     train: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, out: str
 ) -> None:
-    work = tmp_path / "work"
+    work = tmp_path / "desk"
     work.mkdir()
     monkeypatch.chdir(work)
     monkeypatch.setenv("HOME", str(work))

@@ -90,6 +90,16 @@ class LabelSchema:
         return {name: index for index, name in self.id2label.items()}
 
     @property
+    def config_fields(self) -> dict[str, Any]:
+        """What a transformers config is told of the labels."""
+        return {
+            "num_labels": self.num_labels,
+            "id2label": self.id2label,
+            "label2id": self.label2id,
+            "problem_type": self.problem_type,
+        }
+
+    @property
     def is_generic(self) -> bool:
         """Whether the names are the placeholders ``LABEL_0``, ``LABEL_1``, ... of transformers."""
         return bool(self.names) and all(name == f"LABEL_{index}" for index, name in enumerate(self.names))

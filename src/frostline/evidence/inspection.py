@@ -12,6 +12,7 @@ from frostline.anatomy.origin import Origin, match, origin_of
 from frostline.checkpoints.classifier import load_config, skeleton
 from frostline.checkpoints.headers import read_headers
 from frostline.checkpoints.source import locate
+from frostline.evidence.plaintable import plain_table
 from frostline.freezing.mode import is_pinned
 from frostline.plan.describe import describe
 
@@ -98,15 +99,7 @@ class Inspection:
         }
 
     def __str__(self) -> str:
-        cells = [list(COLUMNS), *(list(row_cells(row)) for row in self.rows)]
-        widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
-        lines = [self.verdict, ""]
-        for line in cells:
-            padded = [
-                cell.rjust(width) if title in RIGHT_ALIGNED else cell.ljust(width)
-                for cell, width, title in zip(line, widths, COLUMNS, strict=True)
-            ]
-            lines.append("  ".join(padded).rstrip())
+        lines = [self.verdict, "", *plain_table(COLUMNS, (row_cells(row) for row in self.rows), RIGHT_ALIGNED)]
         return "\n".join([*lines, *(["", *notes] if (notes := self.notes) else [])])
 
     @property

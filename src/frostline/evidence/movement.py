@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from frostline.evidence.plaintable import plain_table
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -187,15 +189,11 @@ class Probe:
         return tuple(notes)
 
     def __str__(self) -> str:
-        cells = [list(COLUMNS), *(list(row_cells(row)) for row in reversed(self.rows))]
-        widths = [max(len(line[column]) for line in cells) for column in range(len(COLUMNS))]
-        lines = [self.verdict, ""]
-        for line in cells:
-            padded = [
-                cell.rjust(width) if title in RIGHT_ALIGNED else cell.ljust(width)
-                for cell, width, title in zip(line, widths, COLUMNS, strict=True)
-            ]
-            lines.append("  ".join(padded).rstrip())
+        lines = [
+            self.verdict,
+            "",
+            *plain_table(COLUMNS, (row_cells(row) for row in reversed(self.rows)), RIGHT_ALIGNED),
+        ]
         return "\n".join([*lines, "", *self.notes])
 
 

@@ -9,6 +9,7 @@ from frostline.evidence.checks.run import check
 from frostline.evidence.inspection import open_skeleton
 from frostline.freezing.freeze import Freeze
 from frostline.plan.plan import Plan
+from frostline.training.firstbatch import Rows, load_with_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -55,39 +56,9 @@ def check_checkpoint(
     if data is None:
         model, origin = open_skeleton(name, trust_remote_code=trust_remote_code)
     else:
-        model, batch = _loaded(name, data, text_columns, label_columns, trust_remote_code=trust_remote_code)
+        rows = Rows(data=data, count=ROWS, text_columns=tuple(text_columns), label_columns=tuple(label_columns))
+        model, batch = load_with_batch(name, rows, seed=0, trust_remote_code=trust_remote_code)
         origin = origin_of(model)
     if plan is not None:
         Freeze(model, plan)
     return check(model, batch=batch, origin=origin)
-
-
-def _loaded(
-    name: str, data: str, text_columns: Sequence[str], label_columns: Sequence[str], *, trust_remote_code: bool
-) -> tuple[nn.Module, Any]:
-    """A classifier for the labels of a table, and a batch of its first rows."""
-    from transformers import DataCollatorWithPadding, set_seed
-
-    from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
-    from frostline.checkpoints.quiet import quiet
-    from frostline.data.examples import read_examples
-    from frostline.data.labels import LabelSchema
-    from frostline.data.tokenising import tokenise
-
-    examples = read_examples(data, text_columns=text_columns, label_columns=label_columns)
-    schema = LabelSchema.infer(examples)
-    set_seed(0)  # the new weights are drawn while the model loads
-    model, tokenizer = load_classifier(
-        name,
-        trust_remote_code=trust_remote_code,
-        num_labels=schema.num_labels,
-        id2label=schema.id2label,
-        label2id=schema.label2id,
-        problem_type=schema.problem_type,
-    )
-    encoded = schema.encode(examples)
-    first = encoded.select(range(min(ROWS, len(encoded))))
-    rows, _ = tokenise(first, tokenizer, model_limit=position_limit(model))
-    refuse_strange_tokens(model, rows, name)
-    with quiet():
-        return model, dict(DataCollatorWithPadding(tokenizer)([rows[index] for index in range(len(rows))]))

@@ -6,16 +6,13 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.checkpoints.quiet import quiet
-from frostline.data.examples import read_examples
-from frostline.data.labels import LabelSchema
-from frostline.data.tokenising import tokenise
 from frostline.errors import SettingsError
 from frostline.evidence.probe import LEARNING_RATE, probe
 from frostline.freezing.freeze import Freeze
 from frostline.plan.plan import Plan
 from frostline.training.devices import device_options
+from frostline.training.firstbatch import Rows, load_with_batch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,30 +61,21 @@ def probe_checkpoint(
     Raises:
         FrostlineError: If settings, data or model cannot be used.
     """
-    from transformers import DataCollatorWithPadding, set_seed
-
     plan = Plan(freeze, train_only, frozen_mode) if freeze is not None or train_only is not None else None
     place = _device(device, dtype)
-    examples = read_examples(data, text_columns=text_columns, label_columns=label_columns)
-    schema = LabelSchema.infer(examples, problem_type)
-    set_seed(seed)  # the new weights are drawn while the model loads
-    model, tokenizer = load_classifier(
-        name,
-        trust_remote_code=trust_remote_code,
-        num_labels=schema.num_labels,
-        id2label=schema.id2label,
-        label2id=schema.label2id,
-        problem_type=schema.problem_type,
+    rows = Rows(
+        data=data,
+        count=batch_size,
+        text_columns=tuple(text_columns),
+        label_columns=tuple(label_columns),
+        problem_type=problem_type,
+        max_length=max_length,
     )
+    model, batch = load_with_batch(name, rows, seed=seed, trust_remote_code=trust_remote_code)
     if plan is not None:
         Freeze(model, plan)
-    encoded = schema.encode(examples)
-    first = encoded.select(range(min(batch_size, len(encoded))))
-    rows, _ = tokenise(first, tokenizer, max_length=max_length, model_limit=position_limit(model))
-    refuse_strange_tokens(model, rows, name)
     model.to(place)  # type: ignore[arg-type]
     with quiet():
-        batch = DataCollatorWithPadding(tokenizer)([rows[index] for index in range(len(rows))])
         return probe(model, batch, lr=learning_rate, autocast=torch.bfloat16 if dtype == "bf16" else None)
 
 

@@ -90,12 +90,7 @@ def _run(
     train, test, schema = _read(settings)
     set_seed(settings.seed)  # the new weights are drawn while the model loads
     model, tokenizer = load_classifier(
-        settings.model,
-        trust_remote_code=settings.trust_remote_code,
-        num_labels=schema.num_labels,
-        id2label=schema.id2label,
-        label2id=schema.label2id,
-        problem_type=schema.problem_type,
+        settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
     )
     plan = settings.plan()
     if plan is not None:
