@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from typing import TYPE_CHECKING, Any, cast
 
@@ -156,3 +157,34 @@ def test_a_class_of_one_s_own(base: Path) -> None:
     with quiet():
         model = Mine.from_pretrained(base)
     assert origin_of(model).new == {"classifier.weight", "classifier.bias"}
+
+
+def test_what_was_put_in_the_place_of_a_head_is_new(tmp_path: Path) -> None:
+    tiny("bert").save_pretrained(tmp_path)
+    model = load(tmp_path)
+    assert origin_of(model).new == frozenset()
+    model.classifier = nn.Linear(16, 7)
+    assert origin_of(model).new == origin_of(model).mismatched == {"classifier.weight", "classifier.bias"}
+    model.classifier = nn.Sequential(nn.Linear(16, 4), nn.Linear(4, 2))
+    assert origin_of(model).new == names_of(model, "classifier.")
+    assert origin_of(model).unknown == frozenset()
+
+
+def test_a_quantised_checkpoint_is_named_and_read(tmp_path: Path) -> None:
+    """As bitsandbytes leaves one: packed weights, and tables beside them."""
+    tiny("bert").save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    name = "bert.encoder.layer.0.output.dense.weight"
+    tensors[name] = torch.zeros(tensors[name].numel() // 2, 1, dtype=torch.uint8)
+    tensors[f"{name}.absmax"] = torch.zeros(4)
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    file = tmp_path / "config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    changes = {
+        "quantization_config": {"quant_method": "bitsandbytes", "load_in_4bit": True},
+        "attn_implementation": "flash_attention_2",
+    }
+    file.write_text(json.dumps(config | changes), encoding="utf-8")
+    found = fl.inspect(tmp_path)
+    assert found.origin.new == frozenset()
+    assert "quantised (bitsandbytes)" in str(found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import weakref
 from typing import TYPE_CHECKING
 
 import pytest
@@ -289,3 +290,12 @@ def test_thawing_by_hand_releases_what_follows_the_flags() -> None:
     assert {"", "bert", "classifier", "bert.encoder.layer.1", "bert.encoder.layer.1.output.dropout"} <= released
     assert pinned(model) == set(modes(model)) - released
     assert not any(path.startswith(("bert.encoder.layer.0", "bert.embeddings", "bert.pooler")) for path in released)
+
+
+def test_a_frozen_model_is_not_kept_alive() -> None:
+    model = tiny("bert")
+    fl.freeze(model, "backbone")
+    watched = weakref.ref(model)
+    del model
+    gc.collect()
+    assert watched() is None

@@ -394,6 +394,17 @@ def test_a_checkpoint_without_its_start_is_proven_from_there_and_told(
     assert resumed.proof.ok
 
 
+def test_a_run_resumed_in_another_folder_is_proven_from_its_own_start(tmp_path: Path, make: Any, batch: Batch) -> None:
+    fl.Trainer(make(), arguments(tmp_path / "one"), train_dataset=batch, freeze=LINE).train()
+    other = make()
+    torch.nn.init.ones_(other.get_parameter(FROZEN))
+    fl.Trainer(other, arguments(tmp_path / "two"), train_dataset=batch, freeze=LINE).train()
+    resumed = fl.Trainer(make(), arguments(tmp_path / "two"), train_dataset=batch, freeze=LINE)
+    resumed.train(resume_from_checkpoint=str(tmp_path / "one" / "run" / "checkpoint-3"))
+    assert resumed.proof is not None
+    assert resumed.proof.ok
+
+
 @pytest.mark.parametrize("half", [False, True])
 def test_interrupted_and_resumed_as_if_it_were_not(tmp_path: Path, make: Any, batch: Batch, half: bool) -> None:
     whole, part = make(), make()

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+from frostline.anatomy.kinds import kinds_of
 from frostline.anatomy.ties import tied_groups
 from frostline.anatomy.wrappers import unwrap
 from frostline.checkpoints.headers import read_headers
@@ -73,14 +74,22 @@ def origin_of(model: nn.Module) -> Origin:
         headers = read_headers(locate(name))
     except ModelError:
         return Origin(None)
-    found, known = _matched(core, headers, name)
+    found, shapes = _matched(core, headers, name)
+    adapters = kinds_of(model)["adapters"]
     own = {outer: _own_name(outer, unwrapped.prefix) for outer, _ in model.named_parameters()}
+    # What was put in the place of a part since loading is new: it has another shape, or a name that the class has not.
+    reshaped = {
+        outer
+        for outer, parameter in model.named_parameters()
+        if own[outer] in shapes and parameter.is_floating_point() and parameter.shape != shapes[own[outer]]
+    }
+    foreign = {outer for outer, inner in own.items() if inner not in shapes}
     return Origin(
         found.source,
-        new=frozenset(outer for outer, inner in own.items() if inner in found.new),
+        new=frozenset(outer for outer, inner in own.items() if inner in found.new) | reshaped | (foreign - adapters),
         unused=found.unused,
-        mismatched=frozenset(outer for outer, inner in own.items() if inner in found.mismatched),
-        unknown=frozenset(outer for outer, inner in own.items() if inner not in known),
+        mismatched=frozenset(outer for outer, inner in own.items() if inner in found.mismatched) | reshaped,
+        unknown=frozenset(foreign & adapters),
     )
 
 
@@ -98,12 +107,18 @@ def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str)
     return _matched(model, headers, source)[0]
 
 
-def _matched(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str) -> tuple[Origin, frozenset[str]]:
-    """The origin of a model as its class and configuration make it, and the names of its parameters."""
+def _matched(
+    model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str
+) -> tuple[Origin, dict[str, torch.Size]]:
+    """The origin of a model as its class and configuration make it, and the shapes of its parameters."""
+    config = copy.deepcopy(model.config)
+    quantised = hasattr(config, "quantization_config")
+    if quantised:  # its loader wants the library and the device that the weights were quantised for
+        del config.quantization_config
     with quiet():
         loaded = cast("Any", type(model)).from_pretrained(
             None,
-            config=copy.deepcopy(model.config),
+            config=config,
             state_dict=headers,
             device_map={"": "meta"},
             output_loading_info=True,
@@ -112,17 +127,23 @@ def _matched(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: s
     fresh: PreTrainedModel = loaded[0]
     report: dict[str, Any] = loaded[1]
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
+    unused = set(report["unexpected_keys"])
     new = set(report["missing_keys"]) | mismatched
+    if quantised:  # packed weights have other shapes, and other names within the same module
+        packed = {name.rpartition(".")[0] for name in unused}
+        new = {name for name in report["missing_keys"] if name.rpartition(".")[0] not in packed}
+        unused = {name for name in unused if name.rpartition(".")[0] not in dict(fresh.named_modules())}
+        mismatched = set()
     # A tied tensor is there as soon as one of its names is.
     for group in tied_groups(fresh):
         if not new.issuperset(group):
             new.difference_update(group)
-    names = frozenset(name for name, _ in fresh.named_parameters())
+    names = {name: parameter.shape for name, parameter in fresh.named_parameters()}
     origin = Origin(
         source,
-        new=frozenset(new & names),
-        unused=tuple(sorted(report["unexpected_keys"])),
-        mismatched=frozenset(mismatched & names),
+        new=frozenset(new & names.keys()),
+        unused=tuple(sorted(unused)),
+        mismatched=frozenset(mismatched & names.keys()),
     )
     return origin, names
 

@@ -83,6 +83,12 @@ def notes_on(model: nn.Module) -> tuple[str, ...]:
     if unwrapped.wrappers:
         notes.append(f"Looked through {', '.join(unwrapped.wrappers)} to {type(unwrapped.core).__name__}.")
     notes += _adapter_notes(model)
+    quantised = getattr(getattr(unwrapped.core, "config", None), "quantization_config", None)
+    if quantised is not None:
+        method = (
+            quantised.get("quant_method") if isinstance(quantised, dict) else getattr(quantised, "quant_method", "")
+        )
+        notes.append(f"The checkpoint is quantised ({method}); sizes without its weights loaded are those before that.")
     integers = [name for name, parameter in model.named_parameters() if not _is_floating(parameter)]
     if integers:
         notes.append(f"{len(integers)} parameters are integers (quantised weights), which no optimizer can train.")

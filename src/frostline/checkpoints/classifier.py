@@ -16,6 +16,10 @@ if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
+# One of these is in every folder that a tokenizer was saved in.
+_TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "tekken.json")
+
+
 def load_config(source: Source, *, trust_remote_code: bool = False, **overrides: Any) -> PretrainedConfig:
     """Read a model's configuration.
 
@@ -101,9 +105,11 @@ def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool = F
     import torch
 
     model_class = classifier_class(config, name, trust_remote_code=trust_remote_code)
+    own = copy.deepcopy(config)
+    own._attn_implementation = "eager"  # noqa: SLF001 - nothing is computed; others want libraries and devices of their own
     try:
         with quiet(), torch.device("meta"):
-            return model_class(copy.deepcopy(config))
+            return model_class(own)
     except Exception as error:  # whatever a model's constructor makes of a bad configuration
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise ModelError(f"The configuration of '{name}' does not build a {model_class.__name__}: {reason}") from error
@@ -178,6 +184,11 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
     from transformers import AutoTokenizer
 
     offline = source.folder is None and not hub_in_reach()
+    if source.folder is not None and not any(any(source.folder.glob(sign)) for sign in _TOKENIZER_FILES):
+        raise ModelError(
+            f"The folder '{source.name}' holds no tokenizer.\n"
+            "Copy tokenizer.json and tokenizer_config.json beside the weights."
+        )
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import shutil
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from frostline.data.rawtext import check_utf8
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     import datasets
     import pyarrow as pa
@@ -58,12 +59,32 @@ def read_file(path: Path, source: str) -> datasets.Dataset:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
         if not path.stat().st_size:
             raise DataError(f"{quoted_path(source)} is empty.\nName a file that holds a table.")
-        with quiet_datasets():
+        with quiet_datasets(), _alone(digest):
             return readers[path.suffix.lower()](path, source, digest)
     except OSError as error:
         raise system_error(error, source) or DataError(
             f"{quoted_path(source)} cannot be read: {first_line(error)}."
         ) from error
+
+
+@contextmanager
+def _alone(digest: str) -> Iterator[None]:
+    """Let one process at a time put a file into the cache of ``datasets``, which two would spoil for each other."""
+    from datasets import config
+    from filelock import FileLock
+
+    folder = Path(config.HF_DATASETS_CACHE)
+    lock = FileLock(folder / f"frostline-{digest[:16]}.lock")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError:  # a cache that cannot be written to; reading it needs no lock
+        yield
+        return
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _read_delimited(path: Path, source: str, digest: str) -> datasets.Dataset:

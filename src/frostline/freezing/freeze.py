@@ -6,7 +6,7 @@ import inspect
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, cast
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import unwrap
@@ -49,7 +49,7 @@ class _Record:
     """
 
     pinned: set[int]
-    savers: list[nn.Module]
+    savers: list[ref[nn.Module]]  # a strong reference would keep the model alive for good
     changes: list[_Change]
 
 
@@ -83,7 +83,7 @@ class Freeze:
         follow_flags(model, stay_in_eval=self._change.stay_in_eval)
         for saver in _savers(model):
             vars(saver)["save_pretrained"] = SaveWithPlan(saver)
-            _RECORDS[model].savers.append(saver)
+            _RECORDS[model].savers.append(ref(saver))
 
     def restore(self) -> None:
         """Give flags and modes back as they were before; a second call does nothing.
@@ -111,8 +111,9 @@ class Freeze:
             if id(module) not in kept:
                 unpin(module)
         pin(keep)
-        for saver in record.savers:
-            vars(saver).pop("save_pretrained", None)
+        for reference in record.savers:
+            if (saver := reference()) is not None:
+                vars(saver).pop("save_pretrained", None)
         del _RECORDS[self.model]
 
     def __enter__(self) -> Self:

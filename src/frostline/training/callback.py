@@ -57,6 +57,7 @@ class FreezeCallback(TrainerCallback):
 
     Attributes:
         proof: The proof of the last training run; None before the first has ended.
+        resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
         first_step: What the first step of the last training run changed; None where it was not watched, or was too
             large to be copied.
 
@@ -81,6 +82,7 @@ class FreezeCallback(TrainerCallback):
         self._watched: FirstStep | None = None
         self._frozen_mode = frozen_mode
         self._raise_on_drift = raise_on_drift
+        self.resumed_from: Path | None = None
         self._applied_to: nn.Module | None = None
         self._run: _Run | None = None
 
@@ -111,7 +113,7 @@ class FreezeCallback(TrainerCallback):
         model = kwargs["model"]
         self.apply(model)
         started = time.perf_counter()
-        before = _resumed_fingerprint(args, state) or fingerprint(model)
+        before = _resumed_fingerprint(self.resumed_from or _checkpoint(args, state), state) or fingerprint(model)
         self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started)
         self.first_step = None
         # Sharded parameters are no tensors of the model while the optimizer steps.
@@ -193,11 +195,11 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def _resumed_fingerprint(args: TrainingArguments, state: TrainerState) -> Fingerprint | None:
+def _resumed_fingerprint(checkpoint: Path, state: TrainerState) -> Fingerprint | None:
     """The starting fingerprint of the run that this one goes on with; None for a run from the start."""
     if not state.global_step:
         return None
-    file = _checkpoint(args, state) / FINGERPRINT_FILE
+    file = checkpoint / FINGERPRINT_FILE
     try:
         return Fingerprint.from_dict(json.loads(file.read_text(encoding="utf-8")))
     except (OSError, ValueError, KeyError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from frostline.plan.plan import FrozenMode
 
 _UPSTREAM = inspect.signature(transformers.Trainer.__init__)
+_TRAIN = inspect.signature(transformers.Trainer.train)
 
 
 class Trainer(transformers.Trainer):
@@ -110,6 +112,8 @@ class Trainer(transformers.Trainer):
         Raises:
             DriftError: If a frozen tensor moved; the model is saved in the output folder before.
         """
+        given = _TRAIN.bind(self, *arguments, **options).arguments.get("resume_from_checkpoint")
+        self._freeze_callback.resumed_from = Path(given) if isinstance(given, str | PathLike) else None
         output = super().train(*arguments, **options)
         if self.proof is not None and not self.proof.ok:
             self.save_model()
