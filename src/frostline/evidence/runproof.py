@@ -266,14 +266,20 @@ class _Weights:
 
     def before(self, base: Checkpoint) -> Iterator[Disagreement]:
         """Where the proof did not begin with the base's weights."""
+        placed = self._placed(base)[0]
         found = {
-            name: stored
-            for name, stored in self._placed(base)[0].items()
-            if base.tensors[stored].shape == self._places.shapes[name]
+            name: stored for name, stored in placed.items() if base.tensors[stored].shape == self._places.shapes[name]
         }
         digests = _digests(base, found, self._dtypes)
         for tensor in self._proof.tensors:
-            if tensor.name not in digests:
+            if tensor.name in placed and tensor.name not in digests:
+                if tensor.frozen:
+                    yield Disagreement(
+                        "base", tensor.name, f"{tensor.name} is frozen, but has another shape than in the base"
+                    )
+                else:
+                    self.unverified.setdefault(tensor.name, "in another shape in the base")
+            elif tensor.name not in digests:
                 self.unverified.setdefault(tensor.name, "not in the base, so its state before training is not known")
             elif digests[tensor.name] == tensor.before:
                 self.from_base += 1

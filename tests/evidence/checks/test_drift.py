@@ -109,3 +109,23 @@ def test_an_optimizer_that_cannot_be_tried() -> None:
     model = Plain()
     fl.freeze(model, "backbone")
     assert found("decay-without-grad", model, torch.optim.LBFGS(model.parameters())) is None
+
+
+def test_an_optimizer_inside_another_is_never_stepped() -> None:
+    """A wrapper's step is that of the optimizer that holds the real parameters."""
+
+    class Outer(torch.optim.SGD):
+        def __init__(self, inner: torch.optim.Optimizer) -> None:
+            super().__init__([parameter for group in inner.param_groups for parameter in group["params"]], lr=0.1)
+            self.inner = inner
+
+        def step(self, closure: Any = None) -> Any:
+            return self.inner.step()
+
+    model = Plain()
+    for parameter in model.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    fl.freeze(model, "embeddings")
+    before = fl.fingerprint(model)
+    fl.check(model, Outer(torch.optim.AdamW(model.parameters(), lr=0.1)))
+    assert fl.fingerprint(model) == before

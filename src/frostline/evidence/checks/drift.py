@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict
 from typing import TYPE_CHECKING, Any, cast
 
@@ -68,7 +69,14 @@ def _moves_without_gradient(optimizer: Any, group: dict[str, Any]) -> bool:
     moving.grad = torch.ones(2, 2)
     twin = object.__new__(type(inner))
     # Schedulers put their own step on an optimizer, and users their hooks: neither must run.
-    vars(twin).update({name: value for name, value in vars(inner).items() if name != "step" and "hooks" not in name})
+    left_out = {"step", "param_groups", "state"}
+    own = {name: value for name, value in vars(inner).items() if name not in left_out and "hooks" not in name}
+    if any(isinstance(value, torch.optim.Optimizer) for value in own.values()):
+        return False  # a step would be one of the optimizer inside it, which holds the real parameters
+    try:
+        vars(twin).update(copy.deepcopy(own))
+    except Exception:  # noqa: BLE001 - whatever cannot be copied must not be shared either
+        return False
     for name, value in vars(inner).items():
         if "hooks" in name:
             vars(twin)[name] = type(value)()
