@@ -53,8 +53,8 @@ def check(
 ) -> Findings:
     """Look for faults of freezing: what does not train as the flags say, or trains for nothing.
 
-    The model is not changed, but by what its own forward writes into parameters. With a batch, a forward and a backward really run in train mode; gradients,
-    buffers, modes and random states are bit-identical afterwards.
+    The model is not changed, but by what its own forward writes into parameters. With a batch, a forward and a
+    backward really run in train mode; gradients, buffers, modes and random states are bit-identical afterwards.
 
     Args:
         model: The model, in wrappers or not; without a batch, on the meta device too.
