@@ -19,12 +19,11 @@ from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.probe import probe
+from frostline.cli.sigint import INTERRUPTED
 from frostline.cli.train import train
 from frostline.cli.verify import verify
 from frostline.errors import FrostlineError
 from frostline.log import get_logger
-
-INTERRUPTED = 130
 
 app = typer.Typer(
     name="frostline",
