@@ -4,8 +4,11 @@ import csv
 import json
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pytest
 
+from frostline.data.labels import MULTI, LabelSchema
+from frostline.training.inference import Classifier, Predictions
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -74,6 +77,23 @@ def test_pairs(frostline: Callable[..., Done], bert: Path, tmp_path: Path) -> No
     rows = json.loads(done.out)
     assert [(row["a"], row["b"]) for row in rows] == [(row["a"], row["b"]) for row in table]
     assert list(rows[0]) == ["a", "b", "prediction", "probability_0", "probability_1"]
+    lines = frostline("predict", tmp_path / "model", "--data", data, "--text-column", "a,b").out.splitlines()
+    assert [line.split("  ")[2:] for line in lines] == [[row["a"], row["b"]] for row in table]
+    words = [word for row in table for word in (row["a"], "--pair", row["b"])]
+    assert frostline("predict", tmp_path / "model", *words).out.splitlines() == lines
+
+
+def test_a_model_of_pairs_takes_no_single_texts(
+    frostline: Callable[..., Done], refused: Callable[..., str], bert: Path, tmp_path: Path
+) -> None:
+    table = [{"a": row["text"], "b": "film", "label": i % 2} for i, row in enumerate(tiny.rows(8))]
+    data = tiny.write_csv(tmp_path / "in.csv", table)
+    train(frostline, bert, data, tmp_path / "model", "--text-column", "a,b")
+    for words in (["good"], ["--data", data, "--text-column", "a"]):
+        text = refused("predict", tmp_path / "model", *words)
+        assert "was trained on pairs of texts (a, b); given were single texts" in text
+        assert "--pair TEXT on the command line, --text-column a,b for a table" in text
+    assert "given were single" in refused("evaluate", tmp_path / "model", "--data", data, "--text-column", "a")
 
 
 def test_regression(frostline: Callable[..., Done], bert: Path, tmp_path: Path) -> None:
@@ -98,11 +118,32 @@ def test_several_labels(frostline: Callable[..., Done], bert: Path, tmp_path: Pa
 
 
 @pytest.mark.parametrize(
+    ("shares", "line"),
+    [([0.25, 0.375], "(none)  long 0.3750  good film"), ([0.75, 0.5], "loud|long  0.7500  good film")],
+)
+def test_of_no_label_the_nearest_is_shown(
+    frostline: Callable[..., Done],
+    trained: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    shares: list[float],
+    line: str,
+) -> None:
+    made = Predictions(LabelSchema(MULTI, ("loud", "long")), np.array([shares]))
+    monkeypatch.setattr(Classifier, "predict", lambda *_: made)
+    assert frostline("predict", trained, "good film").out == f"{line}\n"
+
+
+@pytest.mark.parametrize(
     ("words", "phrase"),
     [
         ([], "Give texts to predict, or a table of them with --data"),
         (["text", "--data", "x.csv"], "one of the two"),
-        (["  "], "is empty in row 1"),
+        ([""], "The text is empty ('').\nGive texts with words in them."),
+        (["good", "  "], "The text 2 is empty ('  ')"),
+        (["good", "--pair", ""], "The second text is empty ('')"),
+        (["good", "bad", "--pair", "good"], "There are 2 texts, but 1 second texts"),
+        (["good", "--pair", "bad"], "was trained on single texts; given were pairs"),
+        (["--data", "x.csv", "--pair", "bad"], "name both columns: --text-column A,B"),
         (["good", "\udcff"], "not valid Unicode"),
         (["--data", "nosuch.csv"], "does not exist"),
         (["good", "--max-length", "65"], "takes 64 at most"),
@@ -181,7 +222,7 @@ def test_evaluation_of_labels_that_are_wrong(frostline: Callable[..., Done], tra
 def test_evaluation_of_labels_that_are_unknown(refused: Callable[..., str], trained: Path, tmp_path: Path) -> None:
     data = tiny.write_csv(tmp_path / "in.csv", [{"text": "good", "label": "goood"}, {"text": "bad", "label": "bad"}])
     text = refused("evaluate", trained, "--data", data)
-    assert "not trained for: 'goood'" in text
+    assert "none of those of training: 'goood'" in text
     assert "Did you mean 'good'?" in text
 
 

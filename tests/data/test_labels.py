@@ -208,8 +208,8 @@ def test_blank_labels(data_error: Expect) -> None:
 def test_unknown_labels(data_error: Expect) -> None:
     schema = LabelSchema(SINGLE, ("OFFENSE", "OTHER"))
     with data_error(
-        "not trained for: 'Other' (2 rows), 'spam' (1 row).",
-        "knows 'OFFENSE', 'OTHER'.",
+        "none of those of training: 'Other' (2 rows), 'spam' (1 row).",
+        "Those are 'OFFENSE', 'OTHER'.",
         "Did you mean 'OTHER'?",
     ):
         schema.encode(examples(label=["spam", "Other", "OTHER", "Other"]))

@@ -9,7 +9,7 @@ import torch
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.errors import DataError, ModelError
 from frostline.training.inference import Classifier, Predictions, examples_of
-from frostline.training.run import run_training
+from frostline.training.run import METRICS_FILE, run_training
 from frostline.training.settings import TrainSettings
 from tests.training import tiny
 
@@ -69,10 +69,12 @@ def test_a_model_that_was_never_trained(bert: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "pairs", "phrase"),
     [
-        (["good", " "], None, "is empty in row 2"),
+        (["good", " "], None, "The text 2 is empty"),
+        ([""], None, "The text is empty"),
+        (["good", "bad"], ["good"], "2 texts, but 1 second texts"),
         (["good", "a\0b"], None, "NUL character in row 2"),
         (["good", "\udcff"], None, "not valid Unicode"),
-        (["good"], [""], "is empty in row 1"),
+        (["good"], [""], "The second text is empty"),
     ],
 )
 def test_texts_that_cannot_be_used(texts: list[str], pairs: list[str] | None, phrase: str) -> None:
@@ -82,7 +84,14 @@ def test_texts_that_cannot_be_used(texts: list[str], pairs: list[str] | None, ph
     str(caught.value).encode()
 
 
-def test_pairs(trained: Path) -> None:
+def test_pairs_for_a_model_of_single_texts(trained: Path) -> None:
+    with pytest.raises(DataError, match="was trained on single texts; given were pairs"):
+        Classifier(str(trained)).predict(examples_of(["good"], ["bad"]))
+
+
+def test_pairs(trained: Path, tmp_path: Path) -> None:
+    trained = tiny.copy_of(trained, tmp_path / "model")
+    (trained / METRICS_FILE).unlink()  # of such a model nobody knows what it was trained on
     classifier = Classifier(str(trained))
     together = classifier.predict(examples_of(["good"], ["bad"])).probabilities
     assert together != pytest.approx(classifier.predict(examples_of(["good"])).probabilities, abs=1e-9)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import errno
 import json
 import os
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING
 
 import pytest
 
 from frostline.errors import OutputError
 from frostline.files import atomic_file, is_no_room, room_on_disk
+from frostline.log import get_logger
 from frostline.training.outputs import OutputFolder
 
 if TYPE_CHECKING:
@@ -101,8 +102,15 @@ def test_an_interrupted_run_is_neither_forgotten_nor_lost(tmp_path: Path) -> Non
     ):
         pytest.fail("claimed")
     assert folder.last_checkpoint() is not None
+    with suppress(ZeroDivisionError), folder.claim(resume=False, overwrite=True):
+        raise ZeroDivisionError  # the data cannot be used, for one
+    assert folder.last_checkpoint() is not None
     with folder.claim(resume=False, overwrite=True):
+        folder.remember({"epochs": 4.0})
         assert folder.last_checkpoint() is None
+        checkpoint(folder, 1)
+        folder.remember({"epochs": 4.0})
+        assert folder.last_checkpoint() is not None
 
 
 def test_nothing_to_resume(tmp_path: Path) -> None:
@@ -267,13 +275,72 @@ def test_what_was_there_comes_back_when_the_new_folder_cannot_take_its_place(
     assert (target / "model.safetensors").read_text(encoding="utf-8") == "old"
 
 
+@pytest.mark.parametrize(("resume", "overwrite"), [(False, False), (True, False), (True, True), (False, True)])
+def test_what_was_there_comes_back_after_a_kill_between_the_two_renames(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, resume: bool, overwrite: bool
+) -> None:
+    monkeypatch.setattr(get_logger(), "propagate", True)
+    target = fill(tmp_path / "out")
+    folder = OutputFolder(target)
+    with folder.claim(resume=False, overwrite=True):
+        checkpoint(folder, 3)
+        fill(folder.work / "model", "new")
+    target.rename(folder.work / "replaced")
+
+    in_use = nullcontext() if overwrite else pytest.raises(OutputError, match="is in use")
+    with in_use, folder.claim(resume=resume, overwrite=overwrite):
+        assert (target / "model.safetensors").read_text(encoding="utf-8") == "old"
+    assert (target / "model.safetensors").read_text(encoding="utf-8") == "old"
+    assert f"'{target}' is back" in caplog.text
+    assert not (folder.work / "replaced").exists()
+
+
+def test_what_was_there_comes_back_when_stopped_between_the_two_renames(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pathlib import Path
+
+    target = fill(tmp_path / "out")
+    rename = Path.rename
+
+    def stop(place: Path, new: Path) -> Path:
+        if place.name == "model":
+            raise KeyboardInterrupt
+        return rename(place, new)
+
+    monkeypatch.setattr(Path, "rename", stop)
+    folder = OutputFolder(target)
+    with pytest.raises(KeyboardInterrupt), folder.claim(resume=False, overwrite=True), folder.publish():
+        pass
+    assert listing(tmp_path) == ["out"]
+    assert (target / "model.safetensors").read_text(encoding="utf-8") == "old"
+
+
+def test_a_folder_that_cannot_be_put_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from pathlib import Path
+
+    folder = interrupted(tmp_path / "out")
+    fill(folder.work / "replaced")
+
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(Path, "rename", refuse)
+    with (
+        pytest.raises(OutputError, match=r"out' is in '.*out\.partial/replaced' and cannot be moved back"),
+        folder.claim(resume=True, overwrite=False),
+    ):
+        pytest.fail("claimed")
+    assert listing(folder.work / "replaced") == ["model.safetensors"]
+
+
 def test_a_resumed_run_must_have_the_settings_it_began_with(tmp_path: Path) -> None:
     folder = interrupted(tmp_path / "out")
     with folder.claim(resume=True, overwrite=False):
         folder.remember({"epochs": 3.0})
-        with pytest.raises(OutputError, match=r"The interrupted run had epochs=3.0; now it is 4.0"):
+        with pytest.raises(OutputError, match=r"The interrupted run had --epochs 3.0; now it is 4.0\."):
             folder.remember({"epochs": 4.0})
-        with pytest.raises(OutputError, match=r"had seed=None; now it is 1"):
+        with pytest.raises(OutputError, match=r"had --seed not given; now it is 1"):
             folder.remember({"epochs": 3.0, "seed": 1})
 
 

@@ -163,10 +163,10 @@ def test_patience_is_not_refreshed_by_an_interruption(tmp_path: Path, place: Pat
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"epochs": 3.0}, "epochs=2.0; now it is 3.0"),
-        ({"seed": 1}, "seed=42; now it is 1"),
-        ({"freeze": "embeddings"}, "freeze='embeddings, layers"),
-        ({"learning_rate": None}, "learning_rate=0.01; now it is None"),
+        ({"epochs": 3.0}, "--epochs 2.0; now it is 3.0"),
+        ({"seed": 1}, "--seed 42; now it is 1"),
+        ({"freeze": "embeddings"}, "--freeze 'embeddings, layers"),
+        ({"learning_rate": None}, "--lr 0.01; now it is not given"),
     ],
 )
 def test_other_settings_are_refused_and_the_checkpoint_kept(
@@ -186,7 +186,7 @@ def test_other_rows_are_refused(tmp_path: Path, quick_bert: Path) -> None:
     changed = tiny.rows(8 * STEPS)
     changed[5]["label"] = "bad" if changed[5]["label"] == "good" else "good"
     tiny.write_csv(tmp_path / "rows.csv", changed)
-    with pytest.raises(OutputError, match="The interrupted run had train_digest="):
+    with pytest.raises(OutputError, match=r"The interrupted run had other training rows\.\nResume"):
         run_training(wanted, tmp_path / "out", resume=True)
 
 

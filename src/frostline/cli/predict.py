@@ -9,9 +9,13 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption
+from frostline.data.examples import TEXT_NAMES
+from frostline.data.labels import MULTI, REGRESSION
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from frostline.data.examples import Examples
     from frostline.training.inference import Predictions
 
@@ -19,6 +23,10 @@ if TYPE_CHECKING:
 def predict(
     model: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")],
     texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]…", help="Texts.")] = None,
+    pair: Annotated[
+        list[str] | None,
+        typer.Option(metavar="TEXT", help="The second text of a pair; once per text, in their order."),
+    ] = None,
     data: Annotated[str | None, typer.Option(metavar="FILE", help="A table of texts instead.")] = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a CSV file instead of printing.")] = None,
     text_column: options.TextColumn = "text",
@@ -36,11 +44,13 @@ def predict(
 
     if bool(texts) == (data is not None):
         raise DataError("Give texts to predict, or a table of them with --data; one of the two.")
+    if pair and data is not None:
+        raise DataError("--pair belongs to texts given one by one.\nFor a table name both columns: --text-column A,B.")
     columns = options.columns(text_column)
     if data is not None:
         examples = read_examples(data, text_columns=columns, label_columns=None, limit=limit, role="predict")
     else:
-        examples = examples_of(texts or [])
+        examples = examples_of(texts or [], pair or None)
     classifier = Classifier(
         model,
         device=device.value,
@@ -56,7 +66,7 @@ def predict(
     elif as_json:
         print_json(rows)
     else:
-        print_text(*(_line(row) for row in rows))
+        print_text(*_lines(examples, predictions))
 
 
 def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
@@ -69,11 +79,16 @@ def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
     return [{name: values[index] for name, values in own.items()} | row for index, row in enumerate(results)]
 
 
-def _line(row: dict[str, Any]) -> str:
-    likeliest = max((value for name, value in row.items() if name.startswith("probability_")), default=None)
-    text = " ".join(str(next(iter(row.values()))).split())
-    share = f"  {likeliest:.4f}" if likeliest is not None else ""
-    return f"{row['prediction']}{share}  {text}"
+def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
+    """Per row the answer and its texts, each in one line."""
+    texts = (examples.dataset[name] for name in TEXT_NAMES[: len(examples.text_columns)])
+    for label, shares, *own in zip(predictions.labels, predictions.probabilities, *texts, strict=True):
+        answer = [label]
+        if predictions.schema.problem_type != REGRESSION:
+            answer.append(f"{shares.max():.4f}")
+        if predictions.schema.problem_type == MULTI and not label:  # say which came nearest
+            answer = ["(none)", f"{predictions.names[shares.argmax()]} {shares.max():.4f}"]
+        yield "  ".join([*answer, *(" ".join(text.split()) for text in own)])
 
 
 def _write(rows: list[dict[str, Any]], file: Path) -> None:

@@ -246,8 +246,8 @@ class LabelSchema:
         )
         more = len(counts) - _SHOWN_UNKNOWN
         return column.problem(
-            "holds labels that the model was not trained for: " + (f"{shown} and {more} more" if more > 0 else shown),
-            f"It knows {listed(self.names)}.{suggestion(counts[0]['values'], self.names)}",
+            "holds labels that are none of those of training: " + (f"{shown} and {more} more" if more > 0 else shown),
+            f"Those are {listed(self.names)}.{suggestion(counts[0]['values'], self.names)}",
         )
 
     def _ordered(self, columns: Sequence[LabelColumn]) -> Sequence[LabelColumn]:

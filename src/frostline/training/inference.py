@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.origin import origin_of
@@ -102,9 +104,12 @@ class Classifier:
 
         Args:
             examples: Texts, or pairs of texts; labels are not looked at.
+
+        Raises:
+            DataError: If they are pairs and the model was trained on single texts, or the other way round.
         """
         texts = examples.dataset.remove_columns(list(examples.label_columns))
-        output = self._trainer().predict(self._tokenised(texts))
+        output = self._trainer().predict(self._tokenised(texts, examples))
         logits = first_output(output.predictions)
         return Predictions(self.schema, probabilities(logits, self.schema.problem_type))
 
@@ -118,14 +123,15 @@ class Classifier:
             The metrics of the problem type, and ``loss``.
 
         Raises:
-            DataError: If a label is unknown to the model.
+            DataError: If a label is unknown to the model, or as for `predict`.
         """
-        metrics = self._trainer().evaluate(self._tokenised(self.schema.encode(examples)))
+        metrics = self._trainer().evaluate(self._tokenised(self.schema.encode(examples), examples))
         named = {name.removeprefix("eval_"): float(value) for name, value in metrics.items()}
         unasked = ("epoch", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         return {name: value for name, value in named.items() if name not in unasked}
 
-    def _tokenised(self, dataset: datasets.Dataset) -> datasets.Dataset:
+    def _tokenised(self, dataset: datasets.Dataset, examples: Examples) -> datasets.Dataset:
+        _refuse_other_width(self._name, examples)
         limit = position_limit(self.model)
         tokenised = tokenise(dataset, self.tokenizer, max_length=self._max_length, model_limit=limit)[0]
         refuse_strange_tokens(self.model, tokenised, self._name)
@@ -156,6 +162,25 @@ class Classifier:
         return trainer
 
 
+def _refuse_other_width(name: str, examples: Examples) -> None:
+    """Refuse pairs for a model that a run trained on single texts, and single texts for one trained on pairs."""
+    from frostline.training.run import METRICS_FILE
+
+    try:
+        metrics = json.loads((Path(name).expanduser() / METRICS_FILE).read_text(encoding="utf-8"))
+        columns = metrics["settings"]["text_columns"]
+    except (OSError, ValueError, LookupError, TypeError, RuntimeError):  # a model of another origin: nobody knows
+        return
+    if len(columns) == len(examples.text_columns):
+        return
+    if len(columns) == 1:
+        raise DataError(f"'{name}' was trained on single texts; given were pairs.\nGive one text per row.")
+    raise DataError(
+        f"'{name}' was trained on pairs of texts ({', '.join(columns)}); given were single texts.\n"
+        f"Give the second ones too: --pair TEXT on the command line, --text-column {','.join(columns)} for a table."
+    )
+
+
 def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Examples:
     """Make examples of texts given in the program or on the command line.
 
@@ -164,13 +189,21 @@ def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Exa
         pairs: The second text of each pair.
 
     Raises:
-        DataError: If a text is empty or no valid Unicode.
+        DataError: If a text is empty or no valid Unicode, or a text has no partner.
     """
     from datasets import Dataset
 
     from frostline.data.examples import choose_columns
 
-    for text in (*texts, *(pairs or ())):
+    if pairs is not None and len(pairs) != len(texts):
+        raise DataError(
+            f"There are {len(texts)} texts, but {len(pairs)} second texts for pairs.\nGive one second text per text."
+        )
+    for place, text in enumerate((*texts, *(pairs or ()))):
+        if not text.strip():
+            which = "text" if place < len(texts) else "second text"
+            number = f" {place % len(texts) + 1}" if len(texts) > 1 else ""
+            raise DataError(f"The {which}{number} is empty ({text!r}).\nGive texts with words in them.")
         try:
             text.encode()
         except UnicodeEncodeError:  # bytes of another encoding, as a terminal hands them over

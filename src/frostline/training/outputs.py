@@ -12,6 +12,8 @@ from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from frostline.errors import OutputError
+from frostline.log import get_logger
+from frostline.training.settings import option
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -22,6 +24,8 @@ _SETTINGS_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
 _REPLACED = "replaced"
+# What is compared beside the options: digests of the rows, which would tell the user nothing.
+_ROWS = {"train_digest": "other training rows", "eval_digest": "other evaluation rows"}
 
 
 class OutputFolder:
@@ -36,6 +40,7 @@ class OutputFolder:
         self.target = _named(target)
         self.work = self.target.with_name(f"{self.target.name}.partial")
         self._may_replace = False
+        self._starts_anew = False
 
     @property
     def checkpoints(self) -> Path:
@@ -76,9 +81,11 @@ class OutputFolder:
             raise OutputError(f"'{self.work}' cannot be written: {error.strerror}.\nChoose another --out.") from None
         try:
             self._may_replace = overwrite
+            if self._put_back():
+                get_logger().warning(f"'{self.target}' is back: an earlier run was stopped while it replaced it.")
+                self._check_target(resume=resume, overwrite=overwrite)
             self._check_interrupted(resume=resume, overwrite=overwrite)
-            if not resume:
-                self._clear()
+            self._starts_anew = not resume
             yield
         finally:
             if self.last_checkpoint() is None:
@@ -127,9 +134,15 @@ class OutputFolder:
     def remember(self, settings: Mapping[str, Any]) -> None:
         """Note the settings of the run, or compare them with those of the run that is resumed.
 
+        What an interrupted run left is cleared away here if this one starts anew: by now its data and its model
+        are known to be fit for use.
+
         Raises:
             OutputError: If they differ; the message names the first that does.
         """
+        if self._starts_anew:
+            self._clear()
+            self._starts_anew = False
         file = self.work / _SETTINGS_FILE
         current = json.loads(json.dumps(settings))
         try:
@@ -139,10 +152,27 @@ class OutputFolder:
             return
         for key, value in current.items():
             if key not in earlier or earlier[key] != value:
+                differs = _ROWS.get(key) or f"{option(key)} {_written(earlier.get(key))}; now it is {_written(value)}"
                 raise OutputError(
-                    f"The interrupted run had {key}={earlier.get(key)!r}; now it is {value!r}.\n"
-                    "Resume with the same settings, or start anew by --overwrite."
+                    f"The interrupted run had {differs}.\nResume with the same settings, or start anew by --overwrite."
                 )
+
+    def _put_back(self) -> bool:
+        """Give the target back its folder, if a run was stopped between moving it away and filling its place.
+
+        Raises:
+            OutputError: If it cannot be moved; the message says where it is.
+        """
+        replaced = self.work / _REPLACED
+        if self.target.exists() or not replaced.exists():
+            return False
+        try:
+            replaced.rename(self.target)
+        except OSError as error:
+            raise OutputError(
+                f"'{self.target}' is in '{replaced}' and cannot be moved back: {error.strerror}.\nMove it by hand."
+            ) from None
+        return True
 
     def last_checkpoint(self) -> Path | None:
         """The newest checkpoint that was written to its end; the Trainer writes its state last."""
@@ -176,13 +206,20 @@ class OutputFolder:
                 self.target.rename(replaced)
             staged.rename(self.target)
         except OSError as error:
-            if replaced.exists() and not self.target.exists():
-                replaced.rename(self.target)
             raise OutputError(
                 f"'{self.target}' cannot be written: {error.strerror}.\nMend that, then go on with --resume."
             ) from None
+        finally:
+            self._put_back()
         shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
+
+
+def _written(value: Any) -> str:
+    """A setting as it is given to its option."""
+    if value is None:
+        return "not given"
+    return repr(",".join(value)) if isinstance(value, list) else repr(value)
 
 
 def _named(target: Path) -> Path:

@@ -16,6 +16,18 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 WHOLE_MODEL_LR = 5e-5
 HEAD_LR = 1e-3
 
+_OPTIONS = {
+    "learning_rate": "--lr",
+    "eval_data": "--eval",
+    "text_columns": "--text-column",
+    "label_columns": "--label-column",
+}
+
+
+def option(setting: str) -> str:
+    """The option of ``frostline train`` that gives a setting, for messages."""
+    return _OPTIONS.get(setting, f"--{setting.replace('_', '-')}")
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class TrainSettings:
@@ -78,11 +90,11 @@ class TrainSettings:
         ):
             if value is not None and (value < least if least is not None else not 0 < value < float("inf")):
                 rule = f"at least {least}" if least is not None else "above 0"
-                raise SettingsError(f"{name} is {value}; it must be {rule}.")
+                raise SettingsError(f"{option(name)} is {value}; it must be {rule}.")
         if not 0 <= self.seed < 2**32:
-            raise SettingsError(f"seed is {self.seed}; it must be from 0 to {2**32 - 1}.")
+            raise SettingsError(f"--seed is {self.seed}; it must be from 0 to {2**32 - 1}.")
         if self.patience is not None and self.eval_data is None:
-            raise SettingsError("patience needs evaluation data to judge by.\nName it with --eval.")
+            raise SettingsError("--patience needs evaluation data to judge by.\nName it with --eval.")
         if self.freeze is not None or self.train_only is not None:
             self.plan()
 
