@@ -13,11 +13,13 @@ from hypothesis import strategies as st
 from torch import nn
 
 import frostline as fl
-from frostline.errors import PlanError, SelectorError
+from frostline.errors import FrostlineError, PlanError, SelectorError
 from frostline.freezing.mode import follow_flags, is_pinned
 from tests.models import Plain, batch, flags, modes, names_of, tiny, trainable
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from frostline.freezing.freeze import Freeze
 
 
@@ -95,6 +97,14 @@ class TestFlags:
         before = state(model)
         with pytest.raises(SelectorError, match=r"layers\[5\]"):
             fl.freeze(model, "embeddings, layers[5]")
+        assert state(model) == before
+
+    @pytest.mark.parametrize("act", [fl.freeze, fl.train_only])
+    def test_what_is_no_selector_changes_nothing(self, act: Callable[..., object]) -> None:
+        model = tiny("bert")
+        before = state(model)
+        with pytest.raises(FrostlineError, match="given was 8"):
+            act(model, 8)
         assert state(model) == before
 
     def test_whole_numbers_cannot_train(self) -> None:
@@ -299,3 +309,25 @@ def test_a_frozen_model_is_not_kept_alive() -> None:
     del model
     gc.collect()
     assert watched() is None
+
+
+def test_as_text() -> None:
+    model = Plain()
+    size = sum(parameter.numel() for parameter in model.parameters())
+    count = len(names_of(model, ""))
+    frozen = fl.freeze(model, "embeddings")
+    held = model.embed.weight.numel()
+    assert str(frozen).splitlines() == [
+        "Plain: freeze embeddings",
+        f"1 of {count} tensors are frozen: {held:,} of {size:,} parameters.",
+    ]
+    only = fl.train_only(model, "head")
+    left = sum(parameter.numel() for parameter in model.classifier.parameters())
+    assert str(only).splitlines() == [
+        "Plain: train only head",
+        f"{count - 2} of {count} tensors are frozen: {size - left:,} of {size:,} parameters.",
+        "Frozen: backbone",
+    ]
+    only.restore()
+    assert str(only).splitlines()[0] == "Plain: train only head (taken back)"
+    assert str(only).splitlines()[-1] == "Frozen: embeddings"

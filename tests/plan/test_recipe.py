@@ -206,7 +206,6 @@ def test_no_adapters() -> None:
         ("qqqqqqq", "'»qqqqqqq«'", "Its units: embeddings, layers[:], pooler, head"),
         ("norm", "'»norm«'", "norms"),
         ("bert.encoder.", "'»bert.encoder.«'", "bert.encoder"),
-        ("layers[0", "'»layers[0«'", "layers"),
     ],
 )
 def test_a_term_that_matches_nothing(expression: str, marked: str, hint: str) -> None:

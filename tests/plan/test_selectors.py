@@ -125,6 +125,9 @@ def test_the_pattern_of_a_regular_expression_is_compiled() -> None:
         ("layers[1.5], head", "'»layers[1.5]«, head'", "layers[:8]"),
         ("layers[::0]", "'»layers[::0]«'", "layers[:8]"),
         ("layers[1:2:3:4]", "'»layers[1:2:3:4]«'", "layers[:8]"),
+        ("layers[:4", "'»layers[:4«' has a bracket at the mark that is not closed", "'layers[:4]'"),
+        ("~layers[1, head", "'»~layers[1, head«'", "'~layers[1], head'"),
+        ("head, x.*[ab", "'head, »x.*[ab«'", "'x.*[ab]'"),
         ("head, re:(", "'head, »re:(«'", "whole name"),
         ("re:*, head", "'»re:*«, head'", "whole name"),
         ("head,\n layers[x],\n bias", "'head,  »layers[x]«,  bias'", "layers[:8]"),
@@ -143,3 +146,11 @@ def test_texts_are_joined_by_commas() -> None:
     assert join("head, bias") == "head, bias"
     assert join(["head", "~bias"]) == "head, ~bias"
     assert join(iter(("all",))) == "all"
+
+
+@pytest.mark.parametrize("given", [8, 0.5, object, b"head", [], ["head", 3], None])
+def test_what_is_no_text(given: Any) -> None:
+    with pytest.raises(SelectorError, match="A selector is a text, or several texts; given was") as caught:
+        join(given)
+    assert repr(given) in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 2

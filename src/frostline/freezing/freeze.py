@@ -12,6 +12,7 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import unwrap
 from frostline.errors import PlanError
 from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules, is_pinned, pin, unpin
+from frostline.plan.describe import describe
 from frostline.plan.plan import PLAN_FILE, FrozenMode, Plan
 from frostline.plan.selectors import join
 
@@ -115,6 +116,21 @@ class Freeze:
             if (saver := reference()) is not None:
                 vars(saver).pop("save_pretrained", None)
         del _RECORDS[self.model]
+
+    def __str__(self) -> str:
+        """The plan, and what of the model is frozen now, in plain text."""
+        parameters = dict(self.model.named_parameters())
+        frozen = {name: parameter for name, parameter in parameters.items() if not parameter.requires_grad}
+        sizes = [sum(parameter.numel() for parameter in some.values()) for some in (frozen, parameters)]
+        taken_back = "" if self.model in _RECORDS and self._change in _RECORDS[self.model].changes else " (taken back)"
+        lines = [
+            f"{type(self.model).__name__}: {self.plan}{taken_back}",
+            f"{len(frozen):,} of {len(parameters):,} tensors are frozen: {sizes[0]:,} of {sizes[1]:,} parameters.",
+        ]
+        selector = describe(ModelMap.of(self.model), frozen)
+        if selector not in ("", self.plan.freeze):
+            lines.append(f"Frozen: {selector}")
+        return "\n".join(lines)
 
     def __enter__(self) -> Self:
         return self

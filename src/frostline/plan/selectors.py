@@ -16,6 +16,7 @@ A comma inside brackets, braces or parentheses, or behind a backslash, belongs t
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Literal
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 from frostline.errors import SelectorError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator
 
 TermKind = Literal["unit", "layers", "kind", "regex", "glob", "name"]
 
@@ -59,8 +60,18 @@ class Term:
 
 
 def join(selectors: str | Iterable[str]) -> str:
-    """Make one expression of a text or of several texts."""
-    return selectors if isinstance(selectors, str) else ", ".join(selectors)
+    """Make one expression of a text or of several texts.
+
+    Raises:
+        SelectorError: If it is anything else.
+    """
+    parts = [selectors] if isinstance(selectors, str) else list(selectors) if isinstance(selectors, Iterable) else []
+    if not parts or not all(isinstance(part, str) for part in parts):
+        raise SelectorError(
+            f"A selector is a text, or several texts; given was {' '.join(repr(selectors).split())[:80]}.\n"
+            "Name what is meant: 'backbone', 'layers[:8]', 'head' …"
+        )
+    return ", ".join(parts)
 
 
 def marked(expression: str, span: tuple[int, int]) -> str:
@@ -142,6 +153,12 @@ def _parse_term(expression: str, span: tuple[int, int]) -> Term:
     if layers:
         index = _parse_index(expression, span, layers["inside"])
         return Term(text, "layers", takes_away, span, stack=layers["stack"], index=index)
+    if text.count("[") > text.count("]"):
+        inside, comma, rest = expression[slice(*span)].partition(",")
+        raise SelectorError(
+            f"The selector {marked(expression, span)} has a bracket at the mark that is not closed.\n"
+            f"Close it: '{' '.join(f'{inside.rstrip()}]{comma}{rest}'.split())}'."
+        )
     return Term(text, "glob" if re.search(r"[*?\[]", text) else "name", takes_away, span)
 
 
