@@ -9,6 +9,7 @@ The tree::
     ├── DataError                  a table of texts and labels that cannot be used
     ├── SettingsError              a setting out of its range, or one that this machine cannot serve
     ├── OutputError                a place that cannot be written
+    ├── StoreError                 a store of activations that cannot be used, or a row that it does not hold
     ├── MissingExtraError          an optional part of Frostline is not installed
     ├── DivergedError              training ended with numbers that are not finite (exit status 1)
     └── DriftError                 a frozen tensor moved (exit status 1)
@@ -49,6 +50,10 @@ class SettingsError(FrostlineError, ValueError):
 
 class OutputError(FrostlineError):
     """A place that cannot be written."""
+
+
+class StoreError(FrostlineError, LookupError):
+    """A store of activations that cannot be used, or a row that it does not hold."""
 
 
 class MissingExtraError(FrostlineError, ImportError):

@@ -1,0 +1,1 @@
+"""The engine: what is frozen is computed once, and padding never."""
