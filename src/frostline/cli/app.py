@@ -20,6 +20,7 @@ from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.probe import probe
 from frostline.cli.sigint import INTERRUPTED
+from frostline.cli.store import store
 from frostline.cli.train import train
 from frostline.cli.verify import verify
 from frostline.errors import FrostlineError
@@ -35,6 +36,7 @@ app = typer.Typer(
 for command in (inspect, train, predict, evaluate, check, diff, verify, probe, demo):
     app.command()(command)
 app.add_typer(delta)
+app.add_typer(store)
 
 
 @app.callback(invoke_without_command=True)

@@ -109,12 +109,14 @@ def settle(folder: Path, wanted: Header) -> None:
 
     Raises:
         OutputError: If the folder cannot be written.
-        StoreError: If it holds anything else, and another process writes to it.
+        StoreError: If it holds anything else and another process writes to it, or a text in `wanted` is too long.
     """
     from filelock import FileLock
 
     if _fault(folder, wanted) == "":
         return
+    text = json.dumps(wanted.to_dict(), indent=1) + "\n"
+    _parse(text.encode())  # what could not be read again is not written
     with places.writing(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / places.LOCK):
@@ -127,7 +129,7 @@ def settle(folder: Path, wanted: Header) -> None:
                 get_logger().warning(f"The store '{folder}' is rebuilt: {fault}.")
             discard(places.own_files(folder))
             with atomic_file(folder / places.HEADER) as file:
-                file.write_text(json.dumps(wanted.to_dict(), indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+                file.write_text(text, encoding="utf-8")
 
 
 def _fault(folder: Path, wanted: Header) -> str | None:
