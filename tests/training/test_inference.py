@@ -69,9 +69,9 @@ def test_a_model_that_was_never_trained(bert: Path) -> None:
 @pytest.mark.parametrize(
     ("texts", "pairs", "phrase"),
     [
-        (["good", " "], None, "The text 2 is empty"),
+        (["good", " "], None, "Text 2 is empty"),
         ([""], None, "The text is empty"),
-        (["good", "bad"], ["good"], "2 texts, but 1 second texts"),
+        (["good", "bad"], ["good"], "2 texts, but 1 second text"),
         (["good", "a\0b"], None, "NUL character in row 2"),
         (["good", "\udcff"], None, "not valid Unicode"),
         (["good"], [""], "The second text is empty"),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
+from frostline.data.messages import counted
 from frostline.data.tokenising import tokenise
 from frostline.errors import DataError, ModelError
 from frostline.training.devices import device_options
@@ -197,13 +198,14 @@ def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Exa
 
     if pairs is not None and len(pairs) != len(texts):
         raise DataError(
-            f"There are {len(texts)} texts, but {len(pairs)} second texts for pairs.\nGive one second text per text."
+            f"There are {counted(len(texts), 'text')}, but {counted(len(pairs), 'second text')}.\n"
+            "Give one second text per text."
         )
     for place, text in enumerate((*texts, *(pairs or ()))):
         if not text.strip():
             which = "text" if place < len(texts) else "second text"
-            number = f" {place % len(texts) + 1}" if len(texts) > 1 else ""
-            raise DataError(f"The {which}{number} is empty ({text!r}).\nGive texts with words in them.")
+            which = f"{which.capitalize()} {place % len(texts) + 1}" if len(texts) > 1 else f"The {which}"
+            raise DataError(f"{which} is empty ({text!r}).\nGive texts with words in them.")
         try:
             text.encode()
         except UnicodeEncodeError:  # bytes of another encoding, as a terminal hands them over
