@@ -64,6 +64,53 @@ def test_an_optimizer_that_moves_what_has_no_gradient(kind: type[torch.optim.SGD
     assert (surprise.name, surprise.cause) == ("embed.weight", "the optimizer moves it without a gradient")
 
 
+class MovesOthers(torch.optim.SGD):
+    """Moves what it does not hold, as an averaged copy that is kept in the step."""
+
+    other: torch.Tensor
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        super().step(closure)
+        with torch.no_grad():
+            self.other.mul_(0.9)
+
+
+@pytest.mark.parametrize("stale", [False, True])
+def test_an_optimizer_that_moves_what_it_does_not_hold(stale: bool) -> None:
+    model = build("plain")
+    fl.freeze(model, "embeddings")
+    optimizer = MovesOthers([p for p in model.parameters() if p.requires_grad], lr=0.1)
+    optimizer.other = model.embed.weight
+    model.embed.weight.grad = torch.ones_like(model.embed.weight) if stale else None
+    before = state(model, optimizer)
+    found = probe_of(model, optimizer)
+    assert state(model, optimizer) == before
+    (surprise,) = (one for one in found.surprises if one.moved)
+    said = "something writes into it during the optimizer's step, though the optimizer does not hold it"
+    assert (surprise.moved_in, surprise.cause) == ("step", said)
+
+
+def test_what_moves_in_the_backward() -> None:
+    model = build("plain")
+    fl.freeze(model, "embeddings")
+    model.classifier.weight.register_hook(lambda _: setattr(model.embed.weight, "data", model.embed.weight * 2))
+    before = state(model)
+    found = probe_of(model)
+    assert state(model) == before
+    (surprise,) = (one for one in found.surprises if one.moved)
+    assert (surprise.moved_in, surprise.cause) == ("backward", "something writes into it during the backward")
+
+
+def test_a_write_that_changes_nothing_is_no_cause() -> None:
+    """The forward writes the same values, and the optimizer moves the weight: only the second is told."""
+    model = build("plain")
+    fl.freeze(model, "embeddings")
+    model.blocks[0].register_forward_hook(lambda *_: model.embed.weight.data.mul_(1)[:0].tolist() or None)
+    found = probe_of(model, DecaysAll(model.parameters(), lr=0.1))
+    (surprise,) = (one for one in found.surprises if one.moved)
+    assert (surprise.moved_in, surprise.cause) == ("step", "the optimizer moves it without a gradient")
+
+
 def test_steps_below_the_resolution_of_the_weights() -> None:
     model = build("bert").to(torch.bfloat16)
     found = probe_of(model, torch.optim.SGD(model.parameters(), lr=1e-7))
@@ -122,7 +169,7 @@ def test_pinned_modules_stay_in_eval_mode(mode: Any, count: int) -> None:
     model.blocks[0].register_forward_hook(lambda module, *_: seen.append(module.training))
     found = probe_of(model.eval())
     assert seen == [mode == "train"]
-    assert sum(len(unit.buffers_moved) for unit in found.rows) == count
+    assert sum(len(unit.buffers_moved or ()) for unit in found.rows) == count
 
 
 def test_tied_weights_count_once() -> None:

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 import transformers
+from accelerate.state import AcceleratorState, PartialState  # type: ignore[import-untyped]
+from accelerate.utils import DistributedType  # type: ignore[import-untyped]
 from transformers import AutoModelForSequenceClassification, HfArgumentParser
 
 import frostline as fl
@@ -129,6 +131,122 @@ def test_what_is_frozen_and_moves(make: Any, warned: list[str]) -> None:
     assert warned[0].startswith(
         "First step: 4 frozen by flag, but moved (the optimizer moves it without a gradient): bert.embeddings."
     )
+
+
+class Decaying(torch.optim.SGD):
+    """Decays in place what has no gradient, too."""
+
+    def step(self, closure: Any = None) -> Any:
+        done = super().step(closure)
+        with torch.no_grad():
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.mul_(0.99)
+        return done
+
+
+def test_what_is_frozen_and_decays_in_place(make: Any, warned: list[str]) -> None:
+    trainer = make(freeze="embeddings")
+    trainer.optimizer = Decaying(trainer.model.parameters(), lr=1e-2)
+    with pytest.raises(DriftError, match="Drift: "):
+        trainer.train()
+    found = trainer.first_step
+    assert found is not None
+    assert found.rows[0].moved == "partly"  # a bias of 0 stays 0
+    assert warned[0].startswith(
+        "First step: 4 frozen by flag, but moved (the optimizer moves it without a gradient): bert.embeddings."
+    )
+
+
+def test_of_more_frozen_weights_than_fit_nothing_is_said(
+    make: Any, warned: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    trainer = make(freeze="embeddings")
+    trainer.optimizer = Decaying(trainer.model.parameters(), lr=1e-2)
+    monkeypatch.setattr(firststep, "_fits", lambda _: True)
+    monkeypatch.setattr(firststep, "_MOST_BYTES", 10)
+    with pytest.raises(DriftError):
+        trainer.train()
+    assert trainer.first_step is None
+    assert not any(line.startswith("First step: ") for line in warned)
+
+
+def test_buffers_are_not_claimed_to_have_been_looked_at(make: Any) -> None:
+    trainer = make(freeze=LINE)
+    trainer.train()
+    found = trainer.first_step
+    assert found is not None
+    assert found.rows[0].buffers == 2
+    assert found.rows[0].buffers_moved is None
+    lines = str(found).splitlines()
+    assert next(line for line in lines if line.startswith("embeddings")).endswith("  not looked at")
+
+
+def test_what_is_frozen_is_not_copied(make: Any) -> None:
+    trainer = make(freeze="backbone")
+    trainer.train()
+    assert trainer.first_step is not None
+    assert trainer.first_step.copied_bytes == sum(p.nbytes for p in trainer.model.parameters() if p.requires_grad)
+
+
+@pytest.mark.parametrize(("rate", "dtype"), [(1e-9, torch.bfloat16), (1e-12, torch.float32)])
+def test_a_step_below_the_resolution_of_the_weights(rate: float, dtype: torch.dtype) -> None:
+    model = torch.nn.Linear(2, 2).to(dtype)
+    with torch.no_grad():
+        model.weight.fill_(1)
+        model.bias.fill_(1)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=rate)
+    model(torch.ones(1, 2, dtype=dtype)).sum().backward()
+    watched = firststep.FirstStep()
+    watched.before(model, optimizer)
+    optimizer.step()
+    watched.after(model, optimizer)
+    (said,) = watched.surprises
+    assert said.startswith(f"2 trainable by flag, but unmoved (the change is lost to rounding in {str(dtype)[6:]}): ")
+
+
+class Raising(torch.optim.SGD):
+    """Fails in its step."""
+
+    def step(self, closure: Any = None) -> Any:
+        raise RuntimeError("no step")
+
+
+@pytest.mark.parametrize("own", [False, True])
+def test_nothing_is_left_behind_by_a_step_that_raises(own: bool) -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = Raising(model.parameters(), lr=0.1)
+    if own:  # as a scheduler leaves it
+        optimizer.step = optimizer.step  # type: ignore[method-assign]
+    before = dict(vars(optimizer))
+    model(torch.ones(1, 2)).sum().backward()
+    firststep.FirstStep().before(model, optimizer)
+    with pytest.raises(RuntimeError, match="no step"):
+        optimizer.step()
+    assert vars(optimizer) == before
+    assert torch.utils._python_dispatch._len_torch_dispatch_stack() == 0  # type: ignore[attr-defined]
+
+
+def test_a_step_that_was_not_seen_is_not_told_of() -> None:
+    model = torch.nn.Linear(2, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    model(torch.ones(1, 2)).sum().backward()
+    watched = firststep.FirstStep()
+    watched.before(model, optimizer)
+    type(optimizer).step(optimizer)
+    watched.after(model, optimizer)
+    assert watched.done
+    assert watched.probe is None
+    assert "step" not in vars(optimizer)
+
+
+@pytest.mark.parametrize("kind", ["FSDP", "DEEPSPEED", "MEGATRON_LM", "NO", "MULTI_GPU"])
+def test_accelerate_says_whether_parameters_are_spread(make: Any, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    trainer = make()
+    model = trainer.model
+    monkeypatch.setitem(AcceleratorState._shared_state, "distributed_type", DistributedType[kind])
+    monkeypatch.setitem(PartialState._shared_state, "distributed_type", DistributedType[kind])
+    assert firststep.can_be_watched(model) == (kind in {"NO", "MULTI_GPU"})
 
 
 def test_a_warmup_that_begins_at_zero_is_no_alarm(make: Any, warned: list[str]) -> None:

@@ -1,8 +1,8 @@
-"""Tensors and containers as they were, to compare with and to put back, bit by bit."""
+"""Tensors as they were, to compare with and to put back, bit by bit."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 
@@ -24,12 +24,14 @@ class Kept:
 
     Attributes:
         tensor: The tensor itself, which keeps its identity.
+        written: Whether something wrote into it, as far as `Watch` was in force.
     """
 
     def __init__(self, tensor: torch.Tensor, *, copy: bool) -> None:
         self.tensor = tensor
         self._data = tensor.data  # where the values were; costs nothing unless the tensor is given others
         self._copy: torch.Tensor | None = None
+        self.written = False
         if copy:
             self.save()
 
@@ -42,6 +44,11 @@ class Kept:
     def before(self) -> torch.Tensor:
         """The values as they were."""
         return self._data if self._copy is None else self._copy
+
+    @property
+    def copied(self) -> bool:
+        """Whether the values were copied."""
+        return self._copy is not None
 
     @property
     def copied_bytes(self) -> int:
@@ -57,7 +64,8 @@ class Kept:
             return 0
 
     @property
-    def _swapped(self) -> bool:
+    def swapped(self) -> bool:
+        """Whether the tensor was given other memory, another shape or another dtype."""
         now, then = self.tensor, self._data
         return (now.data_ptr(), now.shape, now.stride(), now.dtype) != (
             then.data_ptr(),
@@ -69,64 +77,17 @@ class Kept:
     @property
     def moved(self) -> bool:
         """Whether a single bit, the shape or the dtype differs from before."""
-        if self._copy is None and not self._swapped:
+        if self._copy is None and not self.swapped:
             return False
         return not same_bits(self.before, self.tensor)
 
     def restore(self) -> None:
         """Put the values back."""
-        if self._swapped:
+        if self.swapped:
             self.tensor.data = self._data
         # Only where they differ: a tensor whose elements overlap in memory cannot be written into.
         if self._copy is not None and not same_bits(self._copy, self._data):
             self._data.copy_(self._copy)
-
-
-class Contents:
-    """What containers held: dictionaries, lists and the tensors in them."""
-
-    def __init__(self) -> None:
-        self.tensors: list[Kept] = []
-        self._dicts: list[tuple[dict[Any, Any], dict[Any, Any]]] = []
-        self._lists: list[tuple[list[Any], list[Any]]] = []
-
-    def keep(self, value: Any, *, copy: bool) -> None:
-        """Keep a value with all that is in it.
-
-        Args:
-            value: A tensor, or dictionaries, lists and tuples of them; anything else is left alone.
-            copy: Whether tensors are copied now; see `Kept`.
-        """
-        if isinstance(value, torch.Tensor):
-            self.tensors.append(Kept(value, copy=copy))
-        elif isinstance(value, dict):
-            self.keep_dict(value)
-            for inner in value.values():
-                self.keep(inner, copy=copy)
-        elif isinstance(value, list | tuple):
-            if isinstance(value, list):
-                self.keep_list(value)
-            for inner in value:
-                self.keep(inner, copy=copy)
-
-    def keep_dict(self, value: dict[Any, Any]) -> None:
-        """Keep which values a dictionary has under which keys, but not what they are in themselves."""
-        self._dicts.append((value, dict(value)))
-
-    def keep_list(self, value: list[Any]) -> None:
-        """Keep which values a list has, but not what they are in themselves."""
-        self._lists.append((value, list(value)))
-
-    def restore(self) -> None:
-        """Put everything back."""
-        for now, then in self._dicts:
-            if list(now) != list(then) or any(now[key] is not value for key, value in then.items()):
-                now.clear()
-                now.update(then)
-        for items, kept in self._lists:
-            items[:] = kept
-        for tensor in self.tensors:
-            tensor.restore()
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

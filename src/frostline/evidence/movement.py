@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
 Share = Literal["yes", "no", "partly", "-"]
 GradientWord = Literal["yes", "zero", "not finite", "stale", "none"]
+Phase = Literal["forward", "backward", "step"]
 _GRADIENT_WORDS: tuple[GradientWord, ...] = ("yes", "zero", "not finite", "stale", "none")
 
 COLUMNS = ("unit", "trains", "gradient", "in optimizer", "learning rate", "moved", "relative change", "buffers moved")
@@ -32,6 +33,9 @@ class ProbeParameter:
         in_optimizer: Whether the optimizer holds it.
         learning_rate: The rate of its group; None outside the optimizer.
         moved: Whether a single bit of it differs after the step.
+        moved_in: In which part of the step it was first seen to differ; None where it did not move.
+        rounded_off: Whether the step was measured to be below the resolution of its dtype; only asked of what got
+            a gradient and stayed.
         change: L2 norm of the change relative to that of the values before; None where those were 0 throughout.
         distance: L2 norm of the change.
         size: Norm of the values before.
@@ -46,6 +50,8 @@ class ProbeParameter:
     in_optimizer: bool
     learning_rate: float | None
     moved: bool
+    moved_in: Phase | None
+    rounded_off: bool
     change: float | None
     distance: float
     size: float
@@ -58,15 +64,27 @@ class ProbeParameter:
         return self.elements > 0 and self.moved != self.trainable
 
     @property
+    def stayed_with_gradient(self) -> bool:
+        """Whether the optimizer had all that it needs to move it, and did not."""
+        able = self.trainable and self.in_optimizer and bool(self.learning_rate) and self.gradient == "yes"
+        return able and self.elements > 0 and not self.moved
+
+    @property
     def cause(self) -> str:
-        """Why a surprising parameter moved, or stayed; as far as this row tells."""
+        """Why a surprising parameter moved, or stayed; only what was seen."""
         return self._why_moved if self.moved else self._why_stayed
 
     @property
     def _why_moved(self) -> str:
+        if self.moved_in == "forward":
+            return "the forward writes into it"
+        if self.moved_in == "backward":
+            return "something writes into it during the backward"
+        if not self.in_optimizer:
+            return "something writes into it during the optimizer's step, though the optimizer does not hold it"
         if self.gradient == "stale":
             return "the optimizer holds it, and it keeps an old gradient"
-        return "the optimizer moves it without a gradient" if self.in_optimizer else "the forward writes into it"
+        return "the optimizer moves it without a gradient"
 
     @property
     def _why_stayed(self) -> str:
@@ -76,7 +94,9 @@ class ProbeParameter:
             return "no gradient"
         if not self.learning_rate:
             return "learning rate 0"
-        return "its gradient is 0" if self.gradient == "zero" else f"the change is lost to rounding in {self.dtype}"
+        if self.gradient == "zero":
+            return "its gradient is 0"
+        return f"the change is lost to rounding in {self.dtype}" if self.rounded_off else "no cause was found"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +113,7 @@ class ProbeRow:
         change: L2 norm of the change of all its parameters together, relative to that of the values before;
             None where those were 0 throughout.
         buffers: Number of its buffers.
-        buffers_moved: Names of those that moved.
+        buffers_moved: Names of those that moved; None where they were not looked at.
     """
 
     name: str
@@ -104,7 +124,7 @@ class ProbeRow:
     moved: Share
     change: float | None
     buffers: int
-    buffers_moved: tuple[str, ...]
+    buffers_moved: tuple[str, ...] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,9 +230,9 @@ def surprises_in_words(surprises: Iterable[ProbeParameter]) -> list[str]:
 
 
 def row_of(
-    unit: str, parameters: Sequence[ProbeParameter], buffers: int = 0, buffers_moved: Iterable[str] = ()
+    unit: str, parameters: Sequence[ProbeParameter], buffers: int, buffers_moved: tuple[str, ...] | None
 ) -> ProbeRow:
-    """Sum up the parameters of one unit."""
+    """Sum up the parameters and buffers of one unit."""
     words = {parameter.gradient for parameter in parameters}
     distance = sum(parameter.distance**2 for parameter in parameters) ** 0.5
     size = sum(parameter.size**2 for parameter in parameters) ** 0.5
@@ -225,7 +245,7 @@ def row_of(
         moved=_share([parameter.moved for parameter in parameters]),
         change=relative(distance, size),
         buffers=buffers,
-        buffers_moved=tuple(buffers_moved),
+        buffers_moved=buffers_moved,
     )
 
 
@@ -254,7 +274,7 @@ def row_cells(row: ProbeRow) -> tuple[str, ...]:
         ", ".join(f"{rate:g}" for rate in row.learning_rates) or "-",
         row.moved,
         _change(row.change, moved=row.moved in {"yes", "partly"}),
-        f"{len(row.buffers_moved)} of {row.buffers}" if row.buffers else "-",
+        _buffers(row),
     )
 
 
@@ -275,6 +295,12 @@ def _change(change: float | None, *, moved: bool) -> str:
     if not moved:
         return "-"
     return "from 0" if change is None else f"{change:.1e}"
+
+
+def _buffers(row: ProbeRow) -> str:
+    if not row.buffers:
+        return "-"
+    return "not looked at" if row.buffers_moved is None else f"{len(row.buffers_moved)} of {row.buffers}"
 
 
 def _short(selector: str) -> str:

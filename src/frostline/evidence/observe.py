@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.evidence.kept import Kept, same_bits, squares
-from frostline.evidence.movement import GradientWord, Probe, ProbeParameter, relative, row_of
+from frostline.evidence.movement import GradientWord, Phase, Probe, ProbeParameter, relative, row_of
 from frostline.evidence.optimizers import held, learning_rates
 from frostline.plan.describe import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     import torch
     from torch import nn
@@ -42,9 +43,10 @@ def read_step(
     optimizer: Any,
     *,
     kept: Mapping[str, Kept],
-    buffers: Mapping[str, Kept],
+    buffers: Mapping[str, Kept] | None,
     words: Mapping[str, GradientWord],
     rates: Mapping[int, float],
+    earlier: Mapping[str, Phase],
     loss: float | None,
     said: str,
     skipped: bool = False,
@@ -56,9 +58,10 @@ def read_step(
         model: The model, after the step.
         optimizer: The optimizer that took it; None for none.
         kept: Per parameter name, what it was before.
-        buffers: Per buffer name, likewise; those that are not among them are not told of.
+        buffers: Per buffer name, likewise; None where they were not looked at.
         words: What `gradient_words` gave before the step.
         rates: What `learning_rates` gave before the step.
+        earlier: Per name of a parameter that moved before the optimizer's step, in which part that was.
         loss: The loss, if known.
         said: The optimizer in words.
         skipped: Whether the step was skipped.
@@ -68,11 +71,10 @@ def read_step(
     now = dict(model.named_buffers())
     rows, parameters = [], []
     for unit in anatomy.units:
-        inside = [_parameter(name, unit.name, kept[name], words, rates) for name in unit.parameter_names]
-        known = [name for name in unit.buffer_names if name in buffers]
-        rows.append(
-            row_of(unit.name, inside, len(known), (name for name in known if _differs(buffers[name], now.get(name))))
-        )
+        inside = [_parameter(name, unit.name, kept[name], words, rates, earlier) for name in unit.parameter_names]
+        known = [name for name in unit.buffer_names if buffers is None or name in buffers]
+        moved = None if buffers is None else tuple(name for name in known if _differs(buffers[name], now.get(name)))
+        rows.append(row_of(unit.name, inside, len(known), moved))
         parameters += inside
     own = {id(parameter) for parameter in model.parameters()}
     return Probe(
@@ -96,7 +98,12 @@ def _differs(kept: Kept, now: torch.Tensor | None) -> bool:
 
 
 def _parameter(
-    name: str, unit: str, kept: Kept, words: Mapping[str, GradientWord], rates: Mapping[int, float]
+    name: str,
+    unit: str,
+    kept: Kept,
+    words: Mapping[str, GradientWord],
+    rates: Mapping[int, float],
+    earlier: Mapping[str, Phase],
 ) -> ProbeParameter:
     tensor = kept.tensor
     moved = kept.moved
@@ -110,12 +117,22 @@ def _parameter(
         in_optimizer=id(tensor) in rates,
         learning_rate=rates.get(id(tensor)),
         moved=moved,
+        moved_in=earlier.get(name, "step") if moved else None,
+        rounded_off=False,
         change=relative(distance**0.5, size**0.5),
         distance=distance**0.5,
         size=size**0.5,
         dtype=str(tensor.dtype).removeprefix("torch."),
         elements=tensor.numel(),
     )
+
+
+def with_rounded_off(found: Probe, names: Collection[str]) -> Probe:
+    """The same probe, in which the steps of some parameters are known to be lost to rounding."""
+    if not names:
+        return found
+    parameters = (replace(one, rounded_off=one.name in names) for one in found.parameters)
+    return replace(found, parameters=tuple(parameters))
 
 
 def optimizer_in_words(optimizer: Any) -> str:

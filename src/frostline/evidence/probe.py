@@ -6,19 +6,19 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from frostline.errors import ModelError
-from frostline.evidence.observe import gradient_words, optimizer_in_words, read_step
-from frostline.evidence.optimizers import inner_optimizer, learning_rates, scaler_of
+from frostline.evidence.inputs import refuse_model, runs_alone, usable_batch
+from frostline.evidence.observe import gradient_words, optimizer_in_words, read_step, with_rounded_off
+from frostline.evidence.optimizers import inner_optimizer, refuse_no_optimizer, scaler_of
+from frostline.evidence.rounding import group_of, lost_to_rounding
 from frostline.evidence.snapshot import Snapshot
-from frostline.evidence.step import backward, computed_in, loss_of, on_device, optimize
-from frostline.evidence.watch import Watch
+from frostline.evidence.step import backward, begin, clear_gradients, computed_in, loss_of, optimize
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import nn
 
-    from frostline.evidence.movement import Probe
+    from frostline.evidence.movement import Phase, Probe
 
 LEARNING_RATE = 5e-5  # of transformers' TrainingArguments
 
@@ -57,46 +57,74 @@ def probe(
         What moved, by bit patterns and not by flags: a row per unit and per parameter.
 
     Raises:
-        ModelError: If the forward gives no loss, or the model has no values (meta device).
+        ModelError: If the forward gives no loss, or no step can be taken with the model: it has no values (meta
+            device), or only parts of them (FSDP, DeepSpeed).
+        DataError: If the batch is empty, or is not what the forward takes.
+        SettingsError: If the optimizer is none.
         Exception: Whatever the step itself raises; everything is put back before.
     """
-    if any(parameter.is_meta for parameter in model.parameters()):
-        raise ModelError(f"{type(model).__name__} is on the meta device, so no step can be taken.\nLoad its weights.")
+    refuse_model(model)
+    refuse_no_optimizer(optimizer)
+    batch = usable_batch(model, batch)
     real, said = _optimizer(model, optimizer, lr)
     scaler = scaler_of(optimizer) if scaler is None else scaler
     device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    batch = on_device(batch, device)
-    rates = learning_rates(real)
     snapshot = Snapshot(model, real, scaler, batch)
     try:
-        for parameter in model.parameters():
-            if parameter.requires_grad:
-                parameter.grad = None
-        model.train()
+        begin(model)
         if callable(getattr(real, "train", None)):  # optimizers without a schedule have modes as well
             real.train()
-        with Watch(snapshot.kept), torch.enable_grad():
+
+        def forward() -> torch.Tensor:
             with computed_in(autocast, device):
-                value = loss_of(_runs_alone(model), batch, loss)
+                return loss_of(runs_alone(model), batch, loss)
+
+        def again() -> torch.Tensor:
+            clear_gradients(model)
+            value = forward()
+            backward(value, None)
+            return value
+
+        with snapshot.watching(), torch.enable_grad():
+            value = forward()
+            earlier: dict[str, Phase] = dict.fromkeys(snapshot.moved(), "forward")
             backward(value, scaler)
             if scaler is not None and real is not None and value.requires_grad:
                 scaler.unscale_(real)
             words = gradient_words(model)
-            stepped = optimize(real, scaler if value.requires_grad else None)
-        return read_step(
+            late: dict[str, Phase] = dict.fromkeys(snapshot.moved(), "backward")
+            stepped = optimize(real, scaler if value.requires_grad else None, again, value)
+        found = read_step(
             model,
             real,
             kept=snapshot.parameters,
             buffers=snapshot.buffers,
             words=words,
-            rates=rates,
+            rates=snapshot.rates,
+            earlier=late | earlier,
             loss=float(value.detach()),
             said=said,
             skipped=not stepped,
             copied_bytes=snapshot.copied_bytes,
         )
+        unmoved = [] if found.skipped else [one.name for one in found.parameters if one.stayed_with_gradient]
+        gradients = {name: model.get_parameter(name).grad for name in unmoved}
     finally:
         snapshot.restore()
+    return with_rounded_off(found, _rounded_off(model, real, gradients))
+
+
+def _rounded_off(model: nn.Module, optimizer: Any, gradients: Mapping[str, torch.Tensor | None]) -> frozenset[str]:
+    """Names of the parameters whose step is lost to rounding, measured; all is as it was before the step."""
+    lost = set()
+    for name, gradient in gradients.items():
+        parameter = model.get_parameter(name)
+        options = group_of(optimizer, parameter)
+        if gradient is None or options is None:
+            continue
+        if lost_to_rounding(optimizer, options, optimizer.state.get(parameter, {}), parameter.detach(), gradient):
+            lost.add(name)
+    return frozenset(lost)
 
 
 def _optimizer(model: nn.Module, given: Any, lr: float) -> tuple[Any, str]:
@@ -107,16 +135,3 @@ def _optimizer(model: nn.Module, given: Any, lr: float) -> tuple[Any, str]:
     trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
     made = torch.optim.AdamW(trainable, lr=lr, weight_decay=0.0) if trainable else None
     return made, optimizer_in_words(made) + (" (built for the probe)" if made is not None else "")
-
-
-def _runs_alone(model: nn.Module) -> nn.Module:
-    """The module inside wrappers that would communicate or compile."""
-    from torch.nn.parallel import DataParallel, DistributedDataParallel
-
-    while True:
-        if isinstance(model, DataParallel | DistributedDataParallel):
-            model = model.module
-        elif "_orig_mod" in dict(model.named_children()):
-            model = model.get_submodule("_orig_mod")
-        else:
-            return model

@@ -2,22 +2,24 @@
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-import torch
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from frostline.evidence.kept import Contents, Kept
-from frostline.evidence.optimizers import held
+from frostline.evidence.contents import Contents, bound_to_move
+from frostline.evidence.optimizers import held, learning_rates
 from frostline.evidence.rng import RngState
-from frostline.freezing.mode import StayInEval
+from frostline.evidence.watch import Watch
+from frostline.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    import torch
     from torch import nn
 
-# The dictionaries of a module that hold its parts, rather than plain attributes.
-_PARTS = ("_parameters", "_buffers", "_modules")
+    from frostline.evidence.kept import Kept
 
 
 class Snapshot:
@@ -25,98 +27,89 @@ class Snapshot:
 
     What a step is bound to write into is copied: the parameters in the optimizer that train or still hold a
     gradient, their optimizer state, and the buffers. All else is only watched, see `frostline.evidence.watch`.
+    What cannot be put back is said in a line of the log.
 
     Args:
         model: The model.
-        optimizer: The optimizer, outside its wrappers; None for none.
+        optimizer: The optimizer; None for none.
         scaler: The gradient scaler; None for none.
         batch: The inputs, which a model might write into.
 
     Attributes:
         parameters: Per parameter name, the parameter as it was.
         buffers: Per buffer name, likewise.
+        rates: Per parameter, by id, the learning rate in the optimizer, and in others that stepped, of hooks.
     """
 
     def __init__(self, model: nn.Module, optimizer: Any, scaler: Any = None, batch: Any = None) -> None:
         self._rng = RngState()
-        in_optimizer = {id(parameter) for parameter in held(optimizer)}
-        moving = {
-            id(parameter)
-            for parameter in (*model.parameters(), *held(optimizer))
-            if id(parameter) in in_optimizer and (parameter.requires_grad or parameter.grad is not None)
-        }
-        named = dict(model.named_parameters())
-        self.parameters = {name: Kept(parameter, copy=id(parameter) in moving) for name, parameter in named.items()}
-        self.buffers = {name: Kept(buffer, copy=True) for name, buffer in model.named_buffers()}
-        own = {id(parameter) for parameter in named.values()}
-        self._strangers = [
-            Kept(parameter, copy=id(parameter) in moving) for parameter in held(optimizer) if id(parameter) not in own
-        ]
-        everything = (*named.values(), *(kept.tensor for kept in self._strangers))
-        self._flags = [(parameter, parameter.requires_grad, parameter.grad) for parameter in everything]
-        gradients = [grad for *_, grad in self._flags if grad is not None]
-        self._gradients = [Kept(grad, copy=False) for grad in gradients if grad.layout is torch.strided]
         self._contents = Contents()
-        self._pins: list[tuple[StayInEval, bool]] = []
-        self._keep_modules(model)
-        self._keep_optimizer(optimizer, moving)
+        self._optimizer = optimizer
+        self._known: dict[int, Kept] = {}
+        self.rates: dict[int, float] = {}
+        in_optimizer = {id(parameter) for parameter in held(optimizer)}
+        self.parameters = {
+            name: self._keep(parameter, copy=id(parameter) in in_optimizer and bound_to_move(parameter))
+            for name, parameter in model.named_parameters()
+        }
+        self.buffers = {name: self._keep(buffer, copy=True) for name, buffer in model.named_buffers()}
+        self._keep_optimizer(optimizer)
         if scaler is not None:
             self._contents.keep(vars(scaler), copy=True)
-        self._contents.keep(batch, copy=False)
+        for path, module in model.named_modules():
+            self._contents.keep(module, where=path or type(module).__name__)
+        self._contents.keep(batch, where="The batch")
+        for said in self._contents.unkept:
+            get_logger().warning("%s: if the step advances it, it cannot be put back.", said)
 
-    def _keep_modules(self, model: nn.Module) -> None:
-        """Keep the attributes of all modules: modes, counters, and tensors that are no buffers."""
-        for module in model.modules():
-            attributes = vars(module)
-            self._contents.keep_dict(attributes)
-            for name in _PARTS:
-                if isinstance(part := attributes.get(name), dict):
-                    self._contents.keep_dict(part)
-            for value in attributes.values():
-                if isinstance(value, torch.Tensor):
-                    self._contents.keep(value, copy=False)
-                elif isinstance(value, StayInEval):
-                    self._pins.append((value, value.asked))
+    def _keep(self, tensor: torch.Tensor, *, copy: bool) -> Kept:
+        kept = self._known[id(tensor)] = self._contents.keep_tensor(tensor, copy=copy)
+        return kept
 
-    def _keep_optimizer(self, optimizer: Any, moving: set[int]) -> None:
-        if optimizer is None:
-            return
-        self._contents.keep_dict(vars(optimizer))
-        self._contents.keep_list(optimizer.param_groups)
-        for group in optimizer.param_groups:
-            self._contents.keep_dict(group)
-            for name, value in group.items():
-                if name == "params":
-                    self._contents.keep_list(value)
-                else:
-                    self._contents.keep(value, copy=True)
-        self._contents.keep_dict(optimizer.state)
-        for key, state in optimizer.state.items():
-            self._contents.keep(state, copy=id(key) in moving or not isinstance(key, torch.Tensor))
+    def _keep_optimizer(self, optimizer: Any) -> None:
+        """Keep an optimizer, and copy what it is about to write into."""
+        self.rates |= learning_rates(optimizer)
+        for parameter in held(optimizer):
+            moves = bound_to_move(parameter)
+            if id(parameter) not in self._known:
+                self._keep(parameter, copy=moves)
+            elif moves:
+                self._known[id(parameter)].save()
+        self._contents.keep(optimizer, where=type(optimizer).__name__)
 
-    @property
-    def kept(self) -> Iterator[Kept]:
-        """All tensors, copied or to be watched."""
-        yield from self.parameters.values()
-        yield from self.buffers.values()
-        yield from self._strangers
-        yield from self._gradients
-        yield from self._contents.tensors
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """In force while the step is taken: what is about to be written into is copied first.
+
+        An optimizer that nobody named, stepped by a hook of the backward, is kept before its first step.
+        """
+        watch = Watch(self._contents.tensors)
+
+        def before_step(optimizer: Any, *_: Any) -> None:
+            if optimizer is not self._optimizer:
+                count = len(self._contents.tensors)
+                self._keep_optimizer(optimizer)
+                watch.add(self._contents.tensors[count:])
+
+        handle = register_optimizer_step_pre_hook(before_step)
+        try:
+            with watch:
+                yield
+        finally:
+            handle.remove()
+
+    def moved(self) -> frozenset[str]:
+        """Names of the parameters that something wrote into while they were watched, and that differ from before."""
+        return frozenset(
+            name for name, kept in self.parameters.items() if (kept.written or kept.swapped) and kept.moved
+        )
 
     @property
     def copied_bytes(self) -> int:
         """Memory that all copies take, in bytes."""
-        return sum(one.copied_bytes for one in self.kept)
+        return self._contents.copied_bytes
 
     def restore(self) -> None:
         """Put everything back, bit by bit; objects keep their identity."""
-        with torch.no_grad():
-            self._contents.restore()
-            for one in (*self.parameters.values(), *self.buffers.values(), *self._strangers, *self._gradients):
-                one.restore()
-            for parameter, flag, grad in self._flags:
-                parameter.requires_grad_(flag)
-                parameter.grad = grad
-        for pin, asked in self._pins:
-            pin.asked = asked
+        self._contents.restore()
         self._rng.restore()

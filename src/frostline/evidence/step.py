@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from frostline.errors import ModelError
+from frostline.errors import ModelError, SettingsError
+from frostline.evidence.inputs import called
+from frostline.evidence.optimizers import needs_closure
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,21 +18,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def on_device(batch: Any, device: torch.device) -> Any:
-    """Move the tensors of a batch to a device; those that are there stay the same objects.
+def begin(model: nn.Module) -> None:
+    """Begin a step as a training loop does: in train mode, and without gradients of what trains."""
+    clear_gradients(model)
+    model.train()
 
-    Args:
-        batch: A tensor, or mappings, lists and tuples of tensors; anything else passes through.
-        device: Where to.
-    """
-    if isinstance(batch, torch.Tensor):
-        return batch.to(device)
-    if isinstance(batch, Mapping):
-        return {key: on_device(value, device) for key, value in batch.items()}
-    if isinstance(batch, list | tuple):
-        moved = [on_device(value, device) for value in batch]
-        return tuple(moved) if isinstance(batch, tuple) else moved
-    return batch
+
+def clear_gradients(model: nn.Module) -> None:
+    """Drop the gradients of what trains."""
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.grad = None
 
 
 def loss_of(model: nn.Module, batch: Any, loss: Callable[..., torch.Tensor] | None) -> torch.Tensor:
@@ -47,18 +45,16 @@ def loss_of(model: nn.Module, batch: Any, loss: Callable[..., torch.Tensor] | No
 
     Raises:
         ModelError: If there is none.
+        DataError: If the forward does not take the batch.
     """
-    if isinstance(batch, Mapping):
-        output = model(**batch)
-        value = _own_loss(output) if loss is None else loss(output, batch)
+    if loss is None:
+        value = own_loss(called(model, batch))
+    elif isinstance(batch, Mapping):
+        value = loss(called(model, batch), batch)
+    elif isinstance(batch, list | tuple) and len(batch) > 1:
+        value = loss(called(model, batch[:-1]), batch[-1])
     else:
-        inputs = tuple(batch) if isinstance(batch, list | tuple) else (batch,)
-        if loss is None:
-            value = _own_loss(model(*inputs))
-        elif len(inputs) > 1:
-            value = loss(model(*inputs[:-1]), inputs[-1])
-        else:
-            value = loss(model(*inputs))
+        value = loss(called(model, batch))
     if not isinstance(value, torch.Tensor) or value.numel() != 1:
         name = type(model).__name__
         raise ModelError(
@@ -68,7 +64,8 @@ def loss_of(model: nn.Module, batch: Any, loss: Callable[..., torch.Tensor] | No
     return value
 
 
-def _own_loss(output: Any) -> Any:
+def own_loss(output: Any) -> Any:
+    """The loss that an output has: its entry or attribute of that name, its first item, or the output itself."""
     if isinstance(output, torch.Tensor):
         return output
     if isinstance(output, Mapping) and "loss" in output:
@@ -89,18 +86,35 @@ def backward(loss: torch.Tensor, scaler: Any) -> None:
         (loss if scaler is None else scaler.scale(loss)).backward()
 
 
-def optimize(optimizer: Any, scaler: Any) -> bool:
+def optimize(optimizer: Any, scaler: Any, again: Callable[[], torch.Tensor], loss: torch.Tensor) -> bool:
     """Take the optimizer's step.
+
+    Args:
+        optimizer: The optimizer; None for none.
+        scaler: The gradient scaler; None for none.
+        again: Runs forward and backward anew, for an optimizer that needs a closure.
+        loss: What the forward gave, whose gradients are there: what the closure gives when it is first asked.
 
     Returns:
         Whether a step was taken; a gradient scaler skips it where a gradient is not finite.
+
+    Raises:
+        SettingsError: If the optimizer needs a closure, for which a scaler cannot be used.
     """
     if optimizer is None:
         return True
-    if scaler is None:
+    closing = needs_closure(optimizer)
+    if scaler is not None:
+        if closing:
+            name = type(optimizer).__name__
+            raise SettingsError(f"{name} needs a closure, which a gradient scaler cannot serve.\nUse bf16 or fp32.")
+        scale = scaler.get_scale()
+        scaler.step(optimizer)
+        scaler.update()
+        return bool(scaler.get_scale() >= scale)
+    if closing:
+        ready = [loss]
+        optimizer.step(lambda: ready.pop() if ready else again())
+    else:
         optimizer.step()
-        return True
-    scale = scaler.get_scale()
-    scaler.step(optimizer)
-    scaler.update()
-    return bool(scaler.get_scale() >= scale)
+    return True

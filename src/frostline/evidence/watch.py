@@ -25,14 +25,20 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     Args:
         kept: The tensors to watch. Those that are copied already do no harm.
+        most_bytes: How much is copied at most; what is written into beyond that is only noted. None for no end.
     """
 
     supports_higher_order_operators = True
 
-    def __init__(self, kept: Iterable[Kept]) -> None:
+    def __init__(self, kept: Iterable[Kept], most_bytes: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
         self._kept: dict[int, list[Kept]] = defaultdict(list)
+        self._left = most_bytes
         self._written: dict[Any, tuple[tuple[int, str], ...]] = {}
+        self.add(kept)
+
+    def add(self, kept: Iterable[Kept]) -> None:
+        """Watch more tensors from now on."""
         for one in kept:
             if one.storage:
                 self._kept[one.storage].append(one)
@@ -46,8 +52,16 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             value = args[place] if place < len(args) else named.get(name)
             for tensor in _tensors(value):
                 for one in self._kept.get(_address(tensor), ()):
-                    one.save()
+                    self._save(one)
         return func(*args, **named)
+
+    def _save(self, one: Kept) -> None:
+        one.written = True
+        if self._left is None:
+            one.save()
+        elif not one.copied and one.tensor.nbytes <= self._left:
+            self._left -= one.tensor.nbytes
+            one.save()
 
     def _places(self, func: Any) -> tuple[tuple[int, str], ...]:
         """Position and name of the arguments that an operator writes into."""

@@ -18,7 +18,7 @@ from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags
 from frostline.log import get_logger
 from frostline.plan.plan import FrozenMode, Plan
-from frostline.training.firststep import FirstStep
+from frostline.training.firststep import FirstStep, can_be_watched
 
 if TYPE_CHECKING:
     from torch import nn
@@ -117,8 +117,7 @@ class FreezeCallback(TrainerCallback):
         self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started)
         self.first_step = None
         # Sharded parameters are no tensors of the model while the optimizer steps.
-        sharded = bool(args.fsdp) or bool(args.deepspeed)
-        self._watched = FirstStep() if self._probe and not sharded else None
+        self._watched = FirstStep() if self._probe and can_be_watched(model) else None
 
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -2,29 +2,69 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
+from accelerate.utils import DistributedType  # type: ignore[import-untyped]
 
+from frostline.evidence.inputs import spread_over_processes
 from frostline.evidence.kept import Kept
 from frostline.evidence.movement import GradientWord, Probe, surprises_in_words
-from frostline.evidence.observe import gradient_words, optimizer_in_words, read_step
+from frostline.evidence.observe import gradient_words, optimizer_in_words, read_step, with_rounded_off
 from frostline.evidence.optimizers import inner_optimizer, learning_rates
+from frostline.evidence.rounding import group_of, lost_to_rounding
+from frostline.evidence.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import nn
 
 # Copies are taken up to this size (BERT-base is 440 MB); of more, only the gradients are looked at.
 _MOST_BYTES = 512 * 2**20
+_SPREADING = {DistributedType.FSDP, DistributedType.DEEPSPEED, DistributedType.MEGATRON_LM}
+
+
+def can_be_watched(model: nn.Module) -> bool:
+    """Whether what the optimizer steps on are the model's own parameters, and not parts spread over processes.
+
+    Args:
+        model: The model of a Trainer, whose accelerate knows what it was launched with.
+    """
+    return AcceleratorState().distributed_type not in _SPREADING and not spread_over_processes(model)
+
+
+@dataclass(slots=True)
+class _Before:
+    """What was looked at before the step.
+
+    Attributes:
+        kept: Per parameter name, the parameter; copied where the step is bound to write into it.
+        words: Per parameter name, the state of its gradient.
+        rates: Per parameter, by id, its learning rate.
+        fresh: Per name of a parameter without optimizer state, the options of its group.
+        copied: Whether what the step is bound to write into was copied.
+        seen: Whether the step was taken while everything else was watched.
+        unwatch: Gives the optimizer its own step back; None where it has it.
+    """
+
+    kept: dict[str, Kept]
+    words: dict[str, GradientWord]
+    rates: dict[int, float]
+    fresh: dict[str, dict[str, Any]]
+    copied: bool
+    seen: bool = False
+    unwatch: Callable[[], None] | None = None
 
 
 class FirstStep:
     """Watches a training run's first step whose learning rate is above 0; nothing of the step is changed.
 
     Attributes:
-        probe: What the step changed; None before it, and where it is too large to be copied.
+        probe: What the step changed; None before it, where what it changes is too large to be copied, and where the
+            optimizer was not stepped by its own ``step``.
         surprises: What contradicts the flags, in words, a clause per cause.
         done: Whether there is nothing more to watch.
     """
@@ -33,13 +73,10 @@ class FirstStep:
         self.probe: Probe | None = None
         self.surprises: Sequence[str] = ()
         self.done = False
-        self._kept: dict[str, Kept] = {}
-        self._words: dict[str, GradientWord] = {}
-        self._rates: dict[int, float] = {}
-        self._copied = False
+        self._before: _Before | None = None
 
     def before(self, model: nn.Module, optimizer: Any) -> None:
-        """Look at the gradients, and copy what the step is bound to write into.
+        """Look at the gradients, copy what the step is bound to write into, and watch all else while it is taken.
 
         Args:
             model: The model, after the backward.
@@ -47,20 +84,30 @@ class FirstStep:
         """
         if self.done:
             return
-        rates = learning_rates(inner_optimizer(optimizer))
+        real = inner_optimizer(optimizer)
+        rates = learning_rates(real)
         if not any(rates.values()):
             return  # a warmup that begins at 0
-        self._rates, self._words = rates, gradient_words(model)
+        parameters = dict(model.named_parameters())
         moving = {
             name
-            for name, parameter in model.named_parameters()
+            for name, parameter in parameters.items()
             if id(parameter) in rates and (parameter.requires_grad or parameter.grad is not None)
         }
-        tensors = [model.get_parameter(name) for name in moving]
-        self._copied = _fits(tensors)
-        self._kept = {
-            name: Kept(parameter, copy=self._copied and name in moving) for name, parameter in model.named_parameters()
-        }
+        copied = _fits([parameters[name] for name in moving])
+        self._before = _Before(
+            kept={name: Kept(parameter, copy=copied and name in moving) for name, parameter in parameters.items()},
+            words=gradient_words(model),
+            rates=rates,
+            fresh={
+                name: options
+                for name in moving
+                if not real.state.get(parameters[name]) and (options := group_of(real, parameters[name])) is not None
+            },
+            copied=copied,
+        )
+        if copied:
+            _watch_step(optimizer, self._before)
 
     def after(self, model: nn.Module, optimizer: Any) -> None:
         """Compare with what was copied; where a gradient scaler skipped the step, wait for the next one.
@@ -69,34 +116,67 @@ class FirstStep:
             model: The model, after the step.
             optimizer: The optimizer that took it.
         """
-        if self.done or not self._kept:
-            return
-        kept, self._kept = self._kept, {}
-        if getattr(optimizer, "step_was_skipped", False):
+        before, self._before = self._before, None
+        if before is not None and before.unwatch is not None:
+            before.unwatch()
+        if self.done or before is None or getattr(optimizer, "step_was_skipped", False):
             return
         self.done = True
         real = inner_optimizer(optimizer)
         found = read_step(
             model,
             real,
-            kept=kept,
-            buffers={},
-            words=self._words,
-            rates=self._rates,
+            kept=before.kept,
+            buffers=None,  # the forward, which moves them, was over before the first look
+            words=before.words,
+            rates=before.rates,
+            earlier={},
             loss=None,
             said=optimizer_in_words(real),
-            copied_bytes=sum(one.copied_bytes for one in kept.values()),
+            copied_bytes=sum(one.copied_bytes for one in before.kept.values()),
         )
+        compared = before.copied and all(one.copied for one in before.kept.values() if one.written)
+        if compared and before.seen:
+            self.probe = found = with_rounded_off(found, _rounded_off(found, real, before))
         # A group that rests on purpose, or warms up more slowly, is no contradiction.
-        resting = {parameter.name for parameter in found.parameters if parameter.learning_rate == 0}
-        surprises = [parameter for parameter in found.surprises if parameter.name not in resting]
-        if self._copied:
-            self.probe = found
-        else:
-            surprises = [
-                parameter for parameter in surprises if parameter.gradient == "none" or not parameter.in_optimizer
-            ]
+        surprises = [one for one in found.surprises if one.learning_rate != 0]
+        if not compared:
+            surprises = [one for one in surprises if one.moved or one.gradient == "none" or not one.in_optimizer]
         self.surprises = surprises_in_words(surprises)
+
+
+def _watch_step(optimizer: Any, before: _Before) -> None:
+    """Have the next step of an optimizer watched, and only that; also where it raises, nothing is left behind."""
+    own = vars(optimizer).get("step")
+    step = optimizer.step
+
+    def unwatch() -> None:
+        before.unwatch = None
+        if own is None:
+            del optimizer.step
+        else:
+            optimizer.step = own
+
+    def watched(*arguments: Any, **options: Any) -> Any:
+        unwatch()
+        before.seen = True
+        with Watch(before.kept.values(), _MOST_BYTES):
+            return step(*arguments, **options)
+
+    before.unwatch = unwatch
+    optimizer.step = watched
+
+
+def _rounded_off(found: Probe, optimizer: Any, before: _Before) -> set[str]:
+    """Names of the parameters whose step is lost to rounding; measured for those that had no optimizer state yet."""
+    lost = set()
+    for one in found.parameters:
+        if one.stayed_with_gradient and one.name in before.fresh:
+            kept = before.kept[one.name]
+            gradient = kept.tensor.grad
+            if gradient is not None and lost_to_rounding(optimizer, before.fresh[one.name], {}, kept.before, gradient):
+                lost.add(one.name)
+    return lost
 
 
 def _fits(tensors: Sequence[torch.Tensor]) -> bool:

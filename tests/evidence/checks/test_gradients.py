@@ -9,8 +9,10 @@ import torch
 from torch import nn
 
 import frostline as fl
+from frostline.errors import ModelError
 from frostline.evidence.checks.run import check
 from tests.evidence.checks.cases import adamw, found, must_find, rows
+from tests.evidence.states import state
 from tests.models import Plain, batch, modes, tiny
 
 
@@ -151,6 +153,34 @@ def test_a_table_that_a_forward_scales_is_as_before() -> None:
     assert fl.fingerprint(model).whole == before
 
 
+def test_what_a_forward_writes_is_as_before() -> None:
+    """A momentum encoder: a frozen weight, a buffer and a list are written in the forward."""
+
+    class Averaging(Plain):
+        def __init__(self) -> None:
+            super().__init__()
+            self.slow = nn.Linear(4, 2).requires_grad_(False)
+            self.register_buffer("count", torch.zeros(1))
+            self.losses: list[float] = []
+
+        def forward(self, ids: torch.Tensor) -> torch.Tensor:
+            result = super().forward(ids)
+            with torch.no_grad():
+                self.slow.weight.lerp_(self.classifier.weight, 0.1)
+                cast("Any", self.count).add_(1)
+            self.losses.append(float(result.detach().sum()))
+            return result
+
+    model = Averaging()
+    fl.freeze(model, "embed")
+    before = state(model)
+    check(model, adamw(model), batch())
+    assert state(model) == before
+    assert model.losses == []
+    model(batch())
+    assert state(model) != before
+
+
 def test_wrappers_are_looked_through() -> None:
     def refuse(*_: Any) -> Any:
         pytest.fail("it was compiled")
@@ -165,5 +195,5 @@ def test_ways_to_give_a_batch() -> None:
     model = Plain()
     for given in (batch(), (batch(),), [batch()], {"ids": batch()}):
         assert check(model, None, given).slugs == ()
-    with pytest.raises(TypeError, match="no gradient can be taken"):
+    with pytest.raises(ModelError, match="gave a str, of which no gradient can be taken"):
         check(nn.Identity(), None, ("text",))

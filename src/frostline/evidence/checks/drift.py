@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import copy
-from collections import defaultdict
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from frostline.evidence.checks.case import Check
 from frostline.evidence.checks.finding import some
+from frostline.evidence.optimizers import inner_optimizer, step_of_its_kind
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -62,32 +61,13 @@ def _moves_without_gradient(optimizer: Any, group: dict[str, Any]) -> bool:
     """Whether one step of the same class, with the same options, changes a tensor whose gradient is None."""
     import torch
 
-    inner = getattr(optimizer, "optimizer", optimizer)  # as accelerate wraps it
+    inner = inner_optimizer(optimizer)
     tensors = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
     still, moving = tensors
     still.requires_grad_(False)
     moving.grad = torch.ones(2, 2)
-    twin = object.__new__(type(inner))
-    # Schedulers put their own step on an optimizer, and users their hooks: neither must run.
-    left_out = {"step", "param_groups", "state"}
-    own = {name: value for name, value in vars(inner).items() if name not in left_out and "hooks" not in name}
-    if any(isinstance(value, torch.optim.Optimizer) for value in own.values()):
-        return False  # a step would be one of the optimizer inside it, which holds the real parameters
-    try:
-        vars(twin).update(copy.deepcopy(own))
-    except Exception:  # noqa: BLE001 - whatever cannot be copied must not be shared either
-        return False
-    for name, value in vars(inner).items():
-        if "hooks" in name:
-            vars(twin)[name] = type(value)()
-    twin.param_groups = [{**group, "params": tensors, "lr": torch.tensor(0.1) if _is_tensor(group.get("lr")) else 0.1}]
-    twin.state = defaultdict(dict)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            cast("Any", twin).step()
-    except Exception:  # noqa: BLE001 - an optimizer that needs a closure or a device cannot be tried, so nothing is said
-        return False
-    return not torch.equal(still, torch.ones(2, 2))
+    options = {**group, "lr": torch.tensor(0.1) if _is_tensor(group.get("lr")) else 0.1}
+    return step_of_its_kind(inner, options, tensors, {}) and not torch.equal(still, torch.ones(2, 2))
 
 
 def _is_tensor(value: object) -> bool:

@@ -20,6 +20,8 @@ from frostline.evidence.checks import (
 from frostline.evidence.checks.case import Case, Check
 from frostline.evidence.checks.finding import Findings
 from frostline.evidence.checks.trial import try_batch
+from frostline.evidence.inputs import refuse_no_module
+from frostline.evidence.optimizers import refuse_no_optimizer
 
 if TYPE_CHECKING:
     from torch import nn
@@ -53,8 +55,8 @@ def check(
 ) -> Findings:
     """Look for faults of freezing: what does not train as the flags say, or trains for nothing.
 
-    The model is not changed, but by what its own forward writes into parameters. With a batch, a forward and a
-    backward really run in train mode; gradients, buffers, modes and random states are bit-identical afterwards.
+    The model is not changed. With a batch, a forward and a backward really run in train mode; as after
+    `frostline.probe`, all that they wrote is bit-identical to before.
 
     Args:
         model: The model, in wrappers or not; without a batch, on the meta device too.
@@ -68,7 +70,13 @@ def check(
 
     Raises:
         PlanError: If the fingerprint is of another model.
+        ModelError: If the model is none, or cannot run the batch.
+        DataError: If the batch is empty, or is not what the forward takes.
+        SettingsError: If the optimizer is none.
+        Exception: Whatever the model raises on the batch; everything is put back before.
     """
+    refuse_no_module(model)
+    refuse_no_optimizer(optimizer)
     trial = None if batch is None else try_batch(model, batch)
     case = Case(model, optimizer, trial, before, origin)
     return Findings.of(finding for one in REGISTRY for finding in one.run(case))
