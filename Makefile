@@ -1,12 +1,13 @@
 # make demo: set everything up, then run the main job on a small real model.
 # make test: set everything up, then run the tests.
+# make bench: measure each row of the table of figures; make bench ROW=top2 one of them. make performance writes the page.
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test lint format docs architectures wheel clean
+.PHONY: setup demo test lint format docs architectures bench performance wheel clean
 
 setup: $(STAMP)
 
@@ -38,6 +39,15 @@ architectures: setup
 	mkdir -p build
 	$(BIN)/python -m tests.zoo.page > build/architectures.md
 	mv build/architectures.md docs/architectures.md
+
+# ROWS=64 or REPEATS=1 make a quick trial, of which nothing is kept.
+bench: setup
+	$(BIN)/python -m benchmarks $(ROW) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(ROWS),--rows $(ROWS))
+
+performance: setup
+	mkdir -p build
+	$(BIN)/python -m benchmarks.page > build/performance.md
+	mv build/performance.md docs/performance.md
 
 wheel: setup
 	$(BIN)/python -m pip wheel --quiet --no-deps --wheel-dir dist .

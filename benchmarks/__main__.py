@@ -1,0 +1,68 @@
+"""The command behind ``make bench``: ``python -m benchmarks [ROW] [--repeats N] [--rows N] [--threads N]``."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.results import result_of, save
+from benchmarks.row import NAMES, Row, rows_named
+from benchmarks.timing import alternate
+from benchmarks.wording import line
+from frostline.errors import FrostlineError
+
+REPEATS = 3
+THREADS = 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure one row or all, print a line for each, and keep what is no trial.
+
+    Returns:
+        0; 1 if a run failed.
+    """
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
+    parser.add_argument("row", nargs="?", choices=NAMES, help="the row to measure; all unless told")
+    parser.add_argument("--repeats", type=_count, default=REPEATS, help="runs of each side (default: %(default)s)")
+    parser.add_argument("--rows", type=_count, help="train on so many rows at most")
+    parser.add_argument("--threads", type=_count, default=THREADS, help="threads (default: %(default)s)")
+    options = parser.parse_args(arguments)
+    trial = options.rows is not None or options.repeats < REPEATS or options.threads != THREADS
+    if trial:
+        print("A trial, by its options: nothing is kept.")
+    status = 0
+    for name in [options.row] if options.row else NAMES:
+        for row in rows_named(name):
+            try:
+                _measure(row, options, keep=not trial)
+            except FrostlineError as error:
+                print(f"{row.name:<13} {error}", file=sys.stderr)
+                status = 1
+    return status
+
+
+def _measure(row: Row, options: argparse.Namespace, *, keep: bool) -> None:
+    reason = row.unavailable()
+    if reason:
+        print(f"{row.name:<13} not available: {reason}")
+        return
+
+    def tell(run: str) -> None:
+        print(f"... {run}", file=sys.stderr, flush=True)
+
+    repeats = alternate(row, repeats=options.repeats, rows=options.rows, threads=options.threads, on_run=tell)
+    result = result_of(row, repeats, options.threads)
+    print(line(result), flush=True)
+    if keep:
+        save(result)
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"{text} is less than 1")
+    return number
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

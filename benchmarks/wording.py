@@ -1,0 +1,35 @@
+"""Results in words."""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+def line(result: dict[str, Any]) -> str:
+    """A result in one line, as ``make bench`` prints it."""
+    ratio, ours, theirs = result["ratio"], result["ours"], result["theirs"]
+    parts = [
+        f"{result['row']:<13} {spread(ratio):>20}",
+        f"target {result['target']}, {'met' if result['met'] else 'missed'}" if result["target"] else "no target",
+        " against ".join(f"{side['seconds']:.2f} s" for side in (ours, theirs) if side),
+        " / ".join(memory(side) for side in (ours, theirs) if side),
+        f"accuracy {' / '.join(accuracy(side) for side in (ours, theirs) if side)}",
+        f"{result['of_limit']['median']:.1f} x the limit",
+        f"{result['rows']:,} rows of {result['source']}",
+    ]
+    return "  ".join(parts)
+
+
+def spread(figures: dict[str, float]) -> str:
+    """A median with the least and the greatest figure."""
+    return "{median:.2f} ({least:.2f}–{most:.2f})".format(**figures)
+
+
+def accuracy(side: dict[str, Any] | None) -> str:
+    """A side's accuracy with three decimals, or a dash."""
+    return "–" if side is None or side["accuracy"] is None else f"{side['accuracy']:.3f}"
+
+
+def memory(side: dict[str, Any] | None) -> str:
+    """A side's rise of the peak memory, or a dash."""
+    return "–" if side is None or side["rise_bytes"] is None else f"{side['rise_bytes'] / 2**20:.0f} MiB"

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import __main__ as command
+from benchmarks.row import NAMES, rows_named
+from benchmarks.timing import RunFailedError
+from tests.benchmarks.measured import repeat
+
+if TYPE_CHECKING:
+    from benchmarks.results import Repeat
+
+(TOP2,) = rows_named("top2")
+
+
+@pytest.fixture
+def kept(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Names of the rows that were kept; every run takes no time."""
+    names: list[str] = []
+
+    def alternate(_row: object, *, repeats: int, **_: object) -> list[Repeat]:
+        return [repeat(1.0, 4.0)] * repeats
+
+    monkeypatch.setattr(command, "alternate", alternate)
+    monkeypatch.setattr(command, "save", lambda result: names.append(result["row"]))
+    return names
+
+
+def test_a_full_measurement_is_kept(kept: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["top2"]) == 0
+    assert kept == ["top2"]
+    assert "4.00 (4.00–4.00)" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("options", [["--rows", "64"], ["--repeats", "1"], ["--threads", "1"]])
+def test_a_trial_is_not(options: list[str], kept: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert command.main(["top2", *options]) == 0
+    assert kept == []
+    assert "nothing is kept" in capsys.readouterr().out
+
+
+def test_a_row_that_this_machine_lacks_says_so(
+    kept: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    row = replace(TOP2, unavailable=lambda: "no such device")
+    monkeypatch.setattr(command, "rows_named", lambda _name: (row,))
+    assert command.main(["top2"]) == 0
+    assert kept == []
+    assert capsys.readouterr().out.endswith("not available: no such device\n")
+
+
+def test_a_failed_run_does_not_stop_the_others(
+    kept: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def fail(*_: object, **__: object) -> None:
+        raise RunFailedError("it broke")
+
+    monkeypatch.setattr(command, "alternate", fail)
+    monkeypatch.setattr(command, "rows_named", lambda _name: (TOP2,))
+    assert command.main([]) == 1
+    assert capsys.readouterr().err.count("it broke") == len(NAMES)
+    assert kept == []
+
+
+@pytest.mark.parametrize("arguments", [["top9"], ["--repeats", "0"], ["--rows", "many"]])
+def test_unusable_arguments(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        command.main(arguments)
+    assert stop.value.code == 2
+    assert arguments[-1] in capsys.readouterr().err

@@ -1,0 +1,35 @@
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import pytest
+
+from benchmarks import peak as module
+from benchmarks.peak import peak_memory
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+_MIB = 2**20
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts it")
+def test_a_peak_is_seen_after_it_went() -> None:
+    with peak_memory() as peak:
+        block = bytearray(64 * _MIB)
+        block[::4096] = b"x" * len(block[::4096])
+        del block
+    assert peak.rise is not None
+    assert 60 * _MIB < peak.rise < 80 * _MIB
+    with peak_memory() as after:
+        pass
+    assert after.rise is not None
+    assert after.rise < 10 * _MIB, "the mark was set back"
+
+
+def test_other_systems_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "_PROCESS", tmp_path / "none")
+    with peak_memory() as peak:
+        pass
+    assert (peak.bytes, peak.rise) == (None, None)
