@@ -41,7 +41,11 @@ class Patient:
 
     def _send_again(self, number: int) -> None:
         self._waits = False
-        signal.raise_signal(number)
+        main = threading.main_thread().ident
+        if main is not None and hasattr(signal, "pthread_kill"):
+            signal.pthread_kill(main, number)  # wakes it where it waits for something
+        else:
+            signal.raise_signal(number)
 
 
 def _importing(frame: FrameType | None) -> bool:
