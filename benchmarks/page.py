@@ -9,7 +9,7 @@ from typing import Any
 
 from benchmarks.results import FOLDER, load
 from benchmarks.row import Row, all_rows
-from benchmarks.wording import accuracy, memory, spread
+from benchmarks.wording import accuracy, memory, seconds, spread
 
 PAGE = Path(__file__).parents[1] / "docs" / "performance.md"
 
@@ -64,7 +64,7 @@ def _line(row: Row, result: dict[str, Any] | None) -> str:
     verdict = "" if row.target is None else " met" if row.target.met(result["ratio"]["median"]) else " **missed**"
     cells += [
         spread(result["ratio"]) + verdict,
-        " / ".join(f"{side['seconds']:.1f} s" for side in sides),
+        seconds(result, " / "),
         " / ".join(map(accuracy, sides)),
         " / ".join(map(memory, sides)),
         f"{result['of_limit']['median']:.1f} ×",

@@ -60,8 +60,9 @@ def run_once(row: str, side: Literal["ours", "theirs"], *, rows: int | None, thr
     """
     with TemporaryDirectory(prefix="frostline-bench-") as name:
         folder = Path(name)
-        told, out = folder / "options.json", folder / "measurement.json"
-        told.write_text(json.dumps(asdict(Options(row, side, rows, threads, str(folder / "run"), str(out)))))
+        told, out, run = folder / "options.json", folder / "measurement.json", folder / "run"
+        run.mkdir()
+        told.write_text(json.dumps(asdict(Options(row, side, rows, threads, str(run), str(out)))))
         done = subprocess.run(  # noqa: S603 - our own module
             [sys.executable, "-m", "benchmarks.child", str(told)],
             env=_environment(folder, threads),

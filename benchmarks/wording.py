@@ -11,7 +11,7 @@ def line(result: dict[str, Any]) -> str:
     parts = [
         f"{result['row']:<13} {spread(ratio):>20}",
         f"target {result['target']}, {'met' if result['met'] else 'missed'}" if result["target"] else "no target",
-        " against ".join(f"{side['seconds']:.2f} s" for side in (ours, theirs) if side),
+        seconds(result, " against "),
         " / ".join(memory(side) for side in (ours, theirs) if side),
         f"accuracy {' / '.join(accuracy(side) for side in (ours, theirs) if side)}",
         f"{result['of_limit']['median']:.1f} x the limit",
@@ -28,6 +28,14 @@ def spread(figures: dict[str, float]) -> str:
 def accuracy(side: dict[str, Any] | None) -> str:
     """A side's accuracy with three decimals, or a dash."""
     return "–" if side is None or side["accuracy"] is None else f"{side['accuracy']:.3f}"
+
+
+def seconds(result: dict[str, Any], between: str) -> str:
+    """Both sides' seconds; with the rate per token where nothing but a pass over the tokens is timed."""
+    text = between.join(f"{side['seconds']:.2f} s" for side in (result["ours"], result["theirs"]) if side)
+    if result["figure"] == "share":
+        text += f" ({result['tokens'] / result['ours']['seconds']:,.0f} tokens/s)"
+    return text
 
 
 def memory(side: dict[str, Any] | None) -> str:

@@ -38,7 +38,7 @@ def test_a_measured_row_has_its_figures_and_its_machine(tmp_path: Path) -> None:
     save(result(TOP2, 5.0, 3.0, 4.5), tmp_path)
     text = page(tmp_path)
     assert _lines(text)["top2"].endswith(
-        "| ≥ 4 | 4.50 (3.00–5.00) met | 2.0 s / 9.0 s | 0.750 / 0.500 | 100 MiB / 100 MiB | 2.0 × |"
+        "| ≥ 4 | 4.50 (3.00–5.00) met | 2.00 s / 9.00 s | 0.750 / 0.500 | 100 MiB / 100 MiB | 2.0 × |"
     )
     assert "texts: made-up texts: `top2`" in text
 

@@ -41,6 +41,7 @@ def test_memory_is_our_rise_by_theirs() -> None:
 def test_a_share_is_the_limits_seconds_by_ours() -> None:
     found = result_of(PREFIX, [repeat(2.0, None)], 2)
     assert (found["ratio"]["median"], found["met"], found["theirs"]) == (0.5, False, None)
+    assert "2.00 s (800 tokens/s)" in line(found)
 
 
 def test_a_kept_result_comes_back(tmp_path: Path) -> None:
