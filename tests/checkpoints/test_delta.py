@@ -94,6 +94,22 @@ class TestThereAndBack:
         assert "bit-identical" in str(rebuilt)
         assert rebuilt.to_dict()["tensors"] == 41
 
+    def test_the_model_knows_where_it_is_from(self, delta: Path) -> None:
+        model = fl.load_delta(delta)
+        assert model.name_or_path == model.config._name_or_path == str(delta)
+        origins = {row.name: row.origin for row in fl.inspect(model).rows}
+        assert set(origins.values()) == {"pretrained"}
+        assert {row.origin for row in fl.inspect(delta).rows} == {"pretrained"}
+
+    def test_how_far_it_came(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        seen: list[tuple[int, int]] = []
+        fl.save_delta(base, tuned, tmp_path / "delta", report=lambda done, total: seen.append((done, total)))
+        size = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(base).values())
+        assert seen[-1] == (3 * size, 3 * size)
+        seen.clear()
+        rebuild_delta(tmp_path / "delta", tmp_path / "again", report=lambda done, total: seen.append((done, total)))
+        assert seen[-1][0] == seen[-1][1] > size
+
     def test_the_model_at_once(self, delta: Path, tuned: Path) -> None:
         model = fl.load_delta(delta)
         expected = AutoModelForSequenceClassification.from_pretrained(tuned)
@@ -130,10 +146,35 @@ class TestThereAndBack:
         second = write(tmp_path / "second", tensors, tuned)
         config = json.loads((second / "config.json").read_text(encoding="utf-8"))
         (second / "config.json").write_text(json.dumps(config | {"vocab_size": 52, "dtype": "bfloat16"}))
-        assert fl.save_delta(base, second, tmp_path / "delta").from_base == 0
+        assert fl.save_delta(base, second, tmp_path / "delta").from_base == 38
         rebuild_delta(tmp_path / "delta", tmp_path / "again")
         assert tiny.same_weights(tmp_path / "again", second)
         assert fl.load_delta(tmp_path / "delta").dtype == torch.bfloat16
+
+    @pytest.mark.parametrize("narrow", [torch.bfloat16, torch.float16])
+    def test_a_base_of_half_precision(self, base: Path, tuned: Path, tmp_path: Path, narrow: torch.dtype) -> None:
+        halves = {name: tensor.to(narrow) for name, tensor in tensors_of(base).items()}
+        first = write(tmp_path / "first", halves, base)
+        wide = {name: tensor.float() for name, tensor in halves.items()}
+        head = {name: tensor for name, tensor in tensors_of(tuned).items() if name.startswith("classifier.")}
+        second = write(tmp_path / "second", wide | head, tuned)
+        saved = fl.save_delta(first, second, tmp_path / "delta")
+        assert set(saved.stored) == head.keys()
+        assert saved.bytes < 6000
+        rebuilt = rebuild_delta(tmp_path / "delta", tmp_path / "again")
+        assert rebuilt.same_file is True
+        assert tiny.same_weights(tmp_path / "again", second)
+        model = fl.load_delta(tmp_path / "delta")
+        assert model.dtype == torch.float32
+        assert fl.fingerprint(model).digests.items() >= fl.fingerprint(second).digests.items()
+
+    def test_weights_that_a_cast_does_not_give(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        halves = {name: tensor.bfloat16() for name, tensor in tensors_of(base).items()}
+        saved = fl.save_delta(write(tmp_path / "first", halves, base), tuned, tmp_path / "delta")
+        zeros_and_ones = {name for name, tensor in tensors_of(tuned).items() if torch.equal(tensor, tensor.round())}
+        assert set(saved.stored) == tensors_of(tuned).keys() - zeros_and_ones
+        rebuild_delta(tmp_path / "delta", tmp_path / "again")
+        assert tiny.same_weights(tmp_path / "again", tuned)
 
     def test_nothing_changed(self, base: Path, tmp_path: Path) -> None:
         assert fl.save_delta(base, base, tmp_path / "delta").stored == ()
@@ -197,7 +238,7 @@ class TestDamaged:
     @pytest.mark.parametrize(
         "values",
         [
-            {"version": 2},
+            {"version": 1},
             {"more": 1},
             {"base": 3},
             {"base_fingerprint": "../../x"},
@@ -270,9 +311,32 @@ class TestHostile:
         restore(delta, {"classifier.weight": torch.ones(2, 16), name: torch.ones(2)})
         assert "has no place for" in refusal(delta, tmp_path)
 
+    @pytest.mark.parametrize(
+        ("name", "word"),
+        [
+            ("bert.pooler.dense.bias", "complex64"),
+            ("bert.pooler.dense.bias", "int64"),
+            ("bert.pooler.dense.bias", "float33"),
+            ("bert.pooler.dense.bias", "__class__"),
+            ("classifier.bias", "bfloat16"),
+            ("nowhere", "bfloat16"),
+        ],
+    )
+    def test_casts_that_cannot_be(self, delta: Path, tmp_path: Path, name: str, word: str) -> None:
+        edit(delta, casts={name: word})
+        assert f"is refused: it cannot cast {name!r} to {word!r}" in refusal(delta, tmp_path)
+
+    def test_a_cast_that_was_not_saved(self, delta: Path, tmp_path: Path) -> None:
+        edit(delta, casts={"bert.pooler.dense.bias": "bfloat16"})
+        assert "does not give the tensors that were saved" in refusal(delta, tmp_path)
+
+    def test_half_a_character(self, delta: Path, tmp_path: Path) -> None:
+        edit(delta, metadata={"format": "\ud800"})
+        assert "it holds half a character" in refusal(delta, tmp_path)
+
     def test_shapes_that_do_not_fit(self, delta: Path, tmp_path: Path) -> None:
         restore(delta, {"classifier.weight": torch.ones(3, 16), "classifier.bias": torch.ones(2)})
-        assert "of the shape [3, 16], but its configuration makes it [2, 16]" in refusal(delta, tmp_path)
+        assert "of the shape [3, 16], but its configuration makes classifier.weight [2, 16]" in refusal(delta, tmp_path)
 
     def test_a_tensor_twice(self, delta: Path, tmp_path: Path) -> None:
         edit(delta, left_out=[])

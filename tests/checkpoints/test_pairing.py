@@ -1,7 +1,6 @@
 from __future__ import annotations
 
-from frostline.checkpoints.pairing import Places, modern, pair
-from tests.models import tiny
+from frostline.checkpoints.pairing import modern, pair
 
 
 def test_equal_names() -> None:
@@ -46,10 +45,13 @@ def test_nothing_in_common() -> None:
     assert pair([], []).base_of == {}
 
 
-def test_places_in_a_model() -> None:
-    places = Places(tiny("bert", meta=True))
-    assert places("classifier.weight") == "classifier.weight"
-    assert places("pooler.dense.bias") == "bert.pooler.dense.bias"
-    assert places("bert.embeddings.LayerNorm.gamma") == "bert.embeddings.LayerNorm.weight"
-    assert places("cls.predictions.bias") is None
-    assert places.shapes["classifier.weight"] == (2, 16)
+def test_one_parameter_under_two_names() -> None:
+    places = {"norm1.w": "second.w", "norm0.w": "first.w"}
+    renamed = {"norm1.w": "first.w", "norm2.w": "second.w"}
+    pairing = pair(["norm0.w", "norm1.w", "a.w"], ["norm1.w", "norm2.w", "x.a.w"], places.get, renamed.get)
+    assert pairing.base_of == {"norm1.w": "norm0.w", "norm2.w": "norm1.w", "x.a.w": "a.w"}
+    assert (pairing.missing, pairing.extra, pairing.added, pairing.removed) == ((), (), "x.", "")
+
+
+def test_equal_names_of_two_parameters_are_not_paired() -> None:
+    assert pair(["norm.w"], ["norm.w"], {"norm.w": "a"}.get, {"norm.w": "b"}.get).base_of == {}

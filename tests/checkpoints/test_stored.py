@@ -78,8 +78,8 @@ def test_the_digests_of_the_folder_are_those_of_the_model(base: Path) -> None:
 def test_a_cast_before_the_digest(base: Path) -> None:
     tensor = Checkpoint.open(base).tensors["classifier.weight"]
     values = tensors_of(base)["classifier.weight"]
-    assert tensor.digest(torch.bfloat16) == tensor_digest(values.bfloat16())
-    assert tensor.digest(torch.float32) == tensor.digest() == tensor_digest(values)
+    assert tensor.cast(torch.bfloat16).digest() == tensor_digest(values.bfloat16())
+    assert tensor.cast(torch.float32).digest() == tensor.digest() == tensor_digest(values)
 
 
 def test_views_in_a_pickle(base: Path, tmp_path: Path) -> None:

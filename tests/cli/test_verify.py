@@ -52,10 +52,12 @@ def test_a_run_as_it_was_left(frostline: Callable[..., Done], run: Path, quick_b
     lines = done.out.splitlines()
     assert lines[0].startswith("Proof: 7 frozen tensors bit-identical; ")
     assert lines[1] == f"41 tensors are as the proof says; 39 began as they are in {quick_bert}."
-    assert lines[2].startswith(
-        "Not verifiable: bert.embeddings.position_ids, bert.embeddings.token_type_ids (not saved"
+    assert lines[2] == (
+        "Not verifiable: 2 tensors (not saved with the weights): "
+        "bert.embeddings.position_ids, bert.embeddings.token_type_ids."
     )
-    assert lines[3].startswith("Not verifiable: classifier.weight, classifier.bias (not in the base, ")
+    assert lines[3].startswith("Not verifiable: 2 tensors (not in the base, ")
+    assert lines[3].endswith("): classifier.weight, classifier.bias.")
 
 
 def test_as_json(frostline: Callable[..., Done], run: Path) -> None:
@@ -97,10 +99,52 @@ def test_a_row_too_few_or_too_many(run: Path) -> None:
     assert ("proof.json", "other") in found(run)
 
 
-@pytest.mark.parametrize(("key", "value"), [("ok", False), ("verdict", "fine"), ("units", []), ("version", 2)])
+@pytest.mark.parametrize(("key", "value"), [("ok", False), ("units", []), ("version", 2)])
 def test_what_the_proof_says_of_itself(run: Path, key: str, value: Any) -> None:
     edit(run / "proof.json", lambda proof: proof.update({key: value}))
     assert found(run) == [("proof.json", None)]
+
+
+def test_the_words_of_the_verdict_are_no_fact(run: Path) -> None:
+    edit(run / "proof.json", lambda proof: proof.update(verdict="as another release words it"))
+    assert found(run) == []
+
+
+@pytest.mark.parametrize("key", ["freeze", "train_only", "frozen_mode"])
+@pytest.mark.parametrize("value", [5, ["a"], {}])
+def test_settings_that_are_no_plan(run: Path, key: str, value: Any) -> None:
+    edit(run / "metrics.json", lambda metrics: metrics["settings"].update({key: value}))
+    assert found(run) == [("metrics.json", None)]
+
+
+@pytest.mark.parametrize("value", [5, ["a"], True])
+def test_settings_that_name_no_base(refused: Callable[..., str], run: Path, value: Any) -> None:
+    edit(run / "metrics.json", lambda metrics: metrics["settings"].update(model=value))
+    text = refused("verify", run)
+    assert f"The 'model' in metrics.json is {str(value)!r}, which is no name of a checkpoint." in text
+    assert "--base" in text
+
+
+@pytest.mark.parametrize("value", [-1, "3", None])
+def test_a_step_that_is_none(refused: Callable[..., str], run: Path, value: Any) -> None:
+    edit(run / "proof.json", lambda proof: proof.update(from_step=value))
+    assert "is no step" in refused("verify", run)
+
+
+def test_a_proof_that_begins_later(run: Path) -> None:
+    free = "bert.pooler.dense.weight"
+
+    def later(proof: Any) -> None:
+        proof["from_step"] = 3
+        proof["tensors"][free]["before"] = "0" * 64
+
+    edit(run / "proof.json", later)
+    checked = fl.verify_run(run)
+    assert checked.ok
+    assert checked.unverified[free] == "the proof begins at step 3, not with the base"
+    assert "moved since step 3" in str(checked)
+    edit(run / "proof.json", lambda proof: proof["tensors"][WORDS].update(before="0" * 64, after="0" * 64))
+    assert ("base", WORDS) in found(run)  # what is frozen has to be the base's all the same
 
 
 def test_another_unit(run: Path) -> None:
@@ -171,7 +215,7 @@ def test_weights_under_other_names_than_the_model_s(tmp_path: Path) -> None:
 
 
 def test_what_is_no_run(refused: Callable[..., str], run: Path, bert: Path, tmp_path: Path) -> None:
-    assert "holds no proof.json" in refused("verify", bert)
+    assert "holds no proof.json, so there is no proof to check.\nGive the folder" in refused("verify", bert)
     assert "no folder" in refused("verify", tmp_path / "nowhere")
     assert "There is no folder 'org/name'" in refused("verify", "org/name")
     (run / "proof.json").write_text('{"tensors": {"a": {}}}', encoding="utf-8")

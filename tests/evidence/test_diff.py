@@ -15,6 +15,7 @@ import frostline as fl
 from frostline.checkpoints import comparing, stored
 from frostline.errors import ModelError, SelectorError
 from tests.checkpoints.folders import FORMS, Tensors, altered, save_classifier, tensors_of, write
+from tests.zoo.build import build
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -286,3 +287,49 @@ def test_memory_does_not_grow_with_the_tensors(base: Path, tmp_path: Path, form:
     command: list[Any] = [sys.executable, "-c", _MEASURE, base, one, other]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert int(done.stdout) < 120, done.stdout  # MB, where each tensor has 201
+
+
+class TestBuffersOfFrozenModules:
+    """What routes tokens to experts is balanced by a buffer, which moves in training mode, frozen or not."""
+
+    BIAS = "model.layers.1.mlp.gate.e_score_correction_bias"
+
+    @pytest.fixture
+    def both(self, tmp_path: Path) -> tuple[Path, Path]:
+        model = build("deepseek_v3").model
+        model.save_pretrained(tmp_path / "base")
+        model.get_buffer(self.BIAS).add_(1)
+        model.save_pretrained(tmp_path / "tuned")
+        return tmp_path / "base", tmp_path / "tuned"
+
+    @pytest.mark.parametrize("selector", ["backbone", "layers[1]", "model.layers.1.mlp.gate.weight"])
+    def test_they_have_to_stay(self, both: tuple[Path, Path], selector: str) -> None:
+        found = fl.diff(*both, expect_frozen=selector)
+        assert [(each.name, each.found) for each in found.violations] == [(self.BIAS, "changed")]
+
+    def test_where_the_module_is_free_in_part_they_may_move(self, both: tuple[Path, Path]) -> None:
+        assert fl.diff(*both, expect_frozen="embeddings, layers[1], ~model.layers.1.mlp.gate.weight").ok
+
+    def test_a_buffer_that_one_of_them_does_not_save(self, both: tuple[Path, Path], tmp_path: Path) -> None:
+        tensors = {name: tensor for name, tensor in tensors_of(both[0]).items() if name != self.BIAS}
+        assert fl.diff(both[0], write(tmp_path / "without", tensors, both[0]), expect_frozen="backbone").ok
+
+
+def test_a_frozen_expert_that_is_missing(tmp_path: Path) -> None:
+    build("mixtral").model.save_pretrained(tmp_path / "base")
+    tensors = tensors_of(tmp_path / "base")
+    name = next(name for name in tensors if name.endswith("layers.0.block_sparse_moe.experts.3.w2.weight"))
+    del tensors[name]
+    found = fl.diff(tmp_path / "base", write(tmp_path / "less", tensors, tmp_path / "base"), expect_frozen="backbone")
+    assert [(each.name, each.found) for each in found.violations] == [
+        ("model.layers.0.mlp.experts.down_proj", "missing")
+    ]
+    assert not fl.diff(tmp_path / "base", tmp_path / "less", expect_moved="model.layers.0.mlp.experts.down_proj").ok
+
+
+def test_how_far_it_came(base: Path) -> None:
+    seen: list[tuple[int, int]] = []
+    fl.diff(base, base, report=lambda done, total: seen.append((done, total)))
+    total = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(base).values())
+    assert seen[-1] == (total, total)
+    assert [done for done, _ in seen] == sorted({done for done, _ in seen})

@@ -67,6 +67,14 @@ def same_bits(base: StoredTensor, tuned: StoredTensor, elements: int | None = No
     return all(torch.equal(one.view(torch.uint8), other.view(torch.uint8)) for one, other in pairs)
 
 
+def same_values(base: StoredTensor, tuned: StoredTensor) -> bool:
+    """Whether a tensor of the base, or its cast to another floating-point dtype, is the tuned one bit by bit."""
+    if base.shape != tuned.shape:
+        return False
+    floats = base.dtype.is_floating_point and tuned.dtype.is_floating_point
+    return (base.dtype == tuned.dtype or floats) and same_bits(base.cast(tuned.dtype), tuned)
+
+
 def liken(base: StoredTensor, tuned: StoredTensor, elements: int) -> tuple[Likeness, Change]:
     """Compare the first elements of two tensors.
 
@@ -99,7 +107,7 @@ def _change(one: torch.Tensor, other: torch.Tensor) -> Change:
     wide = torch.complex128 if one.is_complex() or other.is_complex() else torch.float64
     base, tuned = one.to(wide), other.to(wide)
     product, first, second = torch.vdot(base, tuned).real, torch.vdot(base, base).real, torch.vdot(tuned, tuned).real
-    difference = tuned.sub_(base).abs()
+    difference = (tuned - base).abs()
     return Change(
         float(difference.max()), float(torch.dot(difference, difference)), float(first), float(second), float(product)
     )

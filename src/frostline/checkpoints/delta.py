@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.checkpoints.classifier import load_config, skeleton
-from frostline.checkpoints.comparing import same_bits
+from frostline.checkpoints.comparing import same_values
 from frostline.checkpoints.headers import weight_files
 from frostline.checkpoints.manifest import (
     MANIFEST,
@@ -19,18 +19,22 @@ from frostline.checkpoints.manifest import (
     may_keep,
     read_tensors,
     require_digest,
+    same_content,
 )
-from frostline.checkpoints.pairing import Places, pair
+from frostline.checkpoints.meter import Meter, Report, silent
+from frostline.checkpoints.pairing import pair
+from frostline.checkpoints.places import Places
 from frostline.checkpoints.quiet import quiet
-from frostline.checkpoints.safewrite import write_safetensors
+from frostline.checkpoints.safewrite import dtype_of_name, write_safetensors
 from frostline.checkpoints.source import Source
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.errors import ModelError
 from frostline.files import atomic_folder
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
+    import torch
     from transformers import PreTrainedModel
 
 _WEIGHTS = "model.safetensors"
@@ -99,25 +103,35 @@ class RebuiltDelta:
         return asdict(self)
 
 
-def save_delta(base: str | PathLike[str], tuned: str | PathLike[str], out: str | PathLike[str]) -> SavedDelta:
+def save_delta(
+    base: str | PathLike[str], tuned: str | PathLike[str], out: str | PathLike[str], *, report: Report = silent
+) -> SavedDelta:
     """Keep of a fine-tuned classifier what its base does not have.
 
     Args:
         base: What training started from: a folder or a hub name. The delta can only be loaded with it.
         tuned: What it ended with, likewise.
         out: The folder to make; it appears complete or not at all.
+        report: Is called with the number of bytes that were looked at so far, and that of all.
 
     Raises:
         ModelError: If a checkpoint cannot be read, or the tuned one is no classifier.
         OutputError: If `out` is in use or cannot be written.
     """
     first, second = Checkpoint.open(base), Checkpoint.open(tuned)
-    olds = {name: tensor for name, tensor in first.tensors.items() if name not in first.aliases}
-    news = {name: tensor for name, tensor in second.tensors.items() if name not in second.aliases}
-    pairing = pair(olds, news)
-    kept = {name: old for name, old in pairing.base_of.items() if _same(olds[old], news[name])}
-    stored = {name: tensor for name, tensor in news.items() if name not in kept}
-    _require_fit(Source(second.source.name, second.folder), news, kept)
+    olds, news = first.own, second.own
+    model = _skeleton(second.source.name, second.folder)
+    old_places, new_places = Places(model, olds), Places(model, news)
+    pairing = pair(olds, news, old_places.as_is, new_places.as_is)
+    meter = Meter(sum(tensor.bytes for tensor in (*olds.values(), *news.values(), *news.values())), report)
+    kept: dict[str, str] = {}
+    for name, new in news.items():
+        old = pairing.base_of.get(name)
+        if old is not None and same_values(olds[old], new):
+            kept[name] = old
+        meter.add(new.bytes)
+    stored, used = {name: tensor for name, tensor in news.items() if name not in kept}, set(kept.values())
+    _require_fit(second.source.name, model, new_places, news, kept)
     weights = weight_files(second.folder, second.source.name)
     single = weights[0] if len(weights) == 1 and weights[0].suffix == ".safetensors" else None
     metadata = read_safe_header(weights[0])[0].get("__metadata__") if weights[0].suffix == ".safetensors" else None
@@ -126,13 +140,18 @@ def save_delta(base: str | PathLike[str], tuned: str | PathLike[str], out: str |
         files, base_files, left_out = _copy_files(second, first, {file.name for file in weights}, folder)
         manifest = Manifest(
             base=first.source.name,
-            base_fingerprint=whole_digest(first.digests()),
-            tuned_fingerprint=whole_digest(second.digests()),
+            base_fingerprint=whole_digest(first.digests(meter)),
+            tuned_fingerprint=whole_digest(second.digests(meter)),
             tuned_file=file_digest(single) if single is not None else None,
             tensors_file=write_safetensors(folder / TENSORS, stored, {"format": "pt"}),
             added=pairing.added,
             removed=pairing.removed,
-            left_out=tuple(name for name in olds if name not in kept.values()),
+            casts={
+                name: str(news[name].dtype).removeprefix("torch.")
+                for name, old in kept.items()
+                if news[name].dtype != olds[old].dtype
+            },
+            left_out=tuple(name for name in olds if name not in used),
             metadata=metadata or {"format": "pt"},
             files=files,
             base_files=base_files,
@@ -145,7 +164,11 @@ def save_delta(base: str | PathLike[str], tuned: str | PathLike[str], out: str |
 
 
 def rebuild_delta(
-    delta: str | PathLike[str], out: str | PathLike[str], base: str | PathLike[str] | None = None
+    delta: str | PathLike[str],
+    out: str | PathLike[str],
+    base: str | PathLike[str] | None = None,
+    *,
+    report: Report = silent,
 ) -> RebuiltDelta:
     """Rebuild the folder that a delta was saved from.
 
@@ -153,12 +176,13 @@ def rebuild_delta(
         delta: The delta's folder.
         out: The folder to make; it appears complete or not at all.
         base: The base; by default what the delta names.
+        report: Is called with the number of bytes that were hashed so far, and that of all.
 
     Raises:
         ModelError: If the delta is damaged or hostile, or the base is another one.
         OutputError: If `out` is in use or cannot be written.
     """
-    opened = _Opened(delta, base)
+    opened = _Opened(delta, base, report)
     target = Path(out).expanduser()
     with atomic_folder(target) as folder:
         for name, file in opened.files.items():
@@ -178,7 +202,8 @@ def load_delta(delta: str | PathLike[str], base: str | PathLike[str] | None = No
         base: The base; by default what the delta names.
 
     Returns:
-        The model in eval mode on the CPU, as ``from_pretrained`` gives it from the whole folder.
+        The model in eval mode on the CPU, as ``from_pretrained`` gives it from the whole folder. Its
+        ``name_or_path`` is the delta's folder.
 
     Raises:
         ModelError: If the delta is damaged or hostile, or the base is another one.
@@ -188,7 +213,25 @@ def load_delta(delta: str | PathLike[str], base: str | PathLike[str] | None = No
     model_class: Any = type(opened.model)
     with quiet():
         model = model_class.from_pretrained(None, config=opened.model.config, state_dict=tensors, dtype="auto")
+    model.name_or_path = model.config._name_or_path = str(opened.folder)  # noqa: SLF001 - as from_pretrained sets both
     return cast("PreTrainedModel", model)
+
+
+def delta_headers(delta: Path) -> dict[str, torch.Tensor]:
+    """Read what the checkpoint that a delta was saved from holds, without looking whether the base is the right one.
+
+    Returns:
+        Per name, a tensor of its shape and dtype on the meta device.
+
+    Raises:
+        ModelError: If the delta is damaged or hostile, or its base is out of reach.
+    """
+    import torch
+
+    manifest = Manifest.read(delta)
+    stored = read_tensors(delta, manifest.tensors_file)
+    tensors = _rebuilt(manifest, _open_base(manifest.base).own, stored, delta)[0] | stored
+    return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in tensors.items()}
 
 
 class _Opened:
@@ -202,8 +245,8 @@ class _Opened:
         files: Per name, the file to copy beside the weights.
     """
 
-    def __init__(self, delta: str | PathLike[str], base: str | PathLike[str] | None) -> None:
-        folder = Path(fspath(delta)).expanduser()
+    def __init__(self, delta: str | PathLike[str], base: str | PathLike[str] | None, report: Report = silent) -> None:
+        self.folder = folder = Path(fspath(delta)).expanduser()
         if not folder.is_dir():
             raise ModelError(f"There is no folder '{folder}'.\nGive the folder that 'frostline delta save' wrote.")
         self.manifest = manifest = Manifest.read(folder)
@@ -211,73 +254,88 @@ class _Opened:
         for name, digest in manifest.files.items():
             require_digest(folder / name, digest)
         self.base = _open_base(manifest.base if base is None else base)
-        digests = self.base.digests()
+        olds = self.base.own
+        meter = Meter(sum(tensor.bytes for tensor in (*olds.values(), *stored.values())), report)
+        digests = digests_of(olds, meter)
         if whole_digest(digests) != manifest.base_fingerprint:
             raise ModelError(
                 f"'{self.base.source.name}' is not the base of the delta '{folder}': its weights are other ones.\n"
                 f"The delta was saved against '{manifest.base}'; name that very checkpoint as the base."
             )
-        kept = self._kept(digests, stored, folder)
-        self.tensors = {name: self.base.tensors[old] for name, old in kept.items()} | stored
+        kept, old_names = _rebuilt(manifest, olds, stored, folder)
+        self.tensors = kept | stored
         self.files = {name: folder / name for name in manifest.files} | {
             name: _base_file(self.base, name, digest) for name, digest in manifest.base_files.items()
         }
         if "config.json" not in self.files:
-            raise ModelError(f"The delta '{folder}' has no config.json.")
-        self.model = _require_fit(Source(str(folder), self.files["config.json"].parent), self.tensors, kept)
-        found = {name: digests[old] for name, old in kept.items()} | digests_of(stored.values())
+            raise ModelError(f"The delta '{folder}' has no config.json.\nCopy it anew.")
+        self.model = _skeleton(str(folder), self.files["config.json"].parent)
+        _require_fit(str(folder), self.model, Places(self.model, self.tensors), self.tensors, old_names)
+        found = {name: digests[old] for name, old in old_names.items() if name not in manifest.casts}
+        found |= digests_of({name: kept[name] for name in manifest.casts}) | digests_of(stored, meter)
         if whole_digest(found) != manifest.tuned_fingerprint:
             raise ModelError(
                 f"The delta '{folder}' is damaged: it does not give the tensors that were saved.\nCopy it anew."
             )
 
-    def _kept(self, base: Iterable[str], stored: dict[str, StoredTensor], folder: Path) -> dict[str, str]:
-        manifest, names = self.manifest, list(base)
-        for name in (*manifest.renamed.values(), *manifest.left_out):
-            if name not in names:
-                raise ModelError(f"The delta '{folder}' is refused: its base has no tensor {name[:80]!r}.")
-        settled = {*manifest.renamed.values(), *manifest.left_out}
-        kept = dict(manifest.renamed)
-        for name in names:
-            if name not in settled:
-                kept[manifest.expected(name)] = name
-        twice = kept.keys() & stored.keys()
-        if twice:
-            raise ModelError(f"The delta '{folder}' is refused: it has {min(twice)[:80]!r} twice.")
-        return kept
 
-
-def _same(old: StoredTensor, new: StoredTensor) -> bool:
-    return (old.dtype, old.shape) == (new.dtype, new.shape) and same_bits(old, new)
+def _rebuilt(
+    manifest: Manifest, base: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor], folder: Path
+) -> tuple[dict[str, StoredTensor], dict[str, str]]:
+    """Take from the base what a delta does not hold: per name in the tuned checkpoint, the tensor and its base name."""
+    settled = {*manifest.renamed.values(), *manifest.left_out}
+    strange = settled - base.keys()
+    if strange:
+        raise ModelError(f"The delta '{folder}' is refused: its base has no tensor {min(strange)[:80]!r}.")
+    names = dict(manifest.renamed) | {manifest.expected(name): name for name in base if name not in settled}
+    twice = names.keys() & stored.keys()
+    if twice:
+        raise ModelError(f"The delta '{folder}' is refused: it has {min(twice)[:80]!r} twice.")
+    tensors = {name: base[old] for name, old in names.items()}
+    for name, word in manifest.casts.items():
+        dtype = dtype_of_name(word)
+        if (
+            name not in tensors
+            or dtype is None
+            or not (dtype.is_floating_point and tensors[name].dtype.is_floating_point)
+        ):
+            raise ModelError(f"The delta '{folder}' is refused: it cannot cast {name[:80]!r} to {word[:20]!r}.")
+        tensors[name] = tensors[name].cast(dtype)
+    return tensors, names
 
 
 def _fields(manifest: Manifest) -> dict[str, Any]:
     return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
 
 
-def _require_fit(config: Source, tensors: dict[str, StoredTensor], kept: dict[str, str]) -> PreTrainedModel:
-    """Build the skeleton, and refuse tensors that it has no place for, but those that the base has under that name."""
-    model = skeleton(load_config(Source(str(config.folder), config.folder)), config.name)
-    places = Places(model)
-    for name, tensor in tensors.items():
-        place = places(name)
-        if place is None and kept.get(name) != name:
+def _skeleton(name: str, folder: Path) -> PreTrainedModel:
+    return skeleton(load_config(Source(str(folder), folder)), name)
+
+
+def _require_fit(
+    name: str, model: PreTrainedModel, places: Places, tensors: Iterable[str], base_of: Mapping[str, str]
+) -> None:
+    """Refuse tensors that a model has no place for, but those that the base has under that very name."""
+    for tensor in tensors:
+        if not places(tensor) and base_of.get(tensor) != tensor:
             raise ModelError(
-                f"'{config.name}' holds a tensor {name[:80]!r}, which {type(model).__name__} has no place for.\n"
+                f"'{name}' holds a tensor {tensor[:80]!r}, which {type(model).__name__} has no place for.\n"
                 "A delta holds the tensors of a sequence classifier."
             )
-        if place is not None and tensor.shape != places.shapes[place]:
-            raise ModelError(
-                f"'{config.name}' holds {name[:80]} of the shape {list(tensor.shape)}, but its configuration makes it "
-                f"{list(places.shapes[place])}."
-            )
-    return model
+    for part in places.parts:
+        for parameter, shape in part.shapes.items():
+            if shape != places.shapes[parameter]:
+                said = "of shapes that do not fit together" if shape is None else f"of the shape {list(shape)}"
+                raise ModelError(
+                    f"'{name}' holds {next(iter(part.sources))[:80]} {said}, but its configuration makes "
+                    f"{parameter[:80]} {list(places.shapes[parameter])}."
+                )
 
 
 def _copy_files(
     tuned: Checkpoint, base: Checkpoint, weights: set[str], folder: Path
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Copy what lies beside the weights; what the base has just so stays there."""
+    """Copy what lies beside the weights; what the base has too stays there, however its JSON is laid out."""
     files: dict[str, str] = {}
     base_files: dict[str, str] = {}
     left_out: list[str] = []
@@ -287,8 +345,8 @@ def _copy_files(
             continue
         digest = file_digest(file)
         twin = base.folder / file.name
-        if file.name != "config.json" and twin.is_file() and file_digest(twin) == digest:
-            base_files[file.name] = digest
+        if file.name != "config.json" and twin.is_file() and (file_digest(twin) == digest or same_content(file, twin)):
+            base_files[file.name] = file_digest(twin)
         else:
             shutil.copyfile(file, folder / file.name)
             files[file.name] = digest

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
+from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
     import torch
 
     from frostline.checkpoints.source import Source
 
+DELTA_MANIFEST = "delta.json"
 _SAFE, _SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
@@ -23,8 +24,8 @@ def read_headers(source: Source) -> dict[str, torch.Tensor]:
     """Read what a checkpoint holds.
 
     Args:
-        source: A folder, or a hub name: its cached files if it is in the cache, else only the headers of
-            its safetensors files are fetched.
+        source: A folder, which may be a delta whose base is in reach, or a hub name: its cached files if it is in the
+            cache, else only the headers of its safetensors files are fetched.
 
     Returns:
         Per name in the checkpoint, a tensor of its shape and dtype on the meta device.
@@ -35,6 +36,10 @@ def read_headers(source: Source) -> dict[str, torch.Tensor]:
     folder = source.folder or _cached_folder(source.name)
     if folder is None:
         return _hub_headers(source.name)
+    if (folder / DELTA_MANIFEST).is_file():
+        from frostline.checkpoints.delta import delta_headers
+
+        return delta_headers(folder)
     headers: dict[str, torch.Tensor] = {}
     for file in weight_files(folder, source.name):
         headers |= _file_headers(file)
@@ -58,14 +63,23 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     )
 
 
-def _shards(index: Path) -> list[Path]:
+def shard_names(index: Path) -> list[str]:
+    """Read the names of the files that hold the weights from their index.
+
+    Raises:
+        ModelError: If it cannot be read, or names none.
+    """
     try:
-        names = sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))
-        shards = [index.parent / Path(name).name for name in names]
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        names = sorted({Path(name).name for name in read_json(index)["weight_map"].values()})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The index '{index}' cannot be read ({error}).\nCopy it anew from its source.") from None
-    if not shards:
+    if not names:
         raise ModelError(f"The index '{index}' names no files.\nCopy it anew from its source.")
+    return names
+
+
+def _shards(index: Path) -> list[Path]:
+    shards = [index.parent / name for name in shard_names(index)]
     missing = [shard.name for shard in shards if not shard.is_file()]
     if missing:
         raise ModelError(

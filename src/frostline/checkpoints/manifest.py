@@ -10,17 +10,19 @@ import struct
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from frostline.checkpoints.headers import DELTA_MANIFEST
 from frostline.checkpoints.safewrite import dtype_of
 from frostline.checkpoints.stored import StoredTensor, read_safe_header
 from frostline.errors import ModelError
+from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-MANIFEST, TENSORS = "delta.json", "delta.safetensors"
+MANIFEST, TENSORS = DELTA_MANIFEST, "delta.safetensors"
 # What a delta keeps beside the weights: configuration, tokenizer, plan, proof, card; never code, never pickles.
 KEPT_SUFFIXES = (".json", ".jsonl", ".txt", ".model", ".md", ".jinja", ".vocab", ".tiktoken", ".codes")
-_VERSION = 1
+_VERSION = 2
 _LARGEST_MANIFEST = 16 << 20  # bytes
 _LARGEST_HEADER = 16 << 20
 _SHA256 = re.compile(r"[0-9a-f]{64}")
@@ -40,10 +42,13 @@ class Manifest:
         added: What the tuned one puts before the base's names.
         removed: What the base puts before the tuned one's names.
         renamed: Per name in the tuned one that does not follow from that, the name in the base.
+        casts: Per name in the tuned one whose tensor is the base's in another floating-point dtype, that dtype, such as
+            ``float32``.
         left_out: Names in the base that are not taken from it: they changed, or are missing.
         metadata: What the header of the tuned one's weights file says.
         files: Per file kept beside the weights, its SHA-256.
-        base_files: Likewise, of files that are the base's.
+        base_files: Likewise, of files that are the base's; a JSON file may be laid out in another way there than it was
+            beside the tuned weights.
     """
 
     base: str
@@ -54,6 +59,7 @@ class Manifest:
     added: str = ""
     removed: str = ""
     renamed: dict[str, str] = field(default_factory=dict)
+    casts: dict[str, str] = field(default_factory=dict)
     left_out: tuple[str, ...] = ()
     metadata: dict[str, str] = field(default_factory=dict)
     files: dict[str, str] = field(default_factory=dict)
@@ -79,22 +85,27 @@ class Manifest:
         """
         file = folder / MANIFEST
         if not file.exists() and not file.is_symlink():
-            raise ModelError(f"The folder '{folder}' holds no {MANIFEST}, so it is no delta.")
+            raise ModelError(
+                f"The folder '{folder}' holds no {MANIFEST}, so it is no delta.\n"
+                "Give a folder that 'frostline delta save' wrote."
+            )
         require_plain(file)
         if file.stat().st_size > _LARGEST_MANIFEST:
             raise ModelError(f"'{file}' is damaged: it is larger than {_LARGEST_MANIFEST:,} bytes.")
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError) as error:
+            values = read_json(file)
+        except (OSError, ValueError) as error:
             raise ModelError(f"'{file}' is damaged ({str(error)[:80]}).\nCopy the delta anew.") from None
         if not isinstance(values, dict) or values.pop("version", None) != _VERSION:
-            raise ModelError(f"'{file}' is no delta of version {_VERSION}.")
+            raise ModelError(
+                f"'{file}' is no delta of version {_VERSION}, which this Frostline reads.\nSave the delta anew."
+            )
         _check(values, file)
         return cls(**values | {"left_out": tuple(values["left_out"])})
 
 
 def _check(values: dict[str, Any], file: Path) -> None:
-    tables = ("renamed", "metadata", "files", "base_files")
+    tables = ("renamed", "casts", "metadata", "files", "base_files")
     digests = ["base_fingerprint", "tuned_fingerprint", "tensors_file"]
     digests += ["tuned_file"] if values.get("tuned_file") is not None else []
     wrong = [
@@ -161,6 +172,34 @@ def require_digest(file: Path, digest: str) -> None:
     require_plain(file)
     if file_digest(file) != digest:
         raise ModelError(f"'{file}' is damaged: its content is not what {MANIFEST} says.\nCopy the delta anew.")
+
+
+def same_content(one: Path, other: Path) -> bool:
+    """Whether two JSON files say the same, laid out in one way or another.
+
+    Two files named ``tokenizer.json`` do where the tokenizers library makes the same of them: releases write more or
+    fewer of the defaults.
+    """
+    if one.suffix != ".json":
+        return False
+    read = _read_tokenizer if one.name == "tokenizer.json" else _read_plain
+    try:
+        return read(one) == read(other)
+    except (OSError, ValueError):
+        return False
+
+
+def _read_plain(file: Path) -> str:
+    return json.dumps(read_json(file))  # so that 1 is not true, and keys keep their order
+
+
+def _read_tokenizer(file: Path) -> str:
+    from tokenizers import Tokenizer
+
+    try:
+        return str(Tokenizer.from_file(str(file)).to_str())
+    except Exception as error:  # noqa: BLE001 - the library raises nothing more exact
+        raise ValueError(str(error)) from None
 
 
 def read_tensors(folder: Path, digest: str) -> dict[str, StoredTensor]:

@@ -1,4 +1,4 @@
-"""Which tensor of one checkpoint is which of another, and which parameter of the model it is."""
+"""Which tensor of one checkpoint is which of another."""
 
 from __future__ import annotations
 
@@ -7,9 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from transformers import PreTrainedModel
+    from collections.abc import Callable, Iterable
 
 # Names of the first BERT checkpoints, which transformers reads as its own.
 _OLD_NAMES = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
@@ -42,71 +40,96 @@ def modern(name: str) -> str:
     return name
 
 
-def pair(base: Iterable[str], tuned: Iterable[str]) -> Pairing:
+def pair(
+    base: Iterable[str],
+    tuned: Iterable[str],
+    base_place: Callable[[str], str | None] = lambda _: None,
+    tuned_place: Callable[[str], str | None] = lambda _: None,
+) -> Pairing:
     """Pair the tensors of two checkpoints by their names.
 
-    Equal names belong together, old names of LayerNorm weights read as today's. Among the names that are left, the
-    one prefix (such as ``bert.``) that added to, or taken from, the base's names pairs the most of them is applied.
-    """
-    firsts = {modern(name): name for name in base}
-    seconds = {modern(name): name for name in tuned}
-    base_of = {seconds[name]: firsts[name] for name in seconds if name in firsts}
-    left = [name for name in firsts if name not in seconds]
-    right = [name for name in seconds if name not in firsts]
-    added, added_pairs = _prefix(left, right)
-    removed, removed_pairs = _prefix(right, left)
-    if len(removed_pairs) > len(added_pairs):
-        added, pairs = "", {long: short for short, long in removed_pairs.items()}
-    else:
-        removed, pairs = "", added_pairs
-    base_of |= {seconds[second]: firsts[first] for first, second in pairs.items()}
-    used = set(base_of.values())
-    return Pairing(
-        base_of,
-        missing=tuple(name for name in firsts.values() if name not in used),
-        extra=tuple(name for name in seconds.values() if name not in base_of),
-        added=added,
-        removed=removed,
-    )
-
-
-def _prefix(short: list[str], long: list[str]) -> tuple[str, dict[str, str]]:
-    """The prefix that turns the most short names into long ones, and those that it turns."""
-    wanted, offered = set(short), set(long)
-    votes: Counter[str] = Counter()
-    for name in long:
-        parts = name.split(".")
-        for depth in range(1, len(parts)):
-            if ".".join(parts[depth:]) in wanted:
-                votes[".".join(parts[:depth]) + "."] += 1
-    if not votes:
-        return "", {}
-    prefix = min(votes, key=lambda found: (-votes[found], found))
-    return prefix, {name: prefix + name for name in short if prefix + name in offered}
-
-
-class Places:
-    """Finds the parameter or buffer of a model that a tensor of a checkpoint is for.
+    Tensors that are one parameter of a model belong together, and so do equal names, old names of LayerNorm weights
+    read as today's. Among the names that are left, the one prefix (such as ``bert.``) that added to, or taken from, the
+    base's names pairs the most of them is applied.
 
     Args:
-        model: The model; on the meta device too.
+        base: The names in the base.
+        tuned: The names in the tuned checkpoint.
+        base_place: Says which parameter of the model a tensor of the base is as it stands; None where it is none.
+        tuned_place: Likewise, of the tuned checkpoint.
     """
-
-    def __init__(self, model: PreTrainedModel) -> None:
-        self._shapes = {
-            name: tuple(tensor.shape)
-            for named in (model.named_parameters(remove_duplicate=False), model.named_buffers(remove_duplicate=False))
-            for name, tensor in named
+    firsts, seconds = list(base), list(tuned)
+    base_of = _joined(firsts, seconds, base_place, tuned_place)
+    for spelling in (lambda name: name, modern):
+        left, right = _left(firsts, seconds, base_of)
+        found = _joined(left, right, spelling, spelling)
+        # Some renamings shift names, so that one and the same stands for two parameters.
+        base_of |= {
+            name: old
+            for name, old in found.items()
+            if None in (places := {base_place(old), tuned_place(name)}) or len(places) == 1
         }
-        self._prefix = f"{model.base_model_prefix}."
+    left, right = _left(firsts, seconds, base_of)
+    base_of |= _prefixed(left, right)
+    added, removed = _common_prefix(base_of)
+    left, right = _left(firsts, seconds, base_of)
+    return Pairing(base_of, missing=tuple(left), extra=tuple(right), added=added, removed=removed)
 
-    @property
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """The shape of every parameter and buffer, under each of its names."""
-        return self._shapes
 
-    def __call__(self, name: str) -> str | None:
-        """The name in the model; None where the model has no place for the tensor."""
-        name = modern(name)
-        candidates = (name, self._prefix + name, name.removeprefix(self._prefix))
-        return next((found for found in candidates if found in self._shapes), None)
+def _joined(
+    left: Iterable[str],
+    right: Iterable[str],
+    left_key: Callable[[str], str | None],
+    right_key: Callable[[str], str | None],
+) -> dict[str, str]:
+    """Per name on the right, the one on the left that has the same key."""
+    known = {key: name for name in left if (key := left_key(name)) is not None}
+    return {name: known[key] for name in right if (key := right_key(name)) in known and key is not None}
+
+
+def _left(firsts: list[str], seconds: list[str], base_of: dict[str, str]) -> tuple[list[str], list[str]]:
+    """The names that are not paired."""
+    used = set(base_of.values())
+    return [name for name in firsts if name not in used], [name for name in seconds if name not in base_of]
+
+
+def _prefixed(left: list[str], right: list[str]) -> dict[str, str]:
+    """Per name on the right, the one on the left that it is but for a prefix."""
+    firsts = {modern(name): name for name in left}
+    seconds = {modern(name): name for name in right}
+    added, removed = _prefix(firsts, seconds), _prefix(seconds, firsts)
+    if len(removed) > len(added):
+        return {seconds[short]: firsts[long] for short, long in removed.items()}
+    return {seconds[long]: firsts[short] for short, long in added.items()}
+
+
+def _prefix(short: Iterable[str], long: Iterable[str]) -> dict[str, str]:
+    """The short names that the one prefix that does so most often turns into long ones."""
+    wanted, offered = list(short), dict.fromkeys(long)
+    found = set(wanted)
+    votes: Counter[str] = Counter()
+    for name in offered:
+        parts = name.split(".")
+        for depth in range(1, len(parts)):
+            if ".".join(parts[depth:]) in found:
+                votes[".".join(parts[:depth]) + "."] += 1
+    if not votes:
+        return {}
+    prefix = min(votes, key=lambda known: (-votes[known], known))
+    return {name: prefix + name for name in wanted if prefix + name in offered}
+
+
+def _common_prefix(base_of: dict[str, str]) -> tuple[str, str]:
+    """What most of the renamed tensors have before the base's names; or what those have before."""
+    added: Counter[str] = Counter()
+    removed: Counter[str] = Counter()
+    for tuned, base in base_of.items():
+        second, first = modern(tuned), modern(base)
+        if second != first and second.endswith(f".{first}"):
+            added[second.removesuffix(first)] += 1
+        elif second != first and first.endswith(f".{second}"):
+            removed[first.removesuffix(second)] += 1
+    votes = [(count, prefix, "") for prefix, count in added.items()]
+    votes += [(count, "", prefix) for prefix, count in removed.items()]
+    _, gained, lost = max(votes, default=(0, "", ""))
+    return gained, lost

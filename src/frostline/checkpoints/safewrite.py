@@ -46,6 +46,11 @@ def dtype_of(word: str) -> torch.dtype | None:
     return found
 
 
+def dtype_of_name(name: str) -> torch.dtype | None:
+    """The dtype of torch that has a name, such as ``float32``; None for one that the format does not hold."""
+    return dtype_of(_WORDS.get(name, ""))
+
+
 def write_safetensors(file: Path, tensors: Mapping[str, StoredTensor], metadata: Mapping[str, str]) -> str:
     """Write tensors that lie in other files.
 

@@ -31,6 +31,8 @@ def locate(name: str) -> Source:
     Raises:
         ModelError: If it can only be a folder and there is none, or the folder holds no configuration.
     """
+    if "\0" in name:
+        raise ModelError(f"{name[:80]!r} is no name: it holds a zero byte.\nGive a folder, or a hub name.")
     try:
         path = Path(name).expanduser()
         is_folder = path.is_dir()
@@ -53,7 +55,21 @@ def locate(name: str) -> Source:
             else "Give a folder that exists, or a hub name (org/model)."
         )
         raise ModelError(f"There is no folder '{name}'.\n{hint}")
+    _require_hub_name(name)
     return Source(name, None)
+
+
+def _require_hub_name(name: str) -> None:
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(name)
+    except HFValidationError:
+        raise ModelError(
+            f"There is no folder {name[:80]!r}, and the hub has no such names.\n"
+            "Give a folder, or a hub name (org/model)."
+        ) from None
 
 
 def _nested_hint(path: Path) -> str:

@@ -7,20 +7,22 @@ import json
 import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from os import PathLike, cpu_count, fspath
 from typing import TYPE_CHECKING, Any
 
-from frostline.checkpoints.headers import read_headers, unreachable, weight_files
+from frostline.checkpoints.headers import read_headers, shard_names, unreachable, weight_files
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     import torch
+
+    from frostline.checkpoints.meter import Meter
 
 # Elements of one piece. What works on pieces holds a few of them in fp64: some ten megabytes.
 PIECE = 1 << 20
@@ -40,6 +42,7 @@ class StoredTensor:
         file: The file that holds it.
         offset: Where its bytes begin in the file, in row-major order.
         values: The values themselves, where the file cannot be read in pieces (see `Checkpoint`).
+        stored_dtype: The dtype in the file, where it is another: the values are cast when they are read.
     """
 
     name: str
@@ -48,6 +51,11 @@ class StoredTensor:
     file: Path
     offset: int
     values: torch.Tensor | None = None
+    stored_dtype: torch.dtype | None = None
+
+    def cast(self, dtype: torch.dtype) -> StoredTensor:
+        """The same tensor in another dtype."""
+        return self if dtype == self.dtype else replace(self, dtype=dtype, stored_dtype=self.stored_dtype or self.dtype)
 
     @property
     def elements(self) -> int:
@@ -74,15 +82,16 @@ class StoredTensor:
         import torch
 
         if self.values is not None:
-            return self.values.reshape(-1)[start:stop]
+            return self.values.reshape(-1)[start:stop].to(self.dtype)
         if stop <= start:
             return torch.empty(0, dtype=self.dtype)
-        size = self.dtype.itemsize
+        stored = self.stored_dtype or self.dtype
+        size = stored.itemsize
         buffer = bytearray((stop - start) * size)
         with self.file.open("rb", buffering=0) as stream:
             stream.seek(self.offset + start * size)
             _fill(stream, memoryview(buffer), self.file)
-        return torch.frombuffer(buffer, dtype=self.dtype)
+        return torch.frombuffer(buffer, dtype=stored).to(self.dtype)
 
     def pieces(self, elements: int | None = None) -> Iterator[torch.Tensor]:
         """Read the elements piece by piece.
@@ -101,18 +110,12 @@ class StoredTensor:
         for piece in self.pieces():
             yield piece.contiguous().view(torch.uint8).numpy().data
 
-    def digest(self, dtype: torch.dtype | None = None) -> str:
-        """SHA-256 over dtype, shape and bytes, in hex digits: that of the loaded tensor.
-
-        Args:
-            dtype: Another dtype to give the tensor before.
-        """
-        import torch
-
-        result = hashlib.sha256(f"{dtype or self.dtype} {self.shape}\n".encode())
-        if self.values is not None or dtype not in (None, self.dtype):
-            for piece in self.pieces():
-                result.update(piece.to(dtype or self.dtype).contiguous().view(torch.uint8).numpy().data)
+    def digest(self) -> str:
+        """SHA-256 over dtype, shape and bytes, in hex digits: that of the loaded tensor."""
+        result = hashlib.sha256(f"{self.dtype} {self.shape}\n".encode())
+        if self.values is not None or self.stored_dtype is not None:
+            for piece in self.raw_pieces():
+                result.update(piece)
             return result.hexdigest()
         buffer = memoryview(bytearray(min(self.bytes, _HASHED)))
         left = self.bytes
@@ -173,18 +176,32 @@ class Checkpoint:
                 _pickled_tensors(file, tensors, aliases)
         return cls(source, folder, tensors, aliases)
 
-    def digests(self) -> dict[str, str]:
+    @property
+    def own(self) -> dict[str, StoredTensor]:
+        """Every tensor, under its first name."""
+        return {name: tensor for name, tensor in self.tensors.items() if name not in self.aliases}
+
+    def digests(self, meter: Meter | None = None) -> dict[str, str]:
         """SHA-256 of every tensor, under its first name; taken by a thread per core."""
-        return digests_of(tensor for name, tensor in self.tensors.items() if name not in self.aliases)
+        return digests_of(self.own, meter)
 
 
-def digests_of(tensors: Iterable[StoredTensor]) -> dict[str, str]:
-    """SHA-256 of tensors, in their order; the largest are hashed first, so that no thread ends alone."""
-    listed = list(tensors)
-    order = sorted(listed, key=lambda tensor: tensor.bytes, reverse=True)
+def digests_of(tensors: Mapping[str, StoredTensor], meter: Meter | None = None) -> dict[str, str]:
+    """SHA-256 per tensor; the largest are hashed first, so that no thread ends alone.
+
+    Args:
+        tensors: Per name, the tensor.
+        meter: Is told how much was hashed.
+    """
+    order = sorted(tensors, key=lambda name: tensors[name].bytes, reverse=True)
+    found: dict[str, str] = {}
     with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
-        found = dict(zip((tensor.name for tensor in order), pool.map(StoredTensor.digest, order), strict=True))
-    return {tensor.name: found[tensor.name] for tensor in listed}
+        digests = pool.map(StoredTensor.digest, (tensors[name] for name in order))
+        for name, digest in zip(order, digests, strict=True):
+            found[name] = digest
+            if meter is not None:
+                meter.add(tensors[name].bytes)
+    return {name: found[name] for name in tensors}
 
 
 def whole_digest(digests: dict[str, str]) -> str:
@@ -278,8 +295,7 @@ def _fetched(name: str) -> Path:
         for single, index in zip(_SINGLE, _INDEX, strict=True):
             if (file := find(single, local=local)) is not None:
                 return file.parent
-            if (file := find(index, local=local)) is not None:
-                shards = set(json.loads(file.read_text(encoding="utf-8"))["weight_map"].values())
-                if all(find(shard, local=local) is not None for shard in shards):
-                    return file.parent
+            file = find(index, local=local)
+            if file is not None and all(find(shard, local=local) is not None for shard in shard_names(file)):
+                return file.parent
     raise ModelError(f"The hub has no weights of '{name}' ({' or '.join(_SINGLE)}).\nCheck the name.")

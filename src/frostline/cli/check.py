@@ -74,6 +74,7 @@ def _explanation(message: str, model: str | None) -> Explanation:
     if found is None:
         said = " ".join(message.split())[:80]
         raise SettingsError(
-            f"'{said}' is not among the messages that freezing leads to.\nSee {MESSAGES_PAGE} for these."
+            f"'{said}' is not among the messages that freezing leads to.\n"
+            f"Give the last line as it was printed, look it up in {MESSAGES_PAGE}, or run 'frostline check MODEL'."
         )
     return found

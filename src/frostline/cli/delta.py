@@ -27,9 +27,11 @@ def save(
 ) -> None:
     """Save what TUNED has and BASE does not."""
     from frostline.checkpoints.delta import save_delta
+    from frostline.cli.bar import byte_bar
     from frostline.cli.render import print_json, print_text
 
-    saved = save_delta(base, tuned, options.place(out))
+    with byte_bar("comparing and hashing") as report:
+        saved = save_delta(base, tuned, options.place(out), report=report)
     if as_json:
         print_json(saved.to_dict())
     else:
@@ -45,9 +47,11 @@ def load(
 ) -> None:
     """Rebuild the folder that a delta was saved from, bit by bit."""
     from frostline.checkpoints.delta import rebuild_delta
+    from frostline.cli.bar import byte_bar
     from frostline.cli.render import print_json, print_text
 
-    rebuilt = rebuild_delta(folder, options.place(out), base)
+    with byte_bar("hashing") as report:
+        rebuilt = rebuild_delta(folder, options.place(out), base, report=report)
     if as_json:
         print_json(rebuilt.to_dict())
     else:

@@ -27,10 +27,14 @@ def diff(
     as_json: options.Json = False,
 ) -> None:
     """Compare two checkpoints tensor by tensor, in constant memory."""
+    from frostline.cli.bar import byte_bar
     from frostline.cli.render import print_json, print_text
     from frostline.evidence.diff import diff as compare
 
-    found = compare(base, tuned, expect_frozen=expect_frozen, expect_moved=expect_moved, allow_cast=allow_cast)
+    with byte_bar("comparing") as report:
+        found = compare(
+            base, tuned, expect_frozen=expect_frozen, expect_moved=expect_moved, allow_cast=allow_cast, report=report
+        )
     if as_json:
         print_json(found.to_dict())
     else:

@@ -71,7 +71,8 @@ def explain(error_or_message: BaseException | str, model: nn.Module | None = Non
             fault finds, are then named with their units.
 
     Returns:
-        The explanation; None for a message that is not known.
+        The explanation; None for a message that is not known. `frostline.check` may find its cause in the model all the
+        same; the messages that are known are in docs/messages.md.
     """
     text = _plain(str(error_or_message))
     message = next((one for one in MESSAGES if _is_in(one, text)), None)

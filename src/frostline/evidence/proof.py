@@ -77,12 +77,15 @@ class Proof:
         units: One row per unit, in depth order.
         seconds: Time that both fingerprints took; None where it was not measured.
         share: That time as a share of the run's; None where it was not measured.
+        from_step: The optimizer step that the earlier state is of: 0, but for a run that was resumed from a checkpoint
+            that does not hold the fingerprint of its start.
     """
 
     tensors: tuple[TensorProof, ...]
     units: tuple[UnitProof, ...]
     seconds: float | None = None
     share: float | None = None
+    from_step: int = 0
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -113,16 +116,17 @@ class Proof:
 
     def __str__(self) -> str:
         frozen = sum(tensor.frozen for tensor in self.tensors)
+        since = f" since step {self.from_step}" if self.from_step else ""
         if self.drifted:
             named = ", ".join(self.drifted[:3]) + (" …" if len(self.drifted) > 3 else "")
-            return f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved: {named}"
+            return f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved{since}: {named}"
         free = [tensor for tensor in self.tensors if not tensor.frozen and not tensor.buffer]
         moved = sum(tensor.moved for tensor in free)
         still = [unit.name for unit in self.units if unit.verdict == "unmoved"]
         text = (
-            f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved"
+            f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved{since}"
             if frozen
-            else f"Nothing was frozen; {moved} of {len(free)} parameters moved"
+            else f"Nothing was frozen; {moved} of {len(free)} parameters moved{since}"
         )
         return text + (f"; unmoved although they may train: {', '.join(still)}" if still else "")
 
@@ -134,6 +138,7 @@ class Proof:
             "verdict": str(self),
             "seconds": self.seconds,
             "share": self.share,
+            "from_step": self.from_step,
             "units": [
                 {
                     "name": unit.name,
@@ -193,17 +198,19 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
 def planned_names(model: nn.Module, plan: Plan) -> frozenset[str]:
     """Names of the tensors that must not move under a plan: parameters, and buffers of modules kept in eval mode."""
     flags = plan.flags(model, ModelMap.of(model))
-    frozen = {
-        name: parameter for name, parameter in model.named_parameters() if not flags.get(name, parameter.requires_grad)
-    }
-    names = set(frozen)
-    if plan.frozen_mode == "eval":
-        ids = {id(parameter) for parameter in frozen.values()}
-        for path, module in model.named_modules():
-            inside = [id(parameter) for parameter in module.parameters()]
-            if inside and ids.issuperset(inside):
-                names |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers()}
-    return frozenset(names)
+    frozen = [name for name, parameter in model.named_parameters() if not flags.get(name, parameter.requires_grad)]
+    return frozenset(frozen) | (buffers_beside(model, frozen) if plan.frozen_mode == "eval" else frozenset())
+
+
+def buffers_beside(model: nn.Module, names: Iterable[str]) -> frozenset[str]:
+    """Names of the buffers of those modules whose parameters are all among some; of tied ones, any name counts."""
+    ids = {id(model.get_parameter(name)) for name in names}
+    found: set[str] = set()
+    for path, module in model.named_modules():
+        inside = [id(parameter) for parameter in module.parameters()]
+        if inside and ids.issuperset(inside):
+            found |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers()}
+    return frozenset(found)
 
 
 def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]) -> Proof:

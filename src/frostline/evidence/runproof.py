@@ -2,31 +2,32 @@
 
 from __future__ import annotations
 
-import json
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from os import PathLike, cpu_count, fspath
+from dataclasses import dataclass, replace
+from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.classifier import load_config, skeleton
-from frostline.checkpoints.pairing import Places
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.places import Places
 from frostline.checkpoints.source import locate
-from frostline.checkpoints.stored import Checkpoint
+from frostline.checkpoints.stored import Checkpoint, digests_of
 from frostline.errors import ModelError, PlanError, SelectorError
-from frostline.evidence.fingerprint import Fingerprint, fingerprint
+from frostline.evidence.fingerprint import Fingerprint
 from frostline.evidence.proof import Proof, compare, planned_names
+from frostline.plainjson import read_json
 from frostline.plan.plan import PLAN_FILE, Plan
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from pathlib import Path
 
     import torch
     from transformers import PreTrainedModel
 
+    from frostline.checkpoints.stored import StoredTensor
+
 _PROOF, _METRICS = "proof.json", "metrics.json"
+_PLANNED = ("freeze", "train_only", "frozen_mode")
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +89,7 @@ class RunProof:
         for name, reason in self.unverified.items():
             reasons.setdefault(reason, []).append(name)
         lines += [
-            f"Not verifiable: {', '.join(names[:4])}{' …' if len(names) > 4 else ''} ({reason})."
+            f"Not verifiable: {len(names)} tensors ({reason}): {', '.join(names[:4])}{' …' if len(names) > 4 else ''}."
             for reason, names in reasons.items()
         ]
         return "\n".join(lines)
@@ -131,7 +132,10 @@ def verify_run(folder: str | PathLike[str], base: str | PathLike[str] | None = N
         raise ModelError(f"There is no folder '{source.name}'.\nGive the folder that a run left.")
     stored = _read(place / _PROOF)
     if stored is None:
-        raise ModelError(f"The folder '{source.name}' holds no {_PROOF}, so there is no proof to check.")
+        raise ModelError(
+            f"The folder '{source.name}' holds no {_PROOF}, so there is no proof to check.\n"
+            "Give the folder that 'frostline train' or fl.Trainer left at the end of its training."
+        )
     settings = (_read(place / _METRICS) or {}).get("settings")
     settings = settings if isinstance(settings, dict) else {}
     model = skeleton(load_config(source), source.name)
@@ -141,7 +145,7 @@ def verify_run(folder: str | PathLike[str], base: str | PathLike[str] | None = N
     found += _plan(place, settings, model, proof)
     check = _Weights(model, anatomy, proof)
     found += check.after(Checkpoint.open(place))
-    base = settings.get("model") if base is None else base
+    base = _named(settings) if base is None else base
     origin = None
     if base is not None:
         try:
@@ -160,12 +164,22 @@ def verify_run(folder: str | PathLike[str], base: str | PathLike[str] | None = N
     )
 
 
+def _named(settings: Mapping[str, Any]) -> str | None:
+    name = settings.get("model")
+    if not isinstance(name, str | None):
+        raise ModelError(
+            f"The 'model' in {_METRICS} is {str(name)[:80]!r}, which is no name of a checkpoint.\n"
+            "Name the base of this run with --base."
+        )
+    return name
+
+
 def _read(file: Path) -> dict[str, Any] | None:
     try:
-        values = json.loads(file.read_text(encoding="utf-8"))
+        values = read_json(file)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"'{file}' cannot be read ({str(error)[:80]}).\nIt is not as the run wrote it.") from None
     if not isinstance(values, dict):
         raise ModelError(f"'{file}' holds no object.\nIt is not as the run wrote it.")
@@ -179,7 +193,10 @@ def _redrawn(stored: Mapping[str, Any], anatomy: ModelMap, name: str) -> Proof:
         before = {tensor: str(row["before"]) for tensor, row in rows.items() if row["before"] is not None}
         after = {tensor: str(row["after"]) for tensor, row in rows.items() if row["after"] is not None}
         frozen = [tensor for tensor, row in rows.items() if row["frozen"] is True]
-        return compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen)
+        step = stored.get("from_step", 0)
+        if not isinstance(step, int) or step < 0:
+            raise ModelError(f"The 'from_step' in the {_PROOF} of '{name}' is {str(step)[:80]!r}, which is no step.")
+        return replace(compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen), from_step=step)
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The {_PROOF} of '{name}' lacks {error}.\nIt is not as the run wrote it.") from None
     except PlanError:
@@ -197,7 +214,8 @@ def _inner(stored: Mapping[str, Any], proof: Proof) -> Iterator[Disagreement]:
             yield Disagreement(_PROOF, name, f"{_PROOF} has no row for {name}")
         elif stored["tensors"][name] != row:
             yield Disagreement(_PROOF, name, f"the row of {name} in {_PROOF} is not what a run writes")
-    for key in ("version", "ok", "verdict", "units"):
+    # Not the sentence that sums it up: its words may change from release to release.
+    for key in ("version", "ok", "units"):
         if stored.get(key) != drawn[key]:
             yield Disagreement(_PROOF, None, f"the '{key}' of {_PROOF} does not follow from its digests")
 
@@ -214,11 +232,12 @@ def _plan(folder: Path, settings: Mapping[str, Any], model: PreTrainedModel, pro
                 PLAN_FILE, None, f"{PLAN_FILE} is missing, and the proof has {len(frozen)} frozen tensors"
             )
         if settings.get("freeze") is not None or settings.get("train_only") is not None:
-            plans[_METRICS] = Plan(
-                settings.get("freeze"), settings.get("train_only"), settings.get("frozen_mode", "eval")
+            plans[_METRICS] = Plan.from_dict(
+                {"version": 1} | {key: settings[key] for key in _PLANNED if key in settings}
             )
     except PlanError as error:
-        yield Disagreement(PLAN_FILE, None, f"a plan cannot be read: {str(error).splitlines()[0].rstrip('.')}")
+        file = _METRICS if plans or not (folder / PLAN_FILE).exists() else PLAN_FILE
+        yield Disagreement(file, None, f"the plan in {file} cannot be read: {str(error).splitlines()[0].rstrip('.')}")
     for file, plan in plans.items():
         try:
             planned = planned_names(model, plan)
@@ -235,10 +254,9 @@ class _Weights:
 
     def __init__(self, model: PreTrainedModel, anatomy: ModelMap, proof: Proof) -> None:
         self._model = model
-        self._places = Places(model)
         self._firsts = {name: group[0] for group in anatomy.tied for name in group}
+        self._parameters = {self._firsts.get(name, name) for name, _ in model.named_parameters()}
         self._proof = proof
-        self._parameters = {name for name, _ in model.named_parameters()}
         self._dtypes: dict[str, torch.dtype] = {}
         self.hashed = 0
         self.from_base = 0
@@ -246,33 +264,35 @@ class _Weights:
 
     def after(self, run: Checkpoint) -> Iterator[Disagreement]:
         """Where the folder's weights are not those that the proof saw at the end."""
-        found, strange = self._placed(run)
-        self._dtypes = {name: run.tensors[stored].dtype for name, stored in found.items()}
-        if self._parameters <= found.keys():
-            digests = _digests(run, found, {})
-            for name in strange:
+        places = Places(self._model, run.tensors)
+        for name in run.tensors:
+            if not places(name):
                 yield Disagreement("weights", name, f"the weights hold {name}, which the model does not have")
-        else:
-            digests = self._loaded(run, found)  # saved under other names than the model's
+        digests = self._digests(places, self._dtypes)
         for tensor in self._proof.tensors:
             digest = digests.get(tensor.name)
-            if digest is None:
-                if tensor.after is not None:
-                    self.unverified[tensor.name] = "not saved with the weights"
-            elif digest == tensor.after:
+            if digest is not None and digest == tensor.after:
                 self.hashed += 1
-            else:
+            elif digest is not None:
                 yield Disagreement("weights", tensor.name, f"the weights of {tensor.name} are not those of the proof")
+            elif tensor.name in self._parameters:
+                yield Disagreement("weights", tensor.name, f"the weights do not hold {tensor.name}")
+            elif tensor.after is not None:
+                self.unverified[tensor.name] = "not saved with the weights"
 
     def before(self, base: Checkpoint) -> Iterator[Disagreement]:
         """Where the proof did not begin with the base's weights."""
-        placed = self._placed(base)[0]
-        found = {
-            name: stored for name, stored in placed.items() if base.tensors[stored].shape == self._places.shapes[name]
+        places = Places(self._model, base.tensors)
+        reshaped = {
+            self._firsts.get(name, name)
+            for part in places.parts
+            for name, shape in part.shapes.items()
+            if shape != places.shapes[name]
         }
-        digests = _digests(base, found, self._dtypes)
+        digests = self._digests(places, dict(self._dtypes), leave=reshaped)
+        step = self._proof.from_step
         for tensor in self._proof.tensors:
-            if tensor.name in placed and tensor.name not in digests:
+            if tensor.name in reshaped:
                 if tensor.frozen:
                     yield Disagreement(
                         "base", tensor.name, f"{tensor.name} is frozen, but has another shape than in the base"
@@ -283,37 +303,32 @@ class _Weights:
                 self.unverified.setdefault(tensor.name, "not in the base, so its state before training is not known")
             elif digests[tensor.name] == tensor.before:
                 self.from_base += 1
+            elif step and not tensor.frozen:
+                self.unverified.setdefault(tensor.name, f"the proof begins at step {step}, not with the base")
             else:
                 word = "frozen, but its" if tensor.frozen else "free, and its"
                 yield Disagreement(
                     "base", tensor.name, f"{tensor.name} is {word} state before training is not that of the base"
                 )
 
-    def _placed(self, checkpoint: Checkpoint) -> tuple[dict[str, str], list[str]]:
-        """Per parameter or buffer, the stored name; and the stored names that are for none."""
-        found: dict[str, str] = {}
-        strange: list[str] = []
-        for name in checkpoint.tensors:
-            place = self._places(name)
-            if place is None:
-                strange.append(name)
-            else:
-                found.setdefault(self._firsts.get(place, place), name)
-        return found, strange
+    def _digests(self, places: Places, dtypes: dict[str, torch.dtype], leave: Collection[str] = ()) -> dict[str, str]:
+        """SHA-256 of what the loader makes of a checkpoint: per parameter or buffer, under its first name.
 
-    def _loaded(self, run: Checkpoint, found: Mapping[str, str]) -> dict[str, str]:
-        model_class: Any = type(self._model)
-        try:
-            with quiet():
-                model = model_class.from_pretrained(run.folder, dtype="auto")
-        except Exception as error:  # whatever the loader makes of weights that were tampered with
-            reason = " ".join(str(error).split())[:160]
-            raise ModelError(f"The weights of '{run.source.name}' cannot be loaded: {reason}") from error
-        saved = self._parameters | found.keys()
-        return {name: digest for name, digest in fingerprint(model).digests.items() if name in saved}
-
-
-def _digests(checkpoint: Checkpoint, found: Mapping[str, str], dtypes: Mapping[str, torch.dtype]) -> dict[str, str]:
-    with ThreadPoolExecutor(max_workers=cpu_count()) as pool:
-        results = pool.map(lambda name: checkpoint.tensors[found[name]].digest(dtypes.get(name)), found)
-        return dict(zip(found, results, strict=True))
+        Args:
+            places: What its tensors are for.
+            dtypes: Per name, the dtype to give the tensor before; names that it lacks are added.
+            leave: Names to leave out.
+        """
+        digests: dict[str, str] = {}
+        as_is: dict[str, StoredTensor] = {}
+        for part in places.parts:
+            names = {name: self._firsts.get(name, name) for name in part.shapes}
+            if set(leave).issuperset(names.values()) or None in part.shapes.values():
+                continue
+            made = {names[name]: tensor for name, tensor in part.load().items()}
+            made = {name: tensor.cast(dtypes.setdefault(name, tensor.dtype)) for name, tensor in made.items()}
+            if part.conversion is None:
+                as_is |= {name: tensor for name, tensor in made.items() if name not in as_is}
+            else:  # in memory, so one at a time
+                digests |= {name: tensor.digest() for name, tensor in made.items()}
+        return digests | digests_of(as_is)

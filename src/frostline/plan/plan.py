@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.errors import PlanError
+from frostline.plainjson import read_json
 from frostline.plan.describe import describe
 from frostline.plan.recipe import compile_selector
 
@@ -132,7 +133,7 @@ class Plan:
         path = Path(source)
         file = path / PLAN_FILE if path.is_dir() else path
         try:
-            values = json.loads(file.read_text(encoding="utf-8"))
+            values = read_json(file)
         except FileNotFoundError:
             raise PlanError(f"There is no plan at '{file}'.\nfreeze(model, SELECTOR) makes one.") from None
         except (OSError, ValueError) as error:

@@ -17,6 +17,7 @@ from frostline.evidence.proof import Proof, compare, frozen_names
 from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags
 from frostline.log import get_logger
+from frostline.plainjson import read_json
 from frostline.plan.plan import FrozenMode, Plan
 from frostline.training.firststep import FirstStep, can_be_watched
 
@@ -38,6 +39,7 @@ class _Run:
     frozen: frozenset[str]
     started: float  # seconds, of a monotonic clock
     seconds: float  # spent on fingerprints
+    from_step: int  # the optimizer step that `before` is of
 
 
 class FreezeCallback(TrainerCallback):
@@ -113,8 +115,9 @@ class FreezeCallback(TrainerCallback):
         model = kwargs["model"]
         self.apply(model)
         started = time.perf_counter()
-        before = _resumed_fingerprint(self.resumed_from or _checkpoint(args, state), state) or fingerprint(model)
-        self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started)
+        resumed = _resumed_fingerprint(self.resumed_from or _checkpoint(args, state), state)
+        before, step = resumed or (fingerprint(model), state.global_step)
+        self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started, step)
         self.first_step = None
         # Sharded parameters are no tensors of the model while the optimizer steps.
         self._watched = FirstStep() if self._probe and can_be_watched(model) else None
@@ -143,7 +146,7 @@ class FreezeCallback(TrainerCallback):
         """Put the starting fingerprint into the checkpoint, so that a resumed run proves the whole of it."""
         folder = _checkpoint(args, state)
         if self._run is not None and state.is_world_process_zero and folder.is_dir():
-            text = json.dumps(self._run.before.to_dict())
+            text = json.dumps(self._run.before.to_dict() | {"from_step": self._run.from_step})
             (folder / FINGERPRINT_FILE).write_text(text, encoding="utf-8")
 
     def on_train_end(
@@ -161,7 +164,7 @@ class FreezeCallback(TrainerCallback):
         proof = compare(run.before, fingerprint(model), ModelMap.of(model), run.frozen)
         now = time.perf_counter()
         seconds = run.seconds + now - began
-        self.proof = replace(proof, seconds=seconds, share=seconds / (now - run.started))
+        self.proof = replace(proof, seconds=seconds, share=seconds / (now - run.started), from_step=run.from_step)
         self._run = None
         if state.is_world_process_zero:
             get_logger().info("Proof: %s (%s)", self.proof, self.proof.cost)
@@ -194,13 +197,14 @@ def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def _resumed_fingerprint(checkpoint: Path, state: TrainerState) -> Fingerprint | None:
-    """The starting fingerprint of the run that this one goes on with; None for a run from the start."""
+def _resumed_fingerprint(checkpoint: Path, state: TrainerState) -> tuple[Fingerprint, int] | None:
+    """The starting fingerprint of the run that this one goes on with, and its step; None for a run from the start."""
     if not state.global_step:
         return None
     file = checkpoint / FINGERPRINT_FILE
     try:
-        return Fingerprint.from_dict(json.loads(file.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError):
+        values = read_json(file)
+        return Fingerprint.from_dict(values), int(values.get("from_step", 0))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
         get_logger().warning("No %s: the proof covers the run from step %d on.", file, state.global_step)
         return None

@@ -1,0 +1,36 @@
+"""A bar for work on checkpoints: shown on a terminal, silent in a pipe."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from frostline.checkpoints.meter import Report
+
+
+@contextmanager
+def byte_bar(title: str) -> Iterator[Report]:
+    """Show how many bytes of checkpoints were worked through; the bar is taken away in the end.
+
+    Args:
+        title: What is being done, such as ``comparing``.
+
+    Yields:
+        What is to be called with the bytes that are done, and with those of the whole.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from frostline.checkpoints.meter import silent
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield silent
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
