@@ -44,7 +44,7 @@ class DiskBacking:
     @property
     def bytes_used(self) -> int:
         """Bytes of the store's files."""
-        return sum(file.lstat().st_size for file in places.own_files(self._folder))
+        return places.size_on_disk(self._folder)
 
     @property
     def faults(self) -> list[str]:
@@ -57,7 +57,7 @@ class DiskBacking:
         try:
             with places.open_plain(self._folder / places.COMPLETE) as file:
                 rows = json.loads(file.read(64))
-        except (OSError, ValueError):
+        except (OSError, StoreError, ValueError):
             return None
         return rows if type(rows) is int else None
 

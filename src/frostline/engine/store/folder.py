@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 import re
 import stat
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
 
-from frostline.errors import OutputError
+from frostline.errors import OutputError, StoreError
 from frostline.files import room_on_disk
 
 if TYPE_CHECKING:
@@ -57,19 +57,31 @@ def own_files(folder: Path) -> list[Path]:
     return sorted(file for file in folder.iterdir() if _OURS.fullmatch(file.name))
 
 
+def size_on_disk(folder: Path) -> int:
+    """The bytes of a store's files.
+
+    Raises:
+        StoreError: If the folder cannot be read.
+    """
+    try:
+        return sum(file.lstat().st_size for file in own_files(folder))
+    except OSError as error:
+        raise StoreError(f"The store '{folder}' cannot be read: {error.strerror}.\nRun this again.") from None
+
+
 def open_plain(file: Path, *, write: bool = False) -> BinaryIO:
     """Open a file without a buffer, for reading, or for reading and writing.
 
     Raises:
-        OSError: If it cannot be opened, or is a link, a folder or a device.
+        StoreError: If it is a link, a folder or a device.
+        OSError: If it cannot be opened.
     """
+    with suppress(FileNotFoundError):
+        if not stat.S_ISREG(file.lstat().st_mode):
+            raise StoreError(f"'{file.name}' is no plain file")
     flags = os.O_RDWR | os.O_CREAT if write else os.O_RDONLY
     flags |= getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-    descriptor = os.open(file, flags, 0o666)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(f"'{file.name}' is no plain file")
-    return os.fdopen(descriptor, "r+b" if write else "rb", buffering=0)
+    return os.fdopen(os.open(file, flags, 0o666), "r+b" if write else "rb", buffering=0)
 
 
 def size_of(file: BinaryIO) -> int:

@@ -114,7 +114,7 @@ def stores_in(folder: Path, names: Sequence[str] = ()) -> list[Path]:
 
 def describe(store: Path) -> StoreInfo:
     """Read what a store says of itself; its data is not read."""
-    size = sum(file.lstat().st_size for file in places.own_files(store))
+    size = places.size_on_disk(store)
     try:
         header, backing = _open(store)
     except StoreError as error:
@@ -147,7 +147,7 @@ def _open(store: Path) -> tuple[Header, DiskBacking]:
 
 def verify(store: Path) -> Verification:
     """Compare all data of a store with its checksums."""
-    size = sum(file.lstat().st_size for file in places.own_files(store))
+    size = places.size_on_disk(store)
     try:
         _, backing = _open(store)
     except StoreError as error:

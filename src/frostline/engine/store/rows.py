@@ -73,12 +73,10 @@ class RowTable:
         """What is known of rows: shape (rows, 2 + 2 · streams); read it with the functions below."""
         return self._places[rows]
 
-    def drop(self, blocks: Collection[int]) -> int:
-        """Forget the rows of some blocks; returns how many they were."""
-        before = len(self._row_of)
+    def drop(self, blocks: Collection[int]) -> None:
+        """Forget the rows of some blocks."""
         bad = np.isin(self._places[: self._used, _BLOCK], list(blocks))
         self._row_of = {digest: row for digest, row in self._row_of.items() if not bad[row]}
-        return before - len(self._row_of)
 
 
 def segments_of(places: Ints) -> list[int]:

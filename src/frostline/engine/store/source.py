@@ -44,8 +44,8 @@ class Source:
             with places.open_plain(file) as index:
                 found = scan(index, places.size_of(index), len(self._streams), self._number, self.index_end)
             sizes = [self._size(stream) for stream in range(len(self._streams))] if found.blocks else []
-        except OSError as error:
-            self.fault = f"'{file.name}' cannot be read: {error.strerror or error}"
+        except (OSError, StoreError) as error:
+            self.fault = f"'{file.name}' cannot be read: {error}"
             return []
         self.index_end = found.end
         self.fault = f"'{file.name}' is damaged from byte {found.end:,} on" if found.damaged else self.fault
@@ -71,7 +71,7 @@ class Source:
         )
 
     def data(self, stream: int) -> Bytes:
-        """The bytes of a stream that are vouched for, mapped; writing to them changes no file.
+        """The bytes of a stream that are vouched for, mapped for reading.
 
         Raises:
             StoreError: If the file is gone, or shorter than it was.
@@ -81,7 +81,7 @@ class Source:
             file = places.data_file(self._folder, self._number, stream)
             try:
                 with places.open_plain(file) as data:
-                    mapped = mmap.mmap(data.fileno(), size, access=mmap.ACCESS_COPY)
+                    mapped = mmap.mmap(data.fileno(), size, access=mmap.ACCESS_READ)
             except (OSError, ValueError) as error:
                 raise StoreError(f"'{file}' cannot be read any more: {error}.\nRun this again.") from None
             self._maps[stream] = np.frombuffer(mapped, dtype=np.uint8)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
@@ -49,9 +50,10 @@ class Store:
         self._streams = streams
         self._backing = backing
         self._table = RowTable(len(streams))
-        self._unverified: dict[int, Block] = {}
+        self._blocks: dict[int, Block] = {}  # what this process did not write
         self._blocks_seen = 0
-        self._closed = False
+        self._unverified: set[int] = set()
+        self._close = weakref.finalize(self, backing.close)  # what is never closed is, with the last reference
         self.refresh()
         for fault in backing.faults:
             get_logger().warning(f"The store '{backing.writes_to}' has lost rows: {fault}.")
@@ -173,8 +175,8 @@ class Store:
 
     def _checked_lengths(self, digests: Sequence[bytes], values: Mapping[str, Packed]) -> Ints:
         names = [stream.spec.name for stream in self._streams]
-        if self._closed or values.keys() != set(names):
-            raise StoreError(f"A store of the streams {names} {'is closed' if self._closed else 'got others'}.")
+        if not self._close.alive or values.keys() != set(names):
+            raise StoreError(f"A store of the streams {names} {'got others' if self._close.alive else 'is closed'}.")
         if any(len(digest) != DIGEST_BYTES for digest in digests):
             raise StoreError(f"A row's digest has {DIGEST_BYTES} bytes.")
         lengths = np.empty((len(digests), len(names)), dtype=np.int64)
@@ -219,21 +221,29 @@ class Store:
 
     def _find(self, digests: Sequence[bytes]) -> list[int | None]:
         rows = self._table.find(digests)
-        if self._unverified and self._found_damage([row for row in rows if row is not None]):
+        while self._unverified and self._found_damage([row for row in rows if row is not None]):
             rows = self._table.find(digests)
         return rows
 
     def _found_damage(self, rows: Sequence[int]) -> bool:
         """Verify the blocks of some rows that are not verified yet, and forget what is damaged."""
-        asked = blocks_of(self._table.places(rows)) & self._unverified.keys()
-        damaged = [number for number in sorted(asked) if not self._backing.intact(self._unverified.pop(number))]
-        if damaged:
-            lost = self._table.drop(damaged)
+        asked = blocks_of(self._table.places(rows)) & self._unverified
+        self._unverified -= asked
+        damaged = [number for number in sorted(asked) if not self._backing.intact(self._blocks[number])]
+        if not damaged:
+            return False
+        before = self.rows
+        self._table.drop(damaged)
+        for number in damaged:
+            del self._blocks[number]
+        for number, block in self._blocks.items():  # another block may hold the row, too
+            self._enter(number, block)
+        if self.rows < before:
             get_logger().warning(
-                f"The store '{self._backing.writes_to}' has lost {lost} rows: {len(damaged)} blocks are damaged. "
+                f"The store '{self._backing.writes_to}' has lost {before - self.rows} rows to damage. "
                 "They are computed again."
             )
-        return bool(damaged)
+        return True
 
     def flush(self) -> None:
         """Make what was put survive this process, however it ends.
@@ -245,11 +255,15 @@ class Store:
 
     def refresh(self) -> None:
         """Take in what other writers flushed since the store was opened, or since the last call."""
-        for block in self._backing.load():
-            number = self._blocks_seen = self._blocks_seen + 1
-            self._unverified[number] = block
-            starts = [span.start for span in block.spans]
-            self._table.add(block.digests, block.segment, starts, block.lengths, number)
+        for number, block in enumerate(self._backing.load(), start=self._blocks_seen):
+            self._blocks[number] = block
+            self._unverified.add(number)
+            self._enter(number, block)
+            self._blocks_seen += 1
+
+    def _enter(self, number: int, block: Block) -> None:
+        starts = [span.start for span in block.spans]
+        self._table.add(block.digests, block.segment, starts, block.lengths, number)
 
     def complete(self) -> None:
         """Say that all rows that it is for are there.
@@ -265,10 +279,10 @@ class Store:
         Raises:
             OutputError: If what was put cannot be written.
         """
-        self._closed = True
         self._table = RowTable(len(self._streams))
+        self._blocks.clear()
         self._unverified.clear()
-        self._backing.close()
+        self._close()
 
     def __enter__(self) -> Self:
         return self
