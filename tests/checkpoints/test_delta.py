@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import struct
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,44 @@ class TestThereAndBack:
         assert set(saved.stored) == tensors_of(tuned).keys() - zeros_and_ones
         rebuild_delta(tmp_path / "delta", tmp_path / "again")
         assert tiny.same_weights(tmp_path / "again", tuned)
+
+    def test_a_tokenizer_that_another_release_wrote(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        first = tmp_path / "first"
+        shutil.copytree(base, first)
+        values = json.loads((first / "tokenizer.json").read_text(encoding="utf-8"))
+        values["truncation"] = {"max_length": 20, "strategy": "LongestFirst", "stride": 0}
+        (first / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+        values["truncation"]["direction"] = "Right"  # what it means, by default
+        (tuned / "tokenizer.json").write_text(json.dumps(values, indent=3), encoding="utf-8")
+        (tuned / "tokenizer_config.json").write_text(
+            json.dumps(json.loads((tuned / "tokenizer_config.json").read_text(encoding="utf-8"))), encoding="utf-8"
+        )
+        assert fl.save_delta(first, tuned, tmp_path / "delta").files == ("config.json",)
+        rebuild_delta(tmp_path / "delta", tmp_path / "again")
+        for name in ("tokenizer.json", "tokenizer_config.json"):
+            assert (tmp_path / "again" / name).read_bytes() == (first / name).read_bytes()
+        (first / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+        assert "needs 'tokenizer.json' of its base" in refusal(tmp_path / "delta", tmp_path)
+
+    @pytest.mark.parametrize("change", [{"max_length": 21}, {"direction": "Left"}])
+    def test_a_tokenizer_that_says_something_else(
+        self, base: Path, tuned: Path, tmp_path: Path, change: dict[str, Any]
+    ) -> None:
+        values = json.loads((base / "tokenizer.json").read_text(encoding="utf-8"))
+        values["truncation"] = {"direction": "Right", "max_length": 20, "strategy": "LongestFirst", "stride": 0}
+        first = tmp_path / "first"
+        shutil.copytree(base, first)
+        (first / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+        values["truncation"] |= change
+        (tuned / "tokenizer.json").write_text(json.dumps(values), encoding="utf-8")
+        assert fl.save_delta(first, tuned, tmp_path / "delta").files == ("config.json", "tokenizer.json")
+
+    def test_true_is_not_1(self, base: Path, tuned: Path, tmp_path: Path) -> None:
+        first = tmp_path / "first"
+        shutil.copytree(base, first)
+        (first / "extra.json").write_text('{"a": true}', encoding="utf-8")
+        (tuned / "extra.json").write_text('{"a": 1}', encoding="utf-8")
+        assert "extra.json" in fl.save_delta(first, tuned, tmp_path / "delta").files
 
     def test_nothing_changed(self, base: Path, tmp_path: Path) -> None:
         assert fl.save_delta(base, base, tmp_path / "delta").stored == ()
@@ -403,7 +442,7 @@ class TestWhereItGoes:
         assert sorted(tmp_path.iterdir()) == before
 
     def test_no_delta(self, base: Path, tmp_path: Path) -> None:
-        assert "holds no delta.json" in refusal(base, tmp_path)
+        assert "holds no delta.json, so it is no delta.\nGive a folder" in refusal(base, tmp_path)
         assert "There is no folder" in refusal(tmp_path / "nowhere", tmp_path)
 
     def test_tensors_that_no_classifier_has(self, base: Path, tuned: Path, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from tests.zoo.build import build
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from frostline.evidence.diff import Diff, TensorDiff
+    from frostline.evidence.diff import Diff
+    from frostline.evidence.tensordiff import TensorDiff
 
 WORDS = "bert.embeddings.word_embeddings.weight"
 
@@ -333,3 +334,16 @@ def test_how_far_it_came(base: Path) -> None:
     total = sum(tensor.numel() * tensor.element_size() for tensor in tensors_of(base).values())
     assert seen[-1] == (total, total)
     assert [done for done, _ in seen] == sorted({done for done, _ in seen})
+
+
+def test_values_of_a_pickle_stay_as_they_are_read(base: Path, tensors: Tensors, tmp_path: Path) -> None:
+    """A tensor in fp64 that is not stored row by row is held in memory; comparing must not write into it."""
+    turned = {
+        name: tensor.double().t().contiguous().t() if tensor.ndim > 1 else tensor for name, tensor in tensors.items()
+    }
+    second = write(tmp_path / "turned", turned, base, "pickle")
+    tensor = stored.Checkpoint.open(second).tensors[WORDS]
+    before = tensor.digest()
+    one = stored.Checkpoint.open(base).tensors[WORDS]
+    assert comparing.liken(one, tensor, one.elements)[0] == "cast"
+    assert tensor.digest() == before

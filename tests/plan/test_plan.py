@@ -120,3 +120,10 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
         fl.Plan.load(tmp_path)
     with pytest.raises(PlanError, match=r"There is no plan at .*other\.json"):
         fl.Plan.load(tmp_path / "other.json")
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"freeze": "\\ud800"}', "{", "\x00"])
+def test_a_file_that_cannot_be_read(tmp_path: Path, text: str) -> None:
+    (tmp_path / PLAN_FILE).write_text(text, encoding="utf-8")
+    with pytest.raises(PlanError, match="cannot be read"):
+        fl.Plan.load(tmp_path)

@@ -97,3 +97,10 @@ def test_a_model_from_no_checkpoint_is_refused(tmp_path: Path) -> None:
     model: Any = BertForSequenceClassification(config)
     with pytest.raises(SettingsError, match="not loaded by from_pretrained"):
         fl.Trainer(model, arguments(tmp_path, save_deltas=True), train_dataset=ROWS)
+
+
+def test_a_model_from_a_delta_is_no_base(tmp_path: Path, bert: Path) -> None:
+    fl.save_delta(bert, bert, tmp_path / "delta")
+    model = fl.load_delta(tmp_path / "delta")
+    with pytest.raises(SettingsError, match=r"is a delta itself; rebuild it by 'frostline delta load' first"):
+        fl.Trainer(model, arguments(tmp_path, save_deltas=True), train_dataset=ROWS)

@@ -366,7 +366,9 @@ def test_a_checkpoint_carries_the_start_and_the_plan(tmp_path: Path, make: Any, 
     trainer.train()
     for step in (3, 6):
         folder = tmp_path / "run" / f"checkpoint-{step}"
-        assert json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")) == start.to_dict()
+        assert json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")) == start.to_dict() | {
+            "from_step": 0
+        }
         assert fl.Plan.load(folder) == fl.Plan(freeze=LINE)
 
 
@@ -376,6 +378,7 @@ def test_a_resumed_run_is_proven_from_the_true_start(tmp_path: Path, make: Any, 
     resumed = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
     resumed.train(resume_from_checkpoint=str(checkpoint))
     assert resumed.proof is not None
+    assert resumed.proof.from_step == 0
     start = json.loads((checkpoint / "fingerprint.json").read_text(encoding="utf-8"))["digests"]
     assert {tensor.name: tensor.before for tensor in resumed.proof.tensors} == start
 
@@ -392,6 +395,14 @@ def test_a_checkpoint_without_its_start_is_proven_from_there_and_told(
     assert "the proof covers the run from step 3 on" in capsys.readouterr().err
     assert resumed.proof is not None
     assert resumed.proof.ok
+    assert resumed.proof.from_step == 3
+    assert "since step 3" in str(resumed.proof)
+    assert json.loads((tmp_path / "run" / "proof.json").read_text(encoding="utf-8"))["from_step"] == 3
+    # Who goes on with that run once more does not take its start for that of the whole.
+    again = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
+    assert again.proof is not None
+    assert again.proof.from_step == 3
 
 
 def test_a_run_resumed_in_another_folder_is_proven_from_its_own_start(tmp_path: Path, make: Any, batch: Batch) -> None:

@@ -1,4 +1,4 @@
-"""Types whose loader renames, merges or splits weights: diff, deltas and proofs know the stored tensors all the same."""
+"""Types whose loader renames, merges or splits weights: diff, deltas and proofs know their stored tensors."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def a_backbone_tensor(folder: Path, model: PreTrainedModel) -> tuple[str, str]:
         part for part in parts if all(anatomy.unit_of[name].name.startswith("layer ") for name in part.shapes)
     ] or [part for part in parts if all(anatomy.unit_of[name].name != "head" for name in part.shapes)]
     part = next((part for part in parts if part.conversion is not None), parts[0])
-    return list(part.sources)[-1], list(part.shapes)[0]
+    return list(part.sources)[-1], next(iter(part.shapes))
 
 
 @pytest.mark.parametrize("model_type", [model_type for model_type in model_types() if model_type not in CANNOT_BUILD])
@@ -111,14 +111,14 @@ def test_from_the_base_to_the_proof(model_type: str, tmp_path: Path) -> None:
     assert not parameters & checked.unverified.keys()
     assert checked.from_base >= len(parameters)
 
-    stored, parameter = a_backbone_tensor(base, model)
+    stored, moved = a_backbone_tensor(base, model)
     tampered = shutil.copytree(base, tmp_path / "tampered")
     flip(tampered, stored)
-    assert [(each.file, each.name) for each in fl.verify_run(tuned, tampered).disagreements] == [("base", parameter)]
+    assert [(each.file, each.name) for each in fl.verify_run(tuned, tampered).disagreements] == [("base", moved)]
     assert [(each.name, each.found) for each in fl.diff(tampered, tuned, expect_frozen="backbone").violations] == [
-        (parameter, "changed")
+        (moved, "changed")
     ]
-    assert fl.diff(tampered, tuned, expect_moved=parameter).ok
+    assert fl.diff(tampered, tuned, expect_moved=moved).ok
 
 
 @pytest.mark.parametrize("model_type", CONVERTED)

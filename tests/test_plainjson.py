@@ -1,0 +1,39 @@
+"""JSON files of others."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from frostline.plainjson import parse_json, read_json
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+def test_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text('{"a": [1, "ü", "\\u00fc", "\\ud83d\\ude00"]}', encoding="utf-8")
+    assert read_json(tmp_path / "a.json") == {"a": [1, "ü", "ü", "😀"]}
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("[" * 100_000, "nested too deeply"),
+        ('{"a":' * 100_000, "nested too deeply"),
+        ('"\\ud800"', "half a character"),
+        ('{"\\udfff": 1}', "half a character"),
+        ("{", "Expecting"),
+        ("", "Expecting value"),
+    ],
+)
+def test_what_is_refused(text: str, reason: str) -> None:
+    with pytest.raises(ValueError, match=reason):
+        parse_json(text)
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_bytes(b'"\xff"')
+    with pytest.raises(ValueError, match="utf-8"):
+        read_json(tmp_path / "a.json")
