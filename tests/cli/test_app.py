@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from tests.cli.conftest import Done
 
-COMMANDS = ("inspect", "train", "predict", "evaluate", "check", "delta", "diff", "verify", "probe", "demo")
+COMMANDS = ("inspect", "train", "predict", "evaluate", "check", "delta", "diff", "verify", "probe", "demo", "store")
 
 
 def test_version_and_help(frostline: Callable[..., Done]) -> None:

@@ -20,6 +20,9 @@ def test_where_stores_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
     assert default_folder() == Path("/cache/frostline/store")
     monkeypatch.setenv("FROSTLINE_STORE", "~/stores")
     assert default_folder() == tmp_path / "stores"
+    monkeypatch.setenv("FROSTLINE_STORE", "~nobody-of-this-name/stores")
+    with pytest.raises(StoreError, match="needs a home folder"):
+        default_folder()
 
 
 def test_what_a_store_says_of_itself(tmp_path: Path) -> None:

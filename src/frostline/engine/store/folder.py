@@ -24,11 +24,17 @@ _OURS = re.compile(rf"w\d{{4}}\.(index|lock|s\d{{4}}\.data)|\.?({HEADER}|{COMPLE
 
 
 def default_folder() -> Path:
-    """Where stores lie: ``$FROSTLINE_STORE``, or ``frostline/store`` in the user's cache folder."""
+    """Where stores lie: ``$FROSTLINE_STORE``, or ``frostline/store`` in the user's cache folder.
+
+    Raises:
+        StoreError: If there is no home folder.
+    """
     named = os.environ.get("FROSTLINE_STORE")
-    if named:
-        return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "frostline" / "store"
+    cache = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    try:
+        return Path(named or f"{cache}/frostline/store").expanduser()
+    except RuntimeError:
+        raise StoreError(f"'{named or cache}' needs a home folder, and there is none.\nSet FROSTLINE_STORE.") from None
 
 
 def index_file(folder: Path, writer: int) -> Path:

@@ -107,6 +107,37 @@ class StoredStream:
         return values.to(self.spec.dtype)
 
 
+def stored_streams(specs: Sequence[StreamSpec], dtype: torch.dtype | None) -> list[StoredStream]:
+    """The streams of a store.
+
+    Raises:
+        StoreError: If there is none, or two have one name.
+    """
+    if len({spec.name for spec in specs}) < max(len(specs), 1):
+        raise StoreError("A store has one or more streams, each with a name of its own.")
+    return [StoredStream(spec, dtype) for spec in specs]
+
+
+def lengths_of(values: Mapping[str, Packed], streams: Sequence[StoredStream], rows: int) -> Ints:
+    """The lengths of packed rows, shape (rows, streams).
+
+    Raises:
+        StoreError: If streams, rows and elements do not fit each other.
+    """
+    names = [stream.spec.name for stream in streams]
+    if values.keys() != set(names):
+        raise StoreError(f"A store of the streams {names} got {list(values)}.")
+    lengths = np.empty((rows, len(names)), dtype=np.int64)
+    for column, name in enumerate(names):
+        packed = values[name]
+        if packed.lengths.shape != (rows,):
+            raise StoreError(f"The stream {name!r} has {packed.lengths.numel()} rows for {rows} digests.")
+        lengths[:, column] = packed.lengths.numpy()
+        if len(packed.values) != lengths[:, column].sum() or (lengths[:, column] < 0).any():
+            raise StoreError(f"The stream {name!r} has {len(packed.values)} elements, not what its lengths say.")
+    return lengths
+
+
 def slices(raw: Sequence[Bytes], begins: Ints, ends: Ints) -> list[Bytes]:
     """The piece of ``raw[i]`` from ``begins[i]`` to ``ends[i]``, for each i."""
     return [source[begin:end] for source, begin, end in zip(raw, begins.tolist(), ends.tolist(), strict=True)]

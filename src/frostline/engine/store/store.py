@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Self
 
-import numpy as np
 import torch
 
 from frostline.engine.store.blocks import MOST_ROWS
@@ -15,7 +14,7 @@ from frostline.engine.store.disk import DiskBacking
 from frostline.engine.store.folder import FOLDER_DIGITS
 from frostline.engine.store.header import Header, settle
 from frostline.engine.store.memory import MemoryBacking
-from frostline.engine.store.packed import Packed, StoredStream, select_rows
+from frostline.engine.store.packed import Packed, lengths_of, select_rows, stored_streams
 from frostline.engine.store.rows import DIGEST_BYTES, TRUSTED, RowTable, blocks_of, segments_of, starts_and_lengths
 from frostline.errors import StoreError
 from frostline.log import get_logger
@@ -27,7 +26,7 @@ if TYPE_CHECKING:
 
     from frostline.engine.store.backing import Backing
     from frostline.engine.store.blocks import Block
-    from frostline.engine.store.packed import Bytes
+    from frostline.engine.store.packed import Bytes, StoredStream
     from frostline.engine.store.rows import Ints
     from frostline.engine.store.spec import StoreKey, StreamSpec
 
@@ -39,7 +38,7 @@ class Store:
 
     Made by `in_memory` or `on_disk`, which differ in nothing but where the data lies. Blocks that this process did
     not write are compared with their checksums once, when one of their rows is asked for first; the rows of a damaged
-    block count as missing, and a line says so.
+    block count as missing, and a line says so. One thread at a time may use a store.
 
     Attributes:
         key: All that its content depends on.
@@ -67,7 +66,7 @@ class Store:
             streams: The tensors to hold per row.
             dtype: The dtype that floats are stored in; None keeps them as they are.
         """
-        stored = _stored_streams(streams, dtype)
+        stored = stored_streams(streams, dtype)
         return cls(key, stored, MemoryBacking(stored))
 
     @classmethod
@@ -104,7 +103,7 @@ class Store:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             frostline=version("frostline"),
         )
-        stored = _stored_streams(streams, dtype)
+        stored = stored_streams(streams, dtype)
         place = folder / key.digest()[:FOLDER_DIGITS]
         settle(place, header)
         return cls(key, stored, DiskBacking(place, stored, writer))
@@ -157,7 +156,11 @@ class Store:
             StoreError: If the values do not fit the streams, or the memory.
             OutputError: If they cannot be written; the store is as before.
         """
-        lengths = self._checked_lengths(digests, values)
+        if not self._close.alive:
+            raise StoreError("The store is closed, so nothing can be put into it.")
+        if any(len(digest) != DIGEST_BYTES for digest in digests):
+            raise StoreError(f"A row's digest has {DIGEST_BYTES} bytes.")
+        lengths = lengths_of(values, self._streams, len(digests))
         new = self.missing(digests)
         if not new:
             return
@@ -172,22 +175,6 @@ class Store:
                 for number, (data, stream) in enumerate(zip(raw, self._streams, strict=True))
             ]
             self._append([digests[row] for row in rows], lengths[rows], part)
-
-    def _checked_lengths(self, digests: Sequence[bytes], values: Mapping[str, Packed]) -> Ints:
-        names = [stream.spec.name for stream in self._streams]
-        if not self._close.alive or values.keys() != set(names):
-            raise StoreError(f"A store of the streams {names} {'got others' if self._close.alive else 'is closed'}.")
-        if any(len(digest) != DIGEST_BYTES for digest in digests):
-            raise StoreError(f"A row's digest has {DIGEST_BYTES} bytes.")
-        lengths = np.empty((len(digests), len(names)), dtype=np.int64)
-        for column, name in enumerate(names):
-            packed = values[name]
-            if packed.lengths.shape != (len(digests),):
-                raise StoreError(f"The stream {name!r} has {packed.lengths.numel()} rows for {len(digests)} digests.")
-            lengths[:, column] = packed.lengths.numpy()
-            if len(packed.values) != lengths[:, column].sum() or (lengths[:, column] < 0).any():
-                raise StoreError(f"The stream {name!r} has {len(packed.values)} elements, not what its lengths say.")
-        return lengths
 
     def _append(self, digests: Sequence[bytes], lengths: Ints, raw: Sequence[Bytes]) -> None:
         segment, starts = self._backing.append(digests, lengths, raw)
@@ -291,9 +278,3 @@ class Store:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
-
-
-def _stored_streams(streams: Sequence[StreamSpec], dtype: torch.dtype | None) -> list[StoredStream]:
-    if len({stream.name for stream in streams}) < max(len(streams), 1):
-        raise StoreError("A store has one or more streams, each with a name of its own.")
-    return [StoredStream(stream, dtype) for stream in streams]
