@@ -56,6 +56,20 @@ def change_memory(memory: Memory) -> None:
     memory.late = 1  # type: ignore[attr-defined]
 
 
+class Draws:
+    """An iterator of one's own, which says in its attributes where it stands."""
+
+    def __init__(self) -> None:
+        self.at = 0
+
+    def __iter__(self) -> Draws:
+        return self
+
+    def __next__(self) -> int:
+        self.at += 1
+        return self.at
+
+
 # What is held, what the forward does with it, and how it is looked at.
 CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any], Any]]] = {
     "list": (lambda: [1], lambda held: held.append(2), list),
@@ -68,6 +82,7 @@ CHANGES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any], Callable[[Any]
     "tensor": (lambda: {"a": [torch.zeros(2)]}, lambda held: held["a"][0].add_(1), repr),
     "array": (lambda: np.zeros(2), lambda held: held.__iadd__(1), repr),
     "object": (Memory, change_memory, lambda held: (repr(held), vars(held).keys() - {"seen", "slotted"})),
+    "own iterator": (Draws, next, lambda held: held.at),
     "generator": (
         lambda: [torch.Generator().manual_seed(1)],
         lambda held: torch.rand(2, generator=held[0]),
@@ -127,6 +142,13 @@ def test_what_cannot_be_put_back_is_said(monkeypatch: pytest.MonkeyPatch) -> Non
         said.clear()
         run(Holder([1], lambda _: None))
         assert said == []
+
+
+def test_a_tensor_made_for_inference() -> None:
+    with torch.inference_mode():
+        table = torch.ones(4)
+    fl.probe(Holder({"table": table}, lambda held: held["table"].sum()), INPUTS)
+    assert table.tolist() == [1.0] * 4
 
 
 def test_a_list_that_refers_to_itself() -> None:

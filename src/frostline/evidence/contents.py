@@ -94,8 +94,8 @@ class Contents:
         if isinstance(value, _HOLDERS):
             return [*value, vars(value) if hasattr(value, "__dict__") else None]
         if isinstance(value, np.ndarray):
-            self._array_bytes += value.nbytes
-        elif undo is None and isinstance(value, Iterator):
+            self._array_bytes += value.nbytes if undo is not None else 0
+        elif undo is None and isinstance(value, Iterator) and not hasattr(value, "__dict__"):
             self.unkept.append(f"{where} holds a {type(value).__name__}")
         elif undo is None:
             return self._attributes(value)
@@ -127,8 +127,10 @@ class Contents:
         for one in self.tensors:
             one.restore()
         for tensor, flag, grad in self._leaves:
-            tensor.requires_grad_(flag)
-            tensor.grad = grad
+            if tensor.requires_grad != flag:  # only where they differ: a tensor made for inference refuses both
+                tensor.requires_grad_(flag)
+            if tensor.grad is not grad:
+                tensor.grad = grad
 
 
 def bound_to_move(tensor: torch.Tensor) -> bool:
