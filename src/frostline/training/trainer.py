@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any, cast
 
 import transformers
 
+from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback
 from frostline.training.deltas import has_delta, keep_delta, refuse_without_base, restore_delta
+from frostline.training.fast import FastPaths
 
 if TYPE_CHECKING:
     from torch import nn
@@ -68,6 +70,8 @@ class Trainer(transformers.Trainer):
         )
         upstream["callbacks"] = [self._freeze_callback, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
+        self._fast = FastPaths(EngineSettings())
+        self.add_callback(self._fast)
         self._save_deltas = bool(getattr(fields, "save_deltas", False))
         if self._save_deltas:
             refuse_without_base(cast("nn.Module", self.model))
@@ -81,6 +85,16 @@ class Trainer(transformers.Trainer):
     def first_step(self) -> Probe | None:
         """What the first step of the last training run changed; None where it was not watched."""
         return self._freeze_callback.first_step
+
+    def training_step(self, model: nn.Module, *arguments: Any, **options: Any) -> Any:
+        """Take one step as ``transformers.Trainer`` does, on the fast paths."""
+        with self._fast.active(model):
+            return super().training_step(model, *arguments, **options)
+
+    def prediction_step(self, model: nn.Module, *arguments: Any, **options: Any) -> Any:
+        """Run one batch as ``transformers.Trainer`` does, on the fast paths."""
+        with self._fast.active(model):
+            return super().prediction_step(model, *arguments, **options)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""

@@ -1,0 +1,394 @@
+"""Which fast paths give a model's own results: tried out on the model and the batch at hand."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.utils._pytree import tree_flatten
+
+from frostline.anatomy.modelmap import ModelMap
+from frostline.engine.calls import Call
+from frostline.engine.interpose import interposed
+from frostline.engine.packing import MODES
+from frostline.engine.paths import Paths, Runner, in_eval
+from frostline.engine.replay import NotReplayable, find_replay
+from frostline.engine.route import Route, frost_line
+from frostline.engine.rows import Rows
+from frostline.engine.single import keys_and_values, pooled_position
+from frostline.engine.store.packed import Packed
+from frostline.evidence.rng import RngState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor, nn
+
+    from frostline.engine.interpose import Forward
+    from frostline.engine.packing import PackingMode
+    from frostline.engine.single import Position
+
+MOST_ROWS = 4  # of a batch are tried; it costs a few forwards of so many
+_MOST_TOKENS = 48  # of a row are tried
+_BOUNDARIES = 4  # so many depths are tried, from the frost line down, before replay is given up
+# Largest difference that counts as none, as a multiple of the values' size: the promise in fp32, rounding else.
+_LOGITS = {torch.float32: 1e-5, torch.float64: 1e-9}
+_GRADIENTS = {torch.float32: 1e-4, torch.float64: 1e-8}
+_HALF = 0.05
+
+
+@dataclass(frozen=True, slots=True)
+class PathCheck:
+    """What was found out about one fast path.
+
+    Attributes:
+        path: ``"padding-free"``, ``"replay"``, ``"one position"``.
+        admitted: Whether it is taken.
+        how: In words, what it does for this model; or why it is not taken.
+        logits: Largest difference of the logits from the plain path's, relative to the largest of them; None where
+            it was not run.
+        gradients: The same of the gradients of all parameters that train.
+    """
+
+    path: str
+    admitted: bool
+    how: str
+    logits: float | None = None
+    gradients: float | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}
+
+
+@dataclass(frozen=True)
+class SelfCheck:
+    """Which fast paths are exact for a model, as measured.
+
+    Attributes:
+        checks: One per path.
+        boundary: The unit that activations are stored for; None where nothing is replayed.
+        seconds: What the check took.
+        paths: What the engine runs.
+    """
+
+    checks: tuple[PathCheck, ...]
+    boundary: str | None
+    seconds: float
+    paths: Paths
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "boundary": self.boundary,
+            "seconds": self.seconds,
+            "checks": [check.to_dict() for check in self.checks],
+        }
+
+    def __str__(self) -> str:
+        return "\n".join(
+            f"{check.path}: {'yes' if check.admitted else 'no'}, {check.how}{_differences(check)}"
+            for check in self.checks
+        )
+
+
+def _differences(check: PathCheck) -> str:
+    if check.logits is None:
+        return ""
+    gradients = "" if check.gradients is None else f", of gradients {check.gradients:.1e}"
+    return f" (largest difference of logits {check.logits:.1e}{gradients})"
+
+
+@dataclass(frozen=True)
+class _Result:
+    logits: Tensor
+    gradients: tuple[Tensor | None, ...]
+
+
+def admit(
+    model: nn.Module, forward: Forward, call: Call, *, boundary: str | None = None, padding_free: bool = True
+) -> SelfCheck:
+    """Try the fast paths of a model on a few rows of a batch, and say which give the plain path's results.
+
+    Dropout is off while they are tried, and on again afterwards; parameters, gradients and random states stay as
+    they are.
+
+    Args:
+        model: The model inside its wrappers.
+        forward: Its forward.
+        call: What the forward is called with.
+        boundary: The lowest unit that is run from stored activations; the frost line unless told.
+        padding_free: Whether its layers may run without padding.
+    """
+    started = time.perf_counter()
+    rng = RngState()
+    try:
+        with in_eval(model):
+            checks, paths = _Trial(model, forward, trial_rows(call, model)).run(boundary, MODES if padding_free else ())
+    finally:
+        rng.restore()
+    at = paths.replay.route.boundary if paths.replay is not None else None
+    return SelfCheck(tuple(checks), at, time.perf_counter() - started, paths)
+
+
+class _Trial:
+    """The fast paths of one model, tried on one small batch."""
+
+    def __init__(self, model: nn.Module, forward: Forward, call: Call) -> None:
+        self._model = model
+        self._runner = Runner(model, forward)
+        self._forward = forward
+        self._call = call.without_labels()
+        self._anatomy = ModelMap.of(model)
+        self._chains = Route.at(model, self._anatomy.units[0].name, self._anatomy).chains
+        self._trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._dtype = next(model.parameters()).dtype
+        self._checks: list[PathCheck] = []
+
+    def run(self, boundary: str | None, modes: Sequence[PackingMode]) -> tuple[list[PathCheck], Paths]:
+        try:
+            self._plain, strength = self._reference()
+        except NotReplayable as reason:
+            return [PathCheck("all", admitted=False, how=str(reason))], Paths()
+        paths = self._padding_free(modes)
+        position = pooled_position(strength, self._call.rows) if strength is not None else None
+        replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
+        if replayed is None or self._chains_above(replayed):
+            one = self._one_position(replayed or paths, position)
+            if one is not None and replayed is not None:
+                one = one if self._holds_replayed(one) else None
+            return self._checks, one or replayed or paths
+        return self._checks, replayed
+
+    def _reference(self) -> tuple[_Result, Tensor | None]:
+        """The plain path's results, and how strongly each position behind the last layer reaches the logits."""
+        outputs: list[Tensor] = []
+
+        def watching(original: Forward) -> Forward:
+            def forward(*arguments: Any, **options: Any) -> Any:
+                output = original(*arguments, **options)
+                self._note_autocast()
+                tensors = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, torch.Tensor)]
+                if tensors and tensors[0].shape[:2] == self._call.shape:
+                    outputs.append(tensors[0] if tensors[0].requires_grad else tensors[0].requires_grad_())
+                return output
+
+            return forward
+
+        forwards: dict[nn.Module, Forward] = {}
+        if self._chains:
+            last = self._model.get_submodule(self._chains[-1][-1])
+            forwards = {last: watching(last.forward)}
+        with interposed(forwards):
+            result = self._measure(lambda: self._forward(**self._call.inputs), outputs)
+        gradients, reached = result.gradients[: len(self._trains)], result.gradients[len(self._trains) :]
+        result = _Result(result.logits, gradients)
+        if len(reached) != 1 or reached[0] is None:  # a layer that runs several times is none for one position
+            return result, None
+        return result, reached[0].abs().sum(dim=-1)
+
+    def _note_autocast(self) -> None:
+        """Within autocast, values are rounded as its dtype is."""
+        device = self._call.rows.mask.device.type
+        if torch.is_autocast_enabled(device):
+            self._dtype = torch.get_autocast_dtype(device)
+
+    def _measure(self, run: Callable[[], Any], outputs: Sequence[Tensor] = ()) -> _Result:
+        with torch.enable_grad():
+            logits = _logits_of(run())
+            # Any fixed weighting in which no two logits count alike.
+            weights = torch.linspace(0.5, 1.5, logits.numel(), device=logits.device).reshape(logits.shape)
+            wanted = [*self._trains, *outputs]
+            if not wanted or not logits.requires_grad:
+                return _Result(logits.detach(), ())
+            gradients = torch.autograd.grad((logits.float() * weights).sum(), wanted, allow_unused=True)
+        return _Result(logits.detach(), gradients)
+
+    def _try(self, path: str, how: str, run: Callable[[], Any]) -> PathCheck:
+        """Compare a path with the plain one."""
+        try:
+            result = self._measure(run)
+        except NotReplayable as reason:
+            return PathCheck(path, admitted=False, how=str(reason))
+        except Exception as error:  # noqa: BLE001 - the model's own code, given what it does not expect
+            return PathCheck(path, admitted=False, how=f"its code fails: {type(error).__name__}: {error}")
+        logits = _difference(result.logits, self._plain.logits, 1.0)
+        scale = max((float(own.abs().max()) for own in self._plain.gradients if own is not None), default=0.0)
+        gradients = max(
+            (
+                _difference(own, other, 1e-3 * scale)
+                for own, other in zip(result.gradients, self._plain.gradients, strict=True)
+            ),
+            default=0.0,
+        )
+        admitted = logits <= _LOGITS.get(self._dtype, _HALF) and gradients <= _GRADIENTS.get(self._dtype, _HALF)
+        return PathCheck(
+            path, admitted, how if admitted else "its results differ from the plain path's", logits, gradients
+        )
+
+    def _padding_free(self, modes: Sequence[PackingMode]) -> Paths:
+        best: PathCheck | None = None
+        for mode in modes if self._chains else ():
+            paths = Paths(trim=True, packing=mode, chains=self._chains)
+            check = self._try("padding-free", _PACKED[mode], lambda paths=paths: self._runner.run(self._call, paths))
+            if check.admitted:
+                self._checks.append(check)
+                return paths
+            best = best or check
+        why = "it has no chain of layers" if modes else "switched off"
+        self._checks.append(best or PathCheck("padding-free", admitted=False, how=why))
+        return Paths(trim=self._trims(), chains=self._chains)
+
+    def _trims(self) -> bool:
+        """Whether cutting off positions that are padding in every row changes nothing."""
+        rows = self._call.rows
+        short = [row for row, length in enumerate(rows.lengths.tolist()) if length < rows.length]
+        if not short:
+            return False
+        try:
+            with torch.no_grad():
+                logits = _logits_of(self._runner.run(self._call.select(short), Paths(trim=True)))
+        except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
+            return False
+        return _difference(logits, self._plain.logits[short], 1.0) <= _LOGITS.get(self._dtype, _HALF)
+
+    def _replay(self, paths: Paths, line: str | None, position: Position | None) -> Paths | None:
+        names = [unit.name for unit in self._anatomy.units]
+        boundaries = reversed(names[: names.index(line) + 1]) if line is not None else ()
+        failed: PathCheck | None = None
+        for boundary in list(boundaries)[:_BOUNDARIES]:
+            route = Route.at(self._model, boundary, self._anatomy)
+            if not route.skipped:
+                break
+            check, replayed = self._replay_at(route, paths, position)
+            if check.admitted:
+                self._checks.append(check)
+                return replayed
+            failed = failed or check
+        self._checks.append(
+            failed or PathCheck("replay", admitted=False, how="no frozen layer lies beneath all that trains")
+        )
+        return None
+
+    def _replay_at(self, route: Route, paths: Paths, position: Position | None) -> tuple[PathCheck, Paths]:
+        try:
+            replay = find_replay(self._model, self._forward, route, self._call.inputs, self._call.shape)
+        except NotReplayable as reason:
+            return PathCheck("replay", admitted=False, how=f"at {route.boundary}: {reason}"), paths
+        if not replay.skipped:
+            return PathCheck("replay", admitted=False, how=f"at {route.boundary} no layer can be skipped"), paths
+        paths = replace(paths, replay=replay)
+        check = None
+        for fewer in self._with_one_position(paths, position):
+            how = f"runs from what is stored for {route.boundary}"
+            how += ", as long as a text is padded alike" if fewer.whole else ""
+            check = self._try("replay", how, lambda fewer=fewer: self._from_store(fewer))
+            if check.admitted:
+                return check, fewer
+        assert check is not None
+        return check, paths
+
+    def _with_one_position(self, paths: Paths, position: Position | None) -> Iterator[Paths]:
+        """What is worth trying where nothing but one position of the last layer is read; then all positions."""
+        assert paths.replay is not None
+        if position is not None and not self._chains_above(paths):
+            streams = {stream.name: position for stream in paths.replay.streams if stream.is_plain}
+            if paths.packing == "attention" and self._projections():
+                yield replace(paths, single=position, stored_positions=streams)
+            if streams:
+                yield replace(paths, stored_positions=streams)
+        yield paths
+        yield replace(paths, trim=False, whole=True)
+
+    def _from_store(self, paths: Paths) -> Any:
+        """Run from what is stored, as it will be: each row's values come from the row alone."""
+        alone = [self._runner.tap(self._call.select([row]), paths) for row in range(self._call.rows.count)]
+        values = {
+            name: Packed(
+                torch.cat([own[name].values for own in alone]), torch.cat([own[name].lengths for own in alone])
+            )
+            for name in alone[0]
+        }
+        return self._runner.run(self._call, paths, values)
+
+    def _one_position(self, paths: Paths, position: Position | None) -> Paths | None:
+        if position is None:
+            self._checks.append(PathCheck("one position", admitted=False, how="the head reads more than one position"))
+            return None
+        if paths.packing != "attention" or not self._projections():
+            why = "its last layer has no projections for keys and values of their own"
+            why = why if paths.packing == "attention" else "its attention is not called through transformers' interface"
+            self._checks.append(PathCheck("one position", admitted=False, how=why))
+            return None
+        one = replace(paths, single=position)
+        how = f"the last layer runs for the {position} only"
+        self._checks.append(self._try("one position", how, lambda: self._runner.run(self._call, one)))
+        return one if self._checks[-1].admitted else None
+
+    def _holds_replayed(self, paths: Paths) -> bool:
+        return self._try("replay", "", lambda: self._from_store(paths)).admitted
+
+    def _chains_above(self, paths: Paths) -> bool:
+        return paths.replay is not None and bool(paths.replay.route.chains)
+
+    def _projections(self) -> bool:
+        return bool(self._chains) and len(keys_and_values(self._model.get_submodule(self._chains[-1][-1]))) == 2
+
+
+_PACKED = {
+    "attention": "its layers run on real tokens only",
+    "modules": "its layers run on real tokens only, but for the modules that mix tokens",
+}
+
+
+def _logits_of(output: Any) -> Tensor:
+    logits = getattr(output, "logits", None)
+    if not isinstance(logits, torch.Tensor):
+        raise NotReplayable("its forward gives out no logits")
+    return logits
+
+
+def _difference(own: Tensor | None, other: Tensor | None, least: float) -> float:
+    """Largest difference, relative to the largest value or `least`; a gradient that is missing counts as zeros."""
+    if own is None or other is None:
+        there = own if own is not None else other
+        return 0.0 if there is None or not there.any() else float("inf")
+    if own.shape != other.shape:
+        return float("inf")
+    size = max(least, float(other.abs().max())) if other.numel() else 1.0
+    difference = float((own - other).abs().max()) if other.numel() else 0.0
+    return difference / size if size else difference
+
+
+def trial_rows(call: Call, model: nn.Module) -> Call:
+    """A few short rows of different lengths, padded as the model pads.
+
+    Where all rows are of one length, or long, tokens are left out of their middle, so that what opens and ends
+    a text stays.
+    """
+    order = call.rows.lengths.argsort().tolist()
+    wanted = [order[round(place * (len(order) - 1) / (MOST_ROWS - 1))] for place in range(MOST_ROWS)]
+    call = call.select(list(dict.fromkeys(wanted)))
+    if call.inputs.get("attention_mask") is None:
+        return call
+    lengths = [min(length, _MOST_TOKENS) for length in call.rows.lengths.tolist()]
+    if len(set(lengths)) < len(lengths):
+        lengths = [max(min(length, 3), length - 2 * place) for place, length in enumerate(lengths)]
+    width = max(lengths)
+    padding = getattr(getattr(model, "config", None), "pad_token_id", None) or 0
+    chosen = torch.zeros(len(lengths), width, dtype=torch.int64, device=call.rows.mask.device)
+    real = torch.zeros_like(chosen, dtype=torch.bool)
+    for row, length in enumerate(lengths):
+        places = call.rows.mask[row].nonzero().reshape(-1)
+        chosen[row, :length] = torch.cat([places[: length - 1], places[-1:]])
+        real[row, :length] = True
+    inputs = dict(call.inputs)
+    for name, value in call.inputs.items():
+        if call.per_token(value):
+            index = chosen.reshape(*chosen.shape, *(1 for _ in value.shape[2:])).expand(-1, -1, *value.shape[2:])
+            blank = torch.full((), padding if name == "input_ids" else 0, dtype=value.dtype, device=value.device)
+            kept = real.reshape(*real.shape, *(1 for _ in value.shape[2:]))
+            inputs[name] = value.gather(1, index).where(kept, blank)
+    return Call(inputs, Rows(real))

@@ -1,0 +1,145 @@
+"""One call of a model's forward, read: its rows, its real tokens, and what tells a row from all others."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from frostline.engine.rows import Rows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+DIGEST_BYTES = 16
+_IDS, _MASK, _LABELS = "input_ids", "attention_mask", "labels"
+# What asks for values that a fast path does not compute, or brings values that it does not know.
+_NEEDS_PLAIN = ("inputs_embeds", "past_key_values", "output_hidden_states", "output_attentions", "head_mask")
+# What changes neither the activations nor the logits.
+_INDIFFERENT = frozenset({_LABELS, "return_dict", "use_cache", "num_items_in_batch"})
+
+
+@dataclass(frozen=True)
+class Call:
+    """The inputs of one forward.
+
+    Attributes:
+        inputs: By name; those with one value per position have the shape (rows, length, ...).
+        rows: Which positions hold real tokens.
+    """
+
+    inputs: dict[str, Any]
+    rows: Rows
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and positions."""
+        return self.rows.count, self.rows.length
+
+    def per_token(self, value: Any) -> bool:
+        """Whether an input has one value per position."""
+        return isinstance(value, torch.Tensor) and value.dim() >= 2 and tuple(value.shape[:2]) == self.shape
+
+    def trimmed(self) -> Call:
+        """The same without the positions at the end that are padding in every row."""
+        width = int(self.rows.mask.any(dim=0).nonzero().max()) + 1 if self.rows.tokens else self.rows.length
+        if width == self.rows.length:
+            return self
+        inputs = {name: value[:, :width] if self.per_token(value) else value for name, value in self.inputs.items()}
+        return Call(inputs, Rows(self.rows.mask[:, :width]))
+
+    def select(self, places: Sequence[int]) -> Call:
+        """Some of the rows, still padded to the same length."""
+        index = torch.tensor(places, device=self.rows.mask.device)
+        inputs = {
+            name: value[index]
+            if isinstance(value, torch.Tensor) and value.dim() and len(value) == self.rows.count
+            else value
+            for name, value in self.inputs.items()
+        }
+        return Call(inputs, Rows(self.rows.mask[index]))
+
+    def without_labels(self) -> Call:
+        """The same for a forward that computes no loss."""
+        return replace(self, inputs={name: value for name, value in self.inputs.items() if name != _LABELS})
+
+    def digests(self, *, whole: bool = False) -> list[bytes]:
+        """Per row 16 bytes that depend on all of its inputs but its labels.
+
+        Args:
+            whole: Whether on its padding as well; if not, the same text padded otherwise has the same digest.
+        """
+        tensors = []
+        constants = []
+        for name, value in sorted(self.inputs.items()):
+            if name in _INDIFFERENT or value is None or (name == _MASK and not whole):
+                continue
+            if isinstance(value, torch.Tensor) and value.dim() and len(value) == self.rows.count:
+                tensors.append((self.per_token(value), value.detach().cpu().contiguous().numpy()))
+                constants.append(f"{name}:{value.dtype}:{tuple(value.shape[2:])}")
+            else:
+                constants.append(f"{name}={value!r}")
+        salt = repr(constants).encode()
+        mask = np.ones(self.shape, dtype=bool) if whole else self.rows.mask.cpu().numpy()
+        lengths, begins = mask.sum(axis=1), mask.argmax(axis=1)
+        steps = np.arange(mask.shape[1])
+        ends = (begins + lengths)[:, None]
+        unbroken = bool((mask == ((steps >= begins[:, None]) & (steps < ends))).all())
+        digests = []
+        for row, (begin, length) in enumerate(zip(begins.tolist(), lengths.tolist(), strict=True)):
+            digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES)
+            # Where a text begins decides on its positions.
+            digest.update(begin.to_bytes(4, "little") if unbroken else mask[row].tobytes())
+            own = slice(begin, begin + length) if unbroken else mask[row]
+            for per_token, array in tensors:
+                digest.update((array[row][own] if per_token else array[row]).tobytes())
+            digests.append(digest.digest())
+        return digests
+
+
+def read_call(
+    signature: inspect.Signature, arguments: tuple[Any, ...], options: Mapping[str, Any], config: Any
+) -> Call | str:
+    """Read a call of a model's forward.
+
+    Args:
+        signature: Of the forward.
+        arguments: What it was called with.
+        options: What it was called with by name.
+        config: The model's config, which may ask for more outputs.
+
+    Returns:
+        The call; or in words why only the plain forward can answer it.
+    """
+    try:
+        inputs = dict(signature.bind(*arguments, **options).arguments)
+    except TypeError:
+        return "the forward is called with arguments that it does not have"
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            inputs |= inputs.pop(parameter.name, {})
+        elif parameter.kind is parameter.VAR_POSITIONAL and inputs.pop(parameter.name, ()):
+            return "the forward is called with arguments that have no names"
+    ids = inputs.get(_IDS)
+    if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
+        return f"the batch has no {_IDS} of shape (rows, length)"
+    for name in _NEEDS_PLAIN:
+        if inputs.get(name) is not None and inputs.get(name) is not False:
+            return f"{name} was given"
+    for name in ("output_hidden_states", "output_attentions"):
+        if getattr(config, name, False) and inputs.get(name) is not False:
+            return f"the config asks for {name}"
+    mask = inputs.get(_MASK)
+    if mask is None:
+        return Call(inputs, Rows(torch.ones_like(ids, dtype=torch.bool)))
+    if mask.shape != ids.shape or mask.is_floating_point():
+        return f"{_MASK} is not of shape (rows, length)"
+    real = mask.bool()
+    if not bool(real.any(dim=1).all()):
+        return "a text has no tokens"
+    return Call(inputs, Rows(real))

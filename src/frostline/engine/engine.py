@@ -1,0 +1,268 @@
+"""The engine: answers the calls of a model's forward on the fastest path that is exact for it."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from frostline.anatomy.modelmap import ModelMap
+from frostline.checkpoints.stored import whole_digest
+from frostline.engine.admission import SelfCheck, admit
+from frostline.engine.calls import Call, read_call
+from frostline.engine.interpose import interposed
+from frostline.engine.paths import Paths, Runner
+from frostline.engine.replay import NotReplayable
+from frostline.engine.route import core_of
+from frostline.engine.settings import EngineSettings
+from frostline.engine.store.packed import Packed
+from frostline.engine.store.spec import StoreKey
+from frostline.engine.stored import spec_of
+from frostline.evidence.fingerprint import tensor_digest
+from frostline.log import get_logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+
+    from torch import nn
+
+    from frostline.engine.interpose import Forward
+    from frostline.engine.store.spec import StreamSpec
+    from frostline.engine.store.store import Store
+
+    # Given what was admitted, what makes the key (it reads the whole prefix) and the streams: a store and the most
+    # bytes that it may take, or nothing.
+    StoreMaker = Callable[[SelfCheck, Callable[[], StoreKey], list[StreamSpec]], tuple[Store, int] | None]
+
+# Of a config, what activations do not depend on.
+_NOT_IN_KEY = frozenset(
+    {
+        "_name_or_path",
+        "architectures",
+        "transformers_version",
+        "id2label",
+        "label2id",
+        "problem_type",
+        "num_labels",
+    }
+)
+
+
+@dataclass
+class _State:
+    """What holds for a model as long as nobody changes its flags or its prefix.
+
+    Attributes:
+        flags: Which parameters train.
+        versions: How often each tensor of the prefix was written.
+        check: Which paths are exact.
+        store: What is kept; None to run everything.
+        budget: The most bytes that the store may take.
+    """
+
+    flags: tuple[bool, ...]
+    versions: tuple[int, ...]
+    check: SelfCheck
+    store: Store | None = None
+    budget: int = 0
+
+
+class Engine:
+    """Runs one model's forwards on its fast paths.
+
+    While it is active, a call of the model's forward is read; on the first one the fast paths are tried on a few of
+    its rows; then it is answered on those that are exact, from the store as far as it holds the rows. A call that
+    no fast path can answer is answered by the model's own forward, and the reason is said once.
+
+    Args:
+        model: The model, wrapped or not.
+        settings: What the engine may do.
+        make_store: Makes the store, or none, when a self-check has admitted replay.
+    """
+
+    def __init__(self, model: nn.Module, settings: EngineSettings, make_store: StoreMaker | None = None) -> None:
+        self._core = core_of(model)
+        self._settings = settings
+        self._make_store = make_store
+        self._signature = inspect.signature(type(self._core).forward.__get__(self._core))
+        self._parameters = list(self._core.parameters())
+        self._state: _State | None = None
+        self._said: set[str] = set()
+        self._forward: Forward = self._core.forward
+
+    @property
+    def check(self) -> SelfCheck | None:
+        """Which paths are exact; None before the first call."""
+        return self._state.check if self._state is not None else None
+
+    @property
+    def store(self) -> Store | None:
+        """What is kept of the frozen part; None where nothing is."""
+        return self._state.store if self._state is not None else None
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Answer the model's calls for a while."""
+        self._forward = self._core.forward
+        with interposed({self._core: self._answer}):
+            yield
+
+    def ready(self, inputs: Mapping[str, Any]) -> SelfCheck | None:
+        """Try the fast paths on a batch; None where no fast path can answer such a call.
+
+        Args:
+            inputs: What the model's forward is called with.
+        """
+        call = self._read((), inputs)
+        return None if isinstance(call, str) else self._state_for(call).check
+
+    def missing(self, inputs: Mapping[str, Any]) -> int:
+        """How many rows of a batch the store does not hold."""
+        call = self._read((), inputs)
+        store = self.store
+        if isinstance(call, str) or store is None or self.check is None:
+            return 0
+        return len(store.missing(call.digests(whole=self.check.paths.whole)))
+
+    def fill(self, inputs: Mapping[str, Any]) -> int:
+        """Put the rows of a batch into the store as far as it does not hold them.
+
+        Returns:
+            How many were computed.
+        """
+        call = self._read((), inputs)
+        if isinstance(call, str):
+            return 0
+        state = self._state_for(call)
+        return len(self._fill(call, state)) if state.store is not None else 0
+
+    def close(self) -> None:
+        """Let go of the store; what is on disk stays there."""
+        if self._state is not None and self._state.store is not None:
+            self._state.store.close()
+        self._state = None
+
+    def _answer(self, *arguments: Any, **options: Any) -> Any:
+        call = self._read(arguments, options)
+        if isinstance(call, str):
+            self._say(call)
+            return self._forward(*arguments, **options)
+        state = self._state_for(call)
+        paths = state.check.paths
+        runner = Runner(self._core, self._forward)
+        try:
+            return runner.run(call, paths, self._values(call, state))
+        except NotReplayable as reason:
+            self._say(str(reason))
+            return self._forward(**call.inputs)
+
+    def _read(self, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Call | str:
+        if torch.compiler.is_compiling():
+            return "the model is being compiled"
+        if torch.is_grad_enabled() and self._core.training and self._checkpoints():
+            return "gradient checkpointing runs layers again in the backward pass"
+        call = read_call(self._signature, arguments, options, getattr(self._core, "config", None))
+        if isinstance(call, str) or "use_cache" not in self._signature.parameters:
+            return call
+        # A cache of keys and values serves generation only; it would be filled for nothing.
+        return replace(call, inputs={"use_cache": False} | call.inputs)
+
+    def _checkpoints(self) -> bool:
+        return any(getattr(module, "gradient_checkpointing", False) for module in self._core.modules())
+
+    def _values(self, call: Call, state: _State) -> dict[str, Packed] | None:
+        """What is stored of the batch's rows; None to run everything."""
+        store, paths = state.store, state.check.paths
+        if store is None or paths.replay is None or self._is_random(paths):
+            return None
+        self._fill(call, state)
+        digests = call.digests(whole=paths.whole)
+        if store.missing(digests):  # there was no room for them
+            return None
+        device = call.rows.mask.device
+        return {
+            name: Packed(packed.values.to(device, non_blocking=True), packed.lengths)
+            for name, packed in store.get(digests).items()
+        }
+
+    def _fill(self, call: Call, state: _State) -> list[int]:
+        store, paths = state.store, state.check.paths
+        assert store is not None
+        digests = call.digests(whole=paths.whole)
+        missing = store.missing(digests)
+        if missing and store.bytes_used < state.budget:
+            values = Runner(self._core, self._forward).tap(call.select(missing), paths)
+            store.put([digests[row] for row in missing], values)
+        return missing
+
+    def _is_random(self, paths: Paths) -> bool:
+        """Whether frozen layers draw random numbers, so that nothing of them can be kept."""
+        assert paths.replay is not None
+        random = any(self._core.get_submodule(path).training for path in paths.replay.route.skipped)
+        if random:
+            self._say("frozen layers follow train(), dropout included (frozen_mode='train')")
+        return random
+
+    def _state_for(self, call: Call) -> _State:
+        flags = tuple(parameter.requires_grad for parameter in self._parameters)
+        state = self._state
+        if state is not None and state.flags == flags and state.versions == self._versions(state.check.paths):
+            return state
+        if state is not None:
+            self.close()
+        check = admit(self._core, self._forward, call, padding_free=self._settings.padding_free)
+        self._state = _State(flags, self._versions(check.paths), check)
+        if check.paths.replay is not None and self._make_store is not None:
+            streams = [spec_of(stream, check.paths) for stream in check.paths.replay.streams]
+            made = self._make_store(check, lambda: self._key(check), streams)
+            if made is not None:
+                self._state.store, self._state.budget = made
+        return self._state
+
+    def _versions(self, paths: Paths) -> tuple[int, ...]:
+        """How often each tensor of the prefix was written; whatever writes one in place is noticed by it."""
+        if paths.replay is None:
+            return ()
+        modules = (self._core.get_submodule(path) for path in (*paths.replay.route.tables, *paths.replay.route.skipped))
+        return tuple(t._version for module in modules for t in (*module.parameters(), *module.buffers()))  # noqa: SLF001
+
+    def _key(self, check: SelfCheck) -> StoreKey:
+        assert check.paths.replay is not None
+        config = getattr(self._core, "config", None)
+        fields = config.to_dict() if config is not None else {}
+        text = json.dumps({k: v for k, v in fields.items() if k not in _NOT_IN_KEY}, sort_keys=True, default=str)
+        paths = check.paths
+        boundary = paths.replay.route.boundary if paths.replay is not None else ""
+        details = [*sorted(paths.stored_positions.values()), *(["with padding"] if paths.whole else [])]
+        parameter = self._parameters[0]
+        device = parameter.device.type
+        autocast = f", autocast to {torch.get_autocast_dtype(device)}" if torch.is_autocast_enabled(device) else ""
+        return StoreKey(
+            prefix=self._prefix_digest(boundary),
+            config=hashlib.sha256(text.encode()).hexdigest(),
+            inputs="rows by the digest of their model inputs",
+            boundary=", ".join([boundary, *details]),
+            dtype=self._settings.store_dtype or str(parameter.dtype).removeprefix("torch."),
+            attention=f"{getattr(config, '_attn_implementation', None)} on {device}{autocast}",
+        )
+
+    def _prefix_digest(self, boundary: str) -> str:
+        """One digest of all parameters and buffers beneath the boundary, in hex digits."""
+        units = ModelMap.of(self._core).units
+        beneath = units[: [unit.name for unit in units].index(boundary)]
+        tensors = dict(self._core.named_parameters()) | dict(self._core.named_buffers())
+        names = sorted(name for unit in beneath for name in (*unit.parameter_names, *unit.buffer_names))
+        with ThreadPoolExecutor() as pool:
+            digests = pool.map(tensor_digest, (tensors[name] for name in names))
+        return whole_digest(dict(zip(names, digests, strict=True)))
+
+    def _say(self, reason: str) -> None:
+        if reason not in self._said:
+            self._said.add(reason)
+            get_logger().info("Plain path: %s.", reason)

@@ -1,0 +1,166 @@
+"""Padding-free execution: the layers of a model run on the real tokens of a batch, end to end.
+
+Just before the first layer (rows, length, width) becomes (1, tokens, width), and so does what shares these
+axes (position ids, rotary tables); behind the last one it is padded again, so that pooling and loss see what
+they always see. Only attention has to know of the rows. Where a model attends through transformers' attention
+interface, queries, keys and values are padded for it alone; where it does not, the modules that mix tokens
+are. Masks stay as the model made them, so that causal, local and biased attention work as they are.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch.utils._pytree import tree_map
+from transformers import AttentionInterface
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from torch import Tensor, nn
+
+    from frostline.engine.interpose import Forward
+    from frostline.engine.rows import Rows
+    from frostline.engine.single import Single
+
+PackingMode = Literal["attention", "modules"]
+MODES: tuple[PackingMode, ...] = ("attention", "modules")
+
+# The names of modules that mix tokens with each other, in the layers of the models of transformers.
+_MIXES = re.compile(r"att|mixer|mamba|conv|ssm|fourier", re.IGNORECASE)
+# The implementation that models of transformers attend through unless told otherwise.
+_IMPLEMENTATION = "sdpa"
+
+_current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+class Packing:
+    """One forward of a model with packed tokens.
+
+    Args:
+        rows: The layout of the batch.
+        mode: Whether the attention interface pads, or the modules that mix tokens.
+    """
+
+    def __init__(self, rows: Rows, mode: PackingMode) -> None:
+        self.rows = rows
+        self.mode = mode
+        self._single: Single | None = None
+        self._packed: dict[int, tuple[Tensor, Tensor]] = {}  # by id, which stays its own while the tensor is held
+
+    def forwards(self, layers: Sequence[nn.Module], single: Single | None = None) -> dict[nn.Module, Forward]:
+        """Forwards with which a chain of layers, each taking what the one before gave out, runs packed.
+
+        Args:
+            layers: The chain.
+            single: How the last of them is run for one position of each row only; None to run it for all.
+        """
+        self._single = single or self._single
+        forwards = {layer: self._layer(layer.forward) for layer in layers[:-1]}
+        forwards |= {layer: self._last(layer.forward, single) for layer in layers[-1:]}
+        if self.mode == "modules":
+            forwards |= {module: self._mixer(module.forward) for layer in layers for module in mixers(layer)}
+        return forwards
+
+    def pack(self, leaf: Any) -> Any:
+        """(rows, length, ...) to (1, tokens, ...); anything else as it is."""
+        if not isinstance(leaf, torch.Tensor) or not self._shares_axes(leaf):
+            return leaf
+        if id(leaf) not in self._packed:
+            whole = leaf.expand(self.rows.count, *leaf.shape[1:])
+            self._packed[id(leaf)] = (leaf, self.rows.pack(whole).unsqueeze(0))
+        return self._packed[id(leaf)][1]
+
+    def pad(self, leaf: Any) -> Any:
+        """(1, tokens, ...) to (rows, length, ...); anything else as it is."""
+        if isinstance(leaf, torch.Tensor) and leaf.dim() >= 2 and leaf.shape[:2] == (1, self.rows.tokens):
+            return self.rows.pad(leaf.squeeze(0))
+        return leaf
+
+    @property
+    def single(self) -> Single | None:
+        """What the last layer is run with, while it runs for one position of each row."""
+        return self._single if self._single is not None and self._single.running else None
+
+    @contextmanager
+    def attending(self) -> Iterator[None]:
+        """Let transformers' attention interface attend within each row while this packing is in force."""
+        before = AttentionInterface()[_IMPLEMENTATION]
+        token = _current.set(self)
+        AttentionInterface.register(_IMPLEMENTATION, _within_rows(before))
+        try:
+            yield
+        finally:
+            AttentionInterface.register(_IMPLEMENTATION, before)
+            _current.reset(token)
+
+    def _layer(self, original: Forward) -> Forward:
+        def forward(*arguments: Any, **options: Any) -> Any:
+            arguments, options = tree_map(self.pack, (arguments, options))
+            return original(*arguments, **options)
+
+        return forward
+
+    def _last(self, original: Forward, single: Single | None) -> Forward:
+        def forward(*arguments: Any, **options: Any) -> Any:
+            arguments, options = tree_map(self.pack, (arguments, options))
+            if single is not None:
+                return single.run(original, self.rows, arguments, options)
+            return tree_map(self.pad, original(*arguments, **options))
+
+        return forward
+
+    def _mixer(self, original: Forward) -> Forward:
+        def forward(*arguments: Any, **options: Any) -> Any:
+            arguments, options = tree_map(self.pad, (arguments, options))
+            return tree_map(self.pack, original(*arguments, **options))
+
+        return forward
+
+    def _shares_axes(self, leaf: Tensor) -> bool:
+        rows = self.rows
+        if leaf.dim() == 2:  # position ids; a mask of two axes is read by the modules that pad
+            return leaf.shape == (rows.count, rows.length) and leaf.dtype == torch.int64 and self.mode == "attention"
+        # Four axes are those of a mask or of attention's weights.
+        return leaf.dim() in {3, 5} and leaf.shape[1] == rows.length and leaf.shape[0] in {1, rows.count}
+
+
+def mixers(layer: nn.Module) -> Iterator[nn.Module]:
+    """The outermost modules of a layer that mix tokens, told by their names."""
+    for name, child in layer.named_children():
+        if (
+            _MIXES.search(name)
+            and "norm" not in name.lower()
+            and (any(True for _ in child.children()) or "fourier" in name)
+        ):
+            yield child
+        else:
+            yield from mixers(child)
+
+
+def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
+    def attend(module: nn.Module, query: Tensor, key: Tensor, value: Tensor, mask: Any, **options: Any) -> Any:
+        packing = _current.get()
+        if packing is None:
+            return function(module, query, key, value, mask, **options)
+        if packing.single is not None:
+            return packing.single.attend(function, module, query, key, value, mask, options)
+        rows = packing.rows
+        if packing.mode != "attention" or query.shape[0] != 1 or query.shape[2] != rows.tokens:
+            return function(module, query, key, value, mask, **options)
+        query, key, value = (_pad_heads(heads, rows) for heads in (query, key, value))
+        output, weights = function(module, query, key, value, mask, **options)
+        return rows.pack(output).unsqueeze(0), weights
+
+    return attend
+
+
+def _pad_heads(heads: Tensor, rows: Rows) -> Tensor:
+    """(1, heads, tokens, width) to (rows, heads, length, width); those of another text, padded already, as they are."""
+    if heads.shape[0] != 1 or heads.shape[2] != rows.tokens:
+        return heads
+    return rows.pad(heads.squeeze(0).transpose(0, 1)).transpose(1, 2)

@@ -1,0 +1,148 @@
+"""The fast paths of one model, and running its forward on them."""
+
+from __future__ import annotations
+
+from contextlib import contextmanager, nullcontext, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from frostline.engine.interpose import interposed
+from frostline.engine.packing import Packing, PackingMode
+from frostline.engine.replay import Enough, Replay
+from frostline.engine.single import Position, Single, keys_and_values
+from frostline.engine.stored import from_store, to_store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from torch import Tensor, nn
+
+    from frostline.engine.calls import Call
+    from frostline.engine.interpose import Forward
+    from frostline.engine.replay import Stream
+    from frostline.engine.store.packed import Packed
+
+
+@dataclass(frozen=True)
+class Paths:
+    """What a model's forward is spared.
+
+    Attributes:
+        trim: Whether positions that are padding in every row are cut off.
+        packing: How its layers run without padding; None to run them padded.
+        single: The one position that its last layer is run for; None to run it for all.
+        replay: How it runs from stored activations; None to run it from its inputs.
+        stored_positions: Per stream of which one position only is stored, which one.
+        whole: Whether what is stored of a row holds for it and its padding only, and is stored with the padding.
+        chains: Per stack of the text, the paths of its layers, each taking what the one before gave out.
+    """
+
+    trim: bool = False
+    packing: PackingMode | None = None
+    single: Position | None = None
+    replay: Replay | None = None
+    stored_positions: Mapping[str, Position] = field(default_factory=dict)
+    whole: bool = False
+    chains: tuple[tuple[str, ...], ...] = ()
+
+    @property
+    def any(self) -> bool:
+        """Whether it is spared anything."""
+        return self.trim or self.packing is not None or self.single is not None or self.replay is not None
+
+
+class Runner:
+    """Runs a model's own forward on its fast paths.
+
+    Args:
+        model: The model inside its wrappers.
+        forward: Its forward.
+    """
+
+    def __init__(self, model: nn.Module, forward: Forward) -> None:
+        self._model = model
+        self._forward = forward
+
+    def run(self, call: Call, paths: Paths, values: Mapping[str, Packed] | None = None) -> Any:
+        """Run the forward.
+
+        Args:
+            call: What it is called with.
+            paths: What it is spared.
+            values: Per stream what is stored of the rows, in their order; None to run everything.
+
+        Returns:
+            The model's output.
+        """
+        call = call.trimmed() if paths.trim else call
+        replay = paths.replay if values is not None else None
+        skipped = set(replay.skips) if replay is not None else set()
+        with self._packed(call, paths, skipped) as forwards:
+            if replay is not None and values is not None:
+                packed = {path for chain in paths.chains for path in chain} if paths.packing is not None else set()
+                entering = {
+                    leaf: from_store(stream, values[stream.name], call.rows, paths, packs=leaf.path in packed)
+                    for stream in replay.streams
+                    for leaf in stream.leaves
+                }
+                forwards = replay.entering(self._model, entering, forwards)
+            with interposed(forwards):
+                return self._forward(**call.inputs)
+
+    def tap(self, call: Call, paths: Paths) -> dict[str, Packed]:
+        """Run the prefix, in eval mode and without autograd.
+
+        Args:
+            call: What the forward is called with.
+            paths: What it is spared, replay included.
+
+        Returns:
+            Per stream what is to be stored of the rows.
+
+        Raises:
+            NotReplayable: If a row's values have another shape than those of the rows before.
+        """
+        call = call.trimmed() if paths.trim else call
+        replay = paths.replay
+        assert replay is not None
+        found: dict[str, Packed] = {}
+
+        def keep(stream: Stream, value: Tensor) -> None:
+            found[stream.name] = to_store(stream, value, call.rows, paths)
+
+        with torch.no_grad(), in_eval(self._model), self._packed(call, paths, set()) as forwards:
+            with interposed(replay.leaving(self._model, keep, forwards)), suppress(Enough):
+                self._forward(**call.without_labels().inputs)
+        return found
+
+    @contextmanager
+    def _packed(self, call: Call, paths: Paths, skipped: set[str]) -> Iterator[dict[nn.Module, Forward]]:
+        if paths.packing is None:
+            yield {}
+            return
+        packing = Packing(call.rows, paths.packing)
+        forwards: dict[nn.Module, Forward] = {}
+        for chain in paths.chains:
+            live = [self._model.get_submodule(path) for path in chain if path not in skipped]
+            if live:
+                single = None
+                if paths.single is not None and chain is paths.chains[-1]:
+                    single = Single(paths.single, keys_and_values(live[-1]))
+                forwards |= packing.forwards(live, single)
+        with packing.attending() if forwards else nullcontext():
+            yield forwards
+
+
+@contextmanager
+def in_eval(model: nn.Module) -> Iterator[None]:
+    """Have all modules in eval mode for a while, without a word to those that are told of it."""
+    training = [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,91 @@
+"""Where the real tokens of a batch stand, and moving values between padded and packed form."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class _Scatter(torch.autograd.Function):
+    """Rows put at places of a larger tensor of zeros; its gradient is those rows of the gradient."""
+
+    @staticmethod
+    def forward(ctx: Any, packed: Tensor, places: Tensor, size: int) -> Tensor:
+        ctx.save_for_backward(places)
+        return packed.new_zeros(size, *packed.shape[1:]).index_copy_(0, places, packed)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return gradients[0].index_select(0, ctx.saved_tensors[0]), None, None
+
+
+class _Gather(torch.autograd.Function):
+    """Rows at different places of a tensor; its gradient is zeros with those rows put back."""
+
+    @staticmethod
+    def forward(ctx: Any, padded: Tensor, places: Tensor) -> Tensor:
+        ctx.save_for_backward(places)
+        ctx.size = padded.shape[0]
+        return padded.index_select(0, places)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        gradient = gradients[0]
+        whole = gradient.new_zeros(ctx.size, *gradient.shape[1:])
+        return whole.index_copy_(0, ctx.saved_tensors[0], gradient), None
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The layout of one batch.
+
+    Attributes:
+        mask: Which positions hold real tokens, bool, (rows, length).
+    """
+
+    mask: Tensor
+
+    @property
+    def count(self) -> int:
+        """How many rows there are."""
+        return self.mask.shape[0]
+
+    @property
+    def length(self) -> int:
+        """How many positions a padded row has."""
+        return self.mask.shape[1]
+
+    @cached_property
+    def places(self) -> Tensor:
+        """Flat places of the real tokens, int64, (tokens,)."""
+        return self.mask.reshape(-1).nonzero().reshape(-1)
+
+    @cached_property
+    def lengths(self) -> Tensor:
+        """Real tokens per row, int64, (rows,)."""
+        return self.mask.sum(dim=1)
+
+    @property
+    def tokens(self) -> int:
+        """How many real tokens the batch has."""
+        return self.places.shape[0]
+
+    @property
+    def full(self) -> bool:
+        """Whether there is no padding."""
+        return self.tokens == self.mask.numel()
+
+    def pack(self, padded: Tensor) -> Tensor:
+        """(rows, length, ...) to (tokens, ...), differentiably."""
+        return _Gather.apply(padded.flatten(0, 1), self.places)  # type: ignore[no-untyped-call, no-any-return]
+
+    def pad(self, packed: Tensor) -> Tensor:
+        """(tokens, ...) to (rows, length, ...) with zeros as padding, differentiably."""
+        flat: Tensor = _Scatter.apply(packed, self.places, self.mask.numel())  # type: ignore[no-untyped-call]
+        return flat.unflatten(0, (self.count, self.length))
