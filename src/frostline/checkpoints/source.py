@@ -61,7 +61,7 @@ def locate(name: str) -> Source:
 
 def _require_hub_name(name: str) -> None:
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined] # public, though not declared so
 
     try:
         validate_repo_id(name)

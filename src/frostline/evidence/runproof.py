@@ -300,7 +300,7 @@ class _Weights:
                 else:
                     self.unverified.setdefault(tensor.name, "in another shape in the base")
             elif tensor.name not in digests:
-                self.unverified.setdefault(tensor.name, "not in the base, so its state before training is not known")
+                self.unverified.setdefault(tensor.name, "not in the base, so the state before training is not known")
             elif digests[tensor.name] == tensor.before:
                 self.from_base += 1
             elif step and not tensor.frozen:
