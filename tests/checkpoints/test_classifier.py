@@ -289,3 +289,13 @@ def test_how_many_tokens_a_model_takes(kind: str, changes: dict[str, Any], limit
         assert model(input_ids=ids).logits.shape == (1, 2)
         with pytest.raises((IndexError, RuntimeError, ValueError)):
             model(input_ids=torch.full((1, limit + 1), 7))
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [("[" * 100_000, "nested too deeply"), ('{"model_type": "\\ud800"}', "half a character")],
+)
+def test_a_configuration_that_is_hostile(tmp_path: Path, text: str, reason: str) -> None:
+    (tmp_path / "config.json").write_text(text, encoding="utf-8")
+    with pytest.raises(ModelError, match=reason):
+        load_config(locate(str(tmp_path)))

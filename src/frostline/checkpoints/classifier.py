@@ -10,6 +10,7 @@ from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
+from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
     import datasets
@@ -35,6 +36,8 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
 
     offline = source.folder is None and not hub_in_reach()
     try:
+        if source.folder is not None:
+            read_json(source.folder / "config.json")
         with quiet():
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 source.name,
