@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,10 +12,11 @@ from torch.utils._pytree import tree_flatten
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.engine.calls import Call
+from frostline.engine.finding import find_replay
 from frostline.engine.interpose import interposed
 from frostline.engine.packing import MODES
 from frostline.engine.paths import Paths, Runner, in_eval
-from frostline.engine.replay import NotReplayable, find_replay
+from frostline.engine.replay import NotReplayable
 from frostline.engine.route import Route, frost_line
 from frostline.engine.rows import Rows
 from frostline.engine.single import keys_and_values, pooled_position
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
 
     from frostline.engine.interpose import Forward
     from frostline.engine.packing import PackingMode
+    from frostline.engine.replay import Replay
     from frostline.engine.single import Position
 
 MOST_ROWS = 4  # of a batch are tried; it costs a few forwards of so many
@@ -232,7 +235,7 @@ class _Trial:
         best: PathCheck | None = None
         for mode in modes if self._chains else ():
             paths = Paths(trim=True, packing=mode, chains=self._chains)
-            check = self._try("padding-free", _PACKED[mode], lambda paths=paths: self._runner.run(self._call, paths))
+            check = self._try("padding-free", _PACKED[mode], partial(self._runner.run, self._call, paths))
             if check.admitted:
                 self._checks.append(check)
                 return paths
@@ -280,21 +283,20 @@ class _Trial:
         if not replay.skipped:
             return PathCheck("replay", admitted=False, how=f"at {route.boundary} no layer can be skipped"), paths
         paths = replace(paths, replay=replay)
-        check = None
-        for fewer in self._with_one_position(paths, position):
+        failed = PathCheck("replay", admitted=False, how="was not tried")
+        for fewer in self._ways_to_store(paths, replay, position):
             how = f"runs from what is stored for {route.boundary}"
             how += ", as long as a text is padded alike" if fewer.whole else ""
-            check = self._try("replay", how, lambda fewer=fewer: self._from_store(fewer))
+            check = self._try("replay", how, partial(self._from_store, fewer))
             if check.admitted:
                 return check, fewer
-        assert check is not None
-        return check, paths
+            failed = check
+        return failed, paths
 
-    def _with_one_position(self, paths: Paths, position: Position | None) -> Iterator[Paths]:
-        """What is worth trying where nothing but one position of the last layer is read; then all positions."""
-        assert paths.replay is not None
+    def _ways_to_store(self, paths: Paths, replay: Replay, position: Position | None) -> Iterator[Paths]:
+        """What is worth trying, from the least that is stored to the most."""
         if position is not None and not self._chains_above(paths):
-            streams = {stream.name: position for stream in paths.replay.streams if stream.is_plain}
+            streams = {stream.name: position for stream in replay.streams if stream.is_plain}
             if paths.packing == "attention" and self._projections():
                 yield replace(paths, single=position, stored_positions=streams)
             if streams:

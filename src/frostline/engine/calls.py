@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -13,13 +12,15 @@ import torch
 from frostline.engine.rows import Rows
 
 if TYPE_CHECKING:
+    import inspect
     from collections.abc import Mapping, Sequence
 
 
 DIGEST_BYTES = 16
 _IDS, _MASK, _LABELS = "input_ids", "attention_mask", "labels"
 # What asks for values that a fast path does not compute, or brings values that it does not know.
-_NEEDS_PLAIN = ("inputs_embeds", "past_key_values", "output_hidden_states", "output_attentions", "head_mask")
+_OUTPUTS = ("output_hidden_states", "output_attentions")
+_NEEDS_PLAIN = ("inputs_embeds", "past_key_values", "head_mask", *_OUTPUTS)
 # What changes neither the activations nor the logits.
 _INDIFFERENT = frozenset({_LABELS, "return_dict", "use_cache", "num_items_in_batch"})
 
@@ -117,29 +118,30 @@ def read_call(
         The call; or in words why only the plain forward can answer it.
     """
     try:
-        inputs = dict(signature.bind(*arguments, **options).arguments)
+        inputs = _by_name(signature, arguments, options)
     except TypeError:
-        return "the forward is called with arguments that it does not have"
-    for parameter in signature.parameters.values():
-        if parameter.kind is parameter.VAR_KEYWORD:
-            inputs |= inputs.pop(parameter.name, {})
-        elif parameter.kind is parameter.VAR_POSITIONAL and inputs.pop(parameter.name, ()):
-            return "the forward is called with arguments that have no names"
-    ids = inputs.get(_IDS)
+        return "the forward is called with arguments that it has no names for"
+    ids, mask = inputs.get(_IDS), inputs.get(_MASK)
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
         return f"the batch has no {_IDS} of shape (rows, length)"
-    for name in _NEEDS_PLAIN:
-        if inputs.get(name) is not None and inputs.get(name) is not False:
-            return f"{name} was given"
-    for name in ("output_hidden_states", "output_attentions"):
-        if getattr(config, name, False) and inputs.get(name) is not False:
-            return f"the config asks for {name}"
-    mask = inputs.get(_MASK)
+    given = [name for name in _NEEDS_PLAIN if inputs.get(name) is not None and inputs[name] is not False]
+    asked = [name for name in _OUTPUTS if getattr(config, name, False) and inputs.get(name) is not False]
+    if given or asked:
+        return f"{given[0]} was given" if given else f"the config asks for {asked[0]}"
     if mask is None:
         return Call(inputs, Rows(torch.ones_like(ids, dtype=torch.bool)))
     if mask.shape != ids.shape or mask.is_floating_point():
         return f"{_MASK} is not of shape (rows, length)"
     real = mask.bool()
-    if not bool(real.any(dim=1).all()):
-        return "a text has no tokens"
-    return Call(inputs, Rows(real))
+    return Call(inputs, Rows(real)) if bool(real.any(dim=1).all()) else "a text has no tokens"
+
+
+def _by_name(signature: inspect.Signature, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a forward was called with, by name; TypeError where something has none."""
+    inputs = dict(signature.bind(*arguments, **options).arguments)
+    for parameter in signature.parameters.values():
+        if parameter.kind is parameter.VAR_KEYWORD:
+            inputs |= inputs.pop(parameter.name, {})
+        elif parameter.kind is parameter.VAR_POSITIONAL and inputs.pop(parameter.name, ()):
+            raise TypeError(parameter.name)
+    return inputs

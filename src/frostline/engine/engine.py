@@ -18,9 +18,8 @@ from frostline.engine.admission import SelfCheck, admit
 from frostline.engine.calls import Call, read_call
 from frostline.engine.interpose import interposed
 from frostline.engine.paths import Paths, Runner
-from frostline.engine.replay import NotReplayable
+from frostline.engine.replay import NotReplayable, Replay
 from frostline.engine.route import core_of
-from frostline.engine.settings import EngineSettings
 from frostline.engine.store.packed import Packed
 from frostline.engine.store.spec import StoreKey
 from frostline.engine.stored import spec_of
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.engine.interpose import Forward
+    from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StreamSpec
     from frostline.engine.store.store import Store
 
@@ -140,7 +140,7 @@ class Engine:
         if isinstance(call, str):
             return 0
         state = self._state_for(call)
-        return len(self._fill(call, state)) if state.store is not None else 0
+        return self._fill(call, state.store, state) if state.store is not None else 0
 
     def close(self) -> None:
         """Let go of the store; what is on disk stays there."""
@@ -179,9 +179,9 @@ class Engine:
     def _values(self, call: Call, state: _State) -> dict[str, Packed] | None:
         """What is stored of the batch's rows; None to run everything."""
         store, paths = state.store, state.check.paths
-        if store is None or paths.replay is None or self._is_random(paths):
+        if store is None or paths.replay is None or self._is_random(paths.replay):
             return None
-        self._fill(call, state)
+        self._fill(call, store, state)
         digests = call.digests(whole=paths.whole)
         if store.missing(digests):  # there was no room for them
             return None
@@ -191,20 +191,18 @@ class Engine:
             for name, packed in store.get(digests).items()
         }
 
-    def _fill(self, call: Call, state: _State) -> list[int]:
-        store, paths = state.store, state.check.paths
-        assert store is not None
+    def _fill(self, call: Call, store: Store, state: _State) -> int:
+        paths = state.check.paths
         digests = call.digests(whole=paths.whole)
         missing = store.missing(digests)
         if missing and store.bytes_used < state.budget:
             values = Runner(self._core, self._forward).tap(call.select(missing), paths)
             store.put([digests[row] for row in missing], values)
-        return missing
+        return len(missing)
 
-    def _is_random(self, paths: Paths) -> bool:
+    def _is_random(self, replay: Replay) -> bool:
         """Whether frozen layers draw random numbers, so that nothing of them can be kept."""
-        assert paths.replay is not None
-        random = any(self._core.get_submodule(path).training for path in paths.replay.route.skipped)
+        random = any(self._core.get_submodule(path).training for path in replay.route.skipped)
         if random:
             self._say("frozen layers follow train(), dropout included (frozen_mode='train')")
         return random
@@ -218,9 +216,10 @@ class Engine:
             self.close()
         check = admit(self._core, self._forward, call, padding_free=self._settings.padding_free)
         self._state = _State(flags, self._versions(check.paths), check)
-        if check.paths.replay is not None and self._make_store is not None:
-            streams = [spec_of(stream, check.paths) for stream in check.paths.replay.streams]
-            made = self._make_store(check, lambda: self._key(check), streams)
+        replay = check.paths.replay
+        if replay is not None and self._make_store is not None:
+            streams = [spec_of(stream, check.paths) for stream in replay.streams]
+            made = self._make_store(check, lambda: self._key(check.paths, replay.route.boundary), streams)
             if made is not None:
                 self._state.store, self._state.budget = made
         return self._state
@@ -232,13 +231,10 @@ class Engine:
         modules = (self._core.get_submodule(path) for path in (*paths.replay.route.tables, *paths.replay.route.skipped))
         return tuple(t._version for module in modules for t in (*module.parameters(), *module.buffers()))  # noqa: SLF001
 
-    def _key(self, check: SelfCheck) -> StoreKey:
-        assert check.paths.replay is not None
+    def _key(self, paths: Paths, boundary: str) -> StoreKey:
         config = getattr(self._core, "config", None)
         fields = config.to_dict() if config is not None else {}
         text = json.dumps({k: v for k, v in fields.items() if k not in _NOT_IN_KEY}, sort_keys=True, default=str)
-        paths = check.paths
-        boundary = paths.replay.route.boundary if paths.replay is not None else ""
         details = [*sorted(paths.stored_positions.values()), *(["with padding"] if paths.whole else [])]
         parameter = self._parameters[0]
         device = parameter.device.type

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from torch.utils._pytree import tree_map
 from transformers import AttentionInterface
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -89,7 +90,7 @@ class Packing:
     @contextmanager
     def attending(self) -> Iterator[None]:
         """Let transformers' attention interface attend within each row while this packing is in force."""
-        before = AttentionInterface()[_IMPLEMENTATION]
+        before = ALL_ATTENTION_FUNCTIONS[_IMPLEMENTATION]
         token = _current.set(self)
         AttentionInterface.register(_IMPLEMENTATION, _within_rows(before))
         try:
@@ -109,7 +110,7 @@ class Packing:
         def forward(*arguments: Any, **options: Any) -> Any:
             arguments, options = tree_map(self.pack, (arguments, options))
             if single is not None:
-                return single.run(original, self.rows, arguments, options)
+                return single.run(original, arguments, options)
             return tree_map(self.pad, original(*arguments, **options))
 
         return forward

@@ -79,7 +79,7 @@ class Runner:
         call = call.trimmed() if paths.trim else call
         replay = paths.replay if values is not None else None
         skipped = set(replay.skips) if replay is not None else set()
-        with self._packed(call, paths, skipped) as forwards:
+        with self._packed(call, paths, skipped) as layers:
             if replay is not None and values is not None:
                 packed = {path for chain in paths.chains for path in chain} if paths.packing is not None else set()
                 entering = {
@@ -87,8 +87,8 @@ class Runner:
                     for stream in replay.streams
                     for leaf in stream.leaves
                 }
-                forwards = replay.entering(self._model, entering, forwards)
-            with interposed(forwards):
+                layers.update(replay.entering(self._model, entering, layers))
+            with interposed(layers):
                 return self._forward(**call.inputs)
 
     def tap(self, call: Call, paths: Paths) -> dict[str, Packed]:
@@ -105,15 +105,16 @@ class Runner:
             NotReplayable: If a row's values have another shape than those of the rows before.
         """
         call = call.trimmed() if paths.trim else call
-        replay = paths.replay
-        assert replay is not None
         found: dict[str, Packed] = {}
 
         def keep(stream: Stream, value: Tensor) -> None:
             found[stream.name] = to_store(stream, value, call.rows, paths)
 
-        with torch.no_grad(), in_eval(self._model), self._packed(call, paths, set()) as forwards:
-            with interposed(replay.leaving(self._model, keep, forwards)), suppress(Enough):
+        if paths.replay is None:
+            return found
+        with torch.no_grad(), in_eval(self._model), self._packed(call, paths, set()) as layers:
+            layers.update(paths.replay.leaving(self._model, keep, layers))
+            with interposed(layers), suppress(Enough):
                 self._forward(**call.without_labels().inputs)
         return found
 
@@ -129,7 +130,7 @@ class Runner:
             if live:
                 single = None
                 if paths.single is not None and chain is paths.chains[-1]:
-                    single = Single(paths.single, keys_and_values(live[-1]))
+                    single = Single(paths.single, keys_and_values(live[-1]), call.rows)
                 forwards |= packing.forwards(live, single)
         with packing.attending() if forwards else nullcontext():
             yield forwards

@@ -107,7 +107,7 @@ def _all_names(unit: Unit) -> tuple[str, ...]:
 
 def _modules_of(model: nn.Module, unit: Unit) -> tuple[str, ...]:
     """Paths of the largest modules that hold parameters of one unit and of no other."""
-    own = {name for name in (*unit.parameter_names, *unit.alias_names)}
+    own = {*unit.parameter_names, *unit.alias_names}
     return tuple(_largest(model, "", own))
 
 

@@ -88,4 +88,4 @@ class Rows:
     def pad(self, packed: Tensor) -> Tensor:
         """(tokens, ...) to (rows, length, ...) with zeros as padding, differentiably."""
         flat: Tensor = _Scatter.apply(packed, self.places, self.mask.numel())  # type: ignore[no-untyped-call]
-        return flat.unflatten(0, (self.count, self.length))
+        return flat.view(self.count, self.length, *flat.shape[1:])

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from frostline.errors import SettingsError
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     import torch
 
 StoreWhere = Literal["auto", "off", "memory", "disk"]

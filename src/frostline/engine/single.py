@@ -8,8 +8,6 @@ that position; its projections for keys and values are given everything. Exact, 
 from __future__ import annotations
 
 import re
-from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -18,7 +16,7 @@ from torch.utils._pytree import tree_map
 from frostline.engine.interpose import interposed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from torch import Tensor, nn
 
@@ -58,48 +56,40 @@ def keys_and_values(layer: nn.Module) -> list[nn.Module]:
     return [module for path, module in layer.named_modules() if _KEYS_AND_VALUES.fullmatch(path.rpartition(".")[2])]
 
 
-@dataclass
 class Single:
     """One run of the last layer for one position of each row.
 
-    Attributes:
+    Args:
         position: Which one.
-        projections: The modules that make its keys and its values.
+        projections: The modules that make the layer's keys and its values.
+        rows: The layout of the batch.
+
+    Attributes:
         running: Whether that layer is running right now.
     """
 
-    position: Position
-    projections: Sequence[nn.Module]
-    running: bool = False
-    _places: Tensor | None = field(default=None, repr=False)
-    _rows: Rows | None = field(default=None, repr=False)
+    def __init__(self, position: Position, projections: Sequence[nn.Module], rows: Rows) -> None:
+        self._projections = projections
+        self._rows = rows
+        self._each = torch.arange(rows.count, device=rows.mask.device)
+        self._places = places_of(position, rows)
+        self.running = False
 
-    def run(self, original: Forward, rows: Rows, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Run the layer on packed hidden states, (1, tokens, width), and give them out padded, (rows, length, width)."""
-        hidden = arguments[0]
-        places = places_of(self.position, rows)
-        each = torch.arange(rows.count, device=places.device)
-        flat = torch.zeros(rows.mask.numel(), dtype=torch.int64, device=places.device)
-        flat[rows.places] = torch.arange(rows.tokens, device=places.device)
-        chosen = hidden.squeeze(0)[flat[each * rows.length + places]].unsqueeze(1)  # (rows, 1, width)
-        self._places, self._rows = places, rows
-
-        def everything(project: Forward) -> Forward:
-            def forward(*_: Any, **__: Any) -> Tensor:
-                return rows.pad(project(hidden).squeeze(0))  # (rows, length, heads x width)
-
-            return forward
-
-        with self._now(), interposed({module: everything(module.forward) for module in self.projections}):
-            output = original(chosen, *arguments[1:], **options)
-
-        def spread(leaf: Any) -> Any:
-            if not isinstance(leaf, torch.Tensor) or leaf.shape[:2] != (rows.count, 1):
-                return leaf
-            whole = leaf.new_zeros(rows.count, rows.length, *leaf.shape[2:])
-            return whole.index_put((each, places), leaf.squeeze(1))
-
-        return tree_map(spread, output)
+    def run(self, original: Forward, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Run the layer on packed hidden states, (1, tokens, width); give them out padded, (rows, length, width)."""
+        rows = self._rows
+        hidden = arguments[0].squeeze(0)
+        packed_places = torch.zeros(rows.mask.numel(), dtype=torch.int64, device=rows.mask.device)
+        packed_places[rows.places] = torch.arange(rows.tokens, device=rows.mask.device)
+        chosen = hidden[packed_places[self._each * rows.length + self._places]].unsqueeze(1)  # (rows, 1, width)
+        forwards = {module: self._projecting(module.forward, hidden) for module in self._projections}
+        self.running = True
+        try:
+            with interposed(forwards):
+                output = original(chosen, *arguments[1:], **options)
+        finally:
+            self.running = False
+        return tree_map(self._spread, output)
 
     def attend(
         self,
@@ -112,22 +102,28 @@ class Single:
         options: dict[str, Any],
     ) -> Any:
         """Attend from one position to all: query (rows, heads, 1, width), keys as the layer cut them up for one."""
-        assert self._rows is not None
-        assert self._places is not None
-        rows, places = self._rows, self._places
-        key, value = (
-            heads.transpose(1, 2).reshape(rows.count, rows.length, -1, heads.shape[-1]).transpose(1, 2)
-            for heads in (key, value)
-        )
+        key, value = (self._heads(projected) for projected in (key, value))
         if isinstance(mask, torch.Tensor):  # (rows or 1, heads or 1, length or 1, length)
-            mask = mask.expand(rows.count, -1, rows.length, -1)[torch.arange(rows.count, device=mask.device), :, places]
-            mask = mask.unsqueeze(2)
+            whole = mask.expand(self._rows.count, -1, self._rows.length, -1)
+            mask = whole[self._each, :, self._places].unsqueeze(2)
         return function(module, query, key, value, mask, **options)
 
-    @contextmanager
-    def _now(self) -> Iterator[None]:
-        self.running = True
-        try:
-            yield
-        finally:
-            self.running = False
+    def _projecting(self, project: Forward, hidden: Tensor) -> Forward:
+        """A projection of all tokens, (rows, length, heads x width), whatever it is given."""
+
+        def forward(*_: Any, **__: Any) -> Tensor:
+            return self._rows.pad(project(hidden))
+
+        return forward
+
+    def _heads(self, projected: Tensor) -> Tensor:
+        """(rows, length x heads, 1, width), cut up as if each row had one position, to (rows, heads, length, width)."""
+        rows, width = self._rows, projected.shape[-1]
+        return projected.transpose(1, 2).reshape(rows.count, rows.length, -1, width).transpose(1, 2)
+
+    def _spread(self, leaf: Any) -> Any:
+        """(rows, 1, ...) to (rows, length, ...), zeros at all other positions."""
+        if not isinstance(leaf, torch.Tensor) or leaf.shape[:2] != (self._rows.count, 1):
+            return leaf
+        whole = leaf.new_zeros(self._rows.count, self._rows.length, *leaf.shape[2:])
+        return whole.index_put((self._each, self._places), leaf.squeeze(1))

@@ -78,7 +78,7 @@ def from_store(stream: Stream, packed: Packed, rows: Rows, paths: Paths, *, pack
     if paths.whole and (stream.shape or stream.token_axis is not None):
         if bool((packed.lengths != packed.lengths[0]).any()):
             raise NotReplayable("rows with different padding do not fit together")
-        return stream.as_taken(values.unflatten(0, (rows.count, -1)))
+        return stream.as_taken(values.view(rows.count, -1, *values.shape[1:]))
     if stream.token_axis is None:
         return stream.as_taken(values)
     if packs and stream.is_plain:
