@@ -18,10 +18,10 @@ from frostline.engine.admission import SelfCheck, admit
 from frostline.engine.calls import Call, read_call
 from frostline.engine.interpose import interposed
 from frostline.engine.paths import Paths, Runner
-from frostline.engine.replay import NotReplayable, Replay
+from frostline.engine.replay import NotReplayable
 from frostline.engine.route import core_of
 from frostline.engine.store.packed import Packed
-from frostline.engine.store.spec import StoreKey
+from frostline.engine.store.spec import StoreKey, dtype_name
 from frostline.engine.stored import spec_of
 from frostline.evidence.fingerprint import tensor_digest
 from frostline.log import get_logger
@@ -29,7 +29,7 @@ from frostline.log import get_logger
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from frostline.engine.interpose import Forward
     from frostline.engine.settings import EngineSettings
@@ -56,18 +56,24 @@ _NOT_IN_KEY = frozenset(
 
 @dataclass
 class _State:
-    """What holds for a model as long as nobody changes its flags or its prefix.
+    """What was found out about a model, and holds as long as nobody changes it.
 
     Attributes:
         flags: Which parameters train.
-        versions: How often each tensor of the prefix was written.
+        precision: What autocast rounds to; None outside of it.
+        prefix: The tensors beneath the boundary.
+        versions: How often each of them was written.
+        skipped: The layers that are not run.
         check: Which paths are exact.
         store: What is kept; None to run everything.
         budget: The most bytes that the store may take.
     """
 
     flags: tuple[bool, ...]
+    precision: torch.dtype | None
+    prefix: tuple[Tensor, ...]
     versions: tuple[int, ...]
+    skipped: tuple[nn.Module, ...]
     check: SelfCheck
     store: Store | None = None
     budget: int = 0
@@ -86,12 +92,13 @@ class Engine:
         make_store: Makes the store, or none, when a self-check has admitted replay.
     """
 
-    def __init__(self, model: nn.Module, settings: EngineSettings, make_store: StoreMaker | None = None) -> None:
+    def __init__(self, model: nn.Module, settings: EngineSettings, make_store: StoreMaker) -> None:
         self._core = core_of(model)
         self._settings = settings
         self._make_store = make_store
         self._signature = inspect.signature(type(self._core).forward.__get__(self._core))
         self._parameters = list(self._core.parameters())
+        self._checkpointing = [module for module in self._core.modules() if hasattr(module, "gradient_checkpointing")]
         self._state: _State | None = None
         self._said: set[str] = set()
         self._forward: Forward = self._core.forward
@@ -140,7 +147,9 @@ class Engine:
         if isinstance(call, str):
             return 0
         state = self._state_for(call)
-        return self._fill(call, state.store, state) if state.store is not None else 0
+        if state.store is None:
+            return 0
+        return self._fill(call, call.digests(whole=state.check.paths.whole), state.store, state)
 
     def close(self) -> None:
         """Let go of the store; what is on disk stays there."""
@@ -174,86 +183,92 @@ class Engine:
         return replace(call, inputs={"use_cache": False} | call.inputs)
 
     def _checkpoints(self) -> bool:
-        return any(getattr(module, "gradient_checkpointing", False) for module in self._core.modules())
+        return any(module.gradient_checkpointing for module in self._checkpointing)
 
     def _values(self, call: Call, state: _State) -> dict[str, Packed] | None:
         """What is stored of the batch's rows; None to run everything."""
-        store, paths = state.store, state.check.paths
-        if store is None or paths.replay is None or self._is_random(paths.replay):
+        if state.store is None or self._is_random(state):
             return None
-        self._fill(call, store, state)
-        digests = call.digests(whole=paths.whole)
-        if store.missing(digests):  # there was no room for them
+        digests = call.digests(whole=state.check.paths.whole)
+        if self._fill(call, digests, state.store, state) and state.store.missing(digests):  # there was no room for them
             return None
         device = call.rows.mask.device
-        return {
-            name: Packed(packed.values.to(device, non_blocking=True), packed.lengths)
-            for name, packed in store.get(digests).items()
-        }
+        values = state.store.get(digests)
+        return {name: Packed(own.values.to(device, non_blocking=True), own.lengths) for name, own in values.items()}
 
-    def _fill(self, call: Call, store: Store, state: _State) -> int:
-        paths = state.check.paths
-        digests = call.digests(whole=paths.whole)
+    def _fill(self, call: Call, digests: list[bytes], store: Store, state: _State) -> int:
+        """Compute what the store does not hold of a batch, and keep it as far as there is room.
+
+        Returns:
+            How many rows it did not hold.
+        """
         missing = store.missing(digests)
         if missing and store.bytes_used < state.budget:
-            values = Runner(self._core, self._forward).tap(call.select(missing), paths)
+            values = Runner(self._core, self._forward).tap(call.select(missing), state.check.paths)
             store.put([digests[row] for row in missing], values)
         return len(missing)
 
-    def _is_random(self, replay: Replay) -> bool:
+    def _is_random(self, state: _State) -> bool:
         """Whether frozen layers draw random numbers, so that nothing of them can be kept."""
-        random = any(self._core.get_submodule(path).training for path in replay.route.skipped)
+        random = any(layer.training for layer in state.skipped)
         if random:
             self._say("frozen layers follow train(), dropout included (frozen_mode='train')")
         return random
 
     def _state_for(self, call: Call) -> _State:
         flags = tuple(parameter.requires_grad for parameter in self._parameters)
+        device = call.rows.mask.device.type
+        precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         state = self._state
-        if state is not None and state.flags == flags and state.versions == self._versions(state.check.paths):
+        if (
+            state is not None
+            and (state.flags, state.precision) == (flags, precision)
+            and state.versions == _versions(state.prefix)
+        ):
             return state
-        if state is not None:
-            self.close()
+        self.close()
         check = admit(self._core, self._forward, call, padding_free=self._settings.padding_free)
-        self._state = _State(flags, self._versions(check.paths), check)
         replay = check.paths.replay
-        if replay is not None and self._make_store is not None:
-            streams = [spec_of(stream, check.paths) for stream in replay.streams]
-            made = self._make_store(check, lambda: self._key(check.paths, replay.route.boundary), streams)
-            if made is not None:
-                self._state.store, self._state.budget = made
+        if replay is None:
+            self._state = _State(flags, precision, (), (), (), check)
+            return self._state
+        names = self._beneath(replay.route.boundary)
+        tensors = dict(self._core.named_parameters()) | dict(self._core.named_buffers())
+        prefix = tuple(tensors[name] for name in names)
+        skipped = tuple(self._core.get_submodule(path) for path in replay.route.skipped)
+        self._state = _State(flags, precision, prefix, _versions(prefix), skipped, check)
+        streams = [spec_of(stream, check.paths) for stream in replay.streams]
+        made = self._make_store(check, lambda: self._key(check.paths, replay.route.boundary, precision), streams)
+        if made is not None:
+            self._state.store, self._state.budget = made
         return self._state
 
-    def _versions(self, paths: Paths) -> tuple[int, ...]:
-        """How often each tensor of the prefix was written; whatever writes one in place is noticed by it."""
-        if paths.replay is None:
-            return ()
-        modules = (self._core.get_submodule(path) for path in (*paths.replay.route.tables, *paths.replay.route.skipped))
-        return tuple(t._version for module in modules for t in (*module.parameters(), *module.buffers()))  # noqa: SLF001
+    def _beneath(self, boundary: str) -> list[str]:
+        """Names of all parameters and buffers beneath a unit."""
+        units = ModelMap.of(self._core).units
+        beneath = units[: [unit.name for unit in units].index(boundary)]
+        return sorted(name for unit in beneath for name in (*unit.parameter_names, *unit.buffer_names))
 
-    def _key(self, paths: Paths, boundary: str) -> StoreKey:
+    def _key(self, paths: Paths, boundary: str, precision: torch.dtype | None) -> StoreKey:
         config = getattr(self._core, "config", None)
         fields = config.to_dict() if config is not None else {}
         text = json.dumps({k: v for k, v in fields.items() if k not in _NOT_IN_KEY}, sort_keys=True, default=str)
         details = [*sorted(paths.stored_positions.values()), *(["with padding"] if paths.whole else [])]
         parameter = self._parameters[0]
-        device = parameter.device.type
-        autocast = f", autocast to {torch.get_autocast_dtype(device)}" if torch.is_autocast_enabled(device) else ""
+        autocast = f", autocast to {dtype_name(precision)}" if precision is not None else ""
         return StoreKey(
             prefix=self._prefix_digest(boundary),
             config=hashlib.sha256(text.encode()).hexdigest(),
             inputs="rows by the digest of their model inputs",
             boundary=", ".join([boundary, *details]),
-            dtype=self._settings.store_dtype or str(parameter.dtype).removeprefix("torch."),
-            attention=f"{getattr(config, '_attn_implementation', None)} on {device}{autocast}",
+            dtype=self._settings.store_dtype or dtype_name(parameter.dtype),
+            attention=f"{getattr(config, '_attn_implementation', None)} on {parameter.device.type}{autocast}",
         )
 
     def _prefix_digest(self, boundary: str) -> str:
         """One digest of all parameters and buffers beneath the boundary, in hex digits."""
-        units = ModelMap.of(self._core).units
-        beneath = units[: [unit.name for unit in units].index(boundary)]
         tensors = dict(self._core.named_parameters()) | dict(self._core.named_buffers())
-        names = sorted(name for unit in beneath for name in (*unit.parameter_names, *unit.buffer_names))
+        names = self._beneath(boundary)
         with ThreadPoolExecutor() as pool:
             digests = pool.map(tensor_digest, (tensors[name] for name in names))
         return whole_digest(dict(zip(names, digests, strict=True)))
@@ -262,3 +277,8 @@ class Engine:
         if reason not in self._said:
             self._said.add(reason)
             get_logger().info("Plain path: %s.", reason)
+
+
+def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
+    """How often each tensor was written; whatever writes one in place is noticed by it."""
+    return tuple(tensor._version for tensor in tensors)  # noqa: SLF001 - no public name for it

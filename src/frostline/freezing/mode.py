@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from torch import nn
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
-
-    from torch import nn
 
     from frostline.plan.plan import FrozenMode
 
@@ -30,11 +30,16 @@ class StayInEval:
 
     def __call__(self, mode: bool = True) -> nn.Module:
         """Put the module in eval mode, whatever is asked for, and return it."""
-        module = type(self._module).train(self._module, False)
-        for inner in module.modules():
+        for inner in self._module.modules():
+            if type(inner).train is nn.Module.train:
+                inner.training = False
+            else:  # it does more than that
+                type(inner).train(inner, False)
+        # In a pass of its own: what does more may ask the same of the modules inside it.
+        for inner in self._module.modules():
             if is_pinned(inner):
                 vars(inner)["train"].asked = mode
-        return module
+        return self._module
 
 
 def is_pinned(module: nn.Module) -> bool:
