@@ -15,6 +15,7 @@ import torch
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.stored import whole_digest
 from frostline.engine.admission import SelfCheck, admit
+from frostline.engine.calibration import calibrate
 from frostline.engine.calls import Call, read_call
 from frostline.engine.interpose import interposed
 from frostline.engine.paths import Paths, Runner
@@ -28,9 +29,11 @@ from frostline.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+    from pathlib import Path
 
     from torch import Tensor, nn
 
+    from frostline.engine.costs import Measured
     from frostline.engine.interpose import Forward
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StreamSpec
@@ -129,10 +132,30 @@ class Engine:
         call = self._read((), inputs)
         return None if isinstance(call, str) else self._state_for(call).check
 
-    def missing(self, inputs: Mapping[str, Any]) -> int:
-        """How many rows of a batch the store does not hold."""
+    def measure(self, filling: Mapping[str, Any], step: Mapping[str, Any], folder: Path | None) -> Measured | None:
+        """Measure what the prefix costs computed and stored.
+
+        Args:
+            filling: Model inputs of rows of about one length, as the store is filled with.
+            step: Model inputs as a training step has them.
+            folder: The folder of stores; None where nothing may be kept on disk.
+
+        Returns:
+            What was measured; None before replay is admitted, and where nothing can be stored of such batches.
+        """
+        one, other = self._read((), filling), self._read((), step)
+        if self.check is None or isinstance(one, str) or isinstance(other, str):
+            return None
+        runner, dtype = Runner(self._core, self._forward), self._settings.torch_dtype
+        try:
+            return calibrate(runner, self.check.paths, one, other, dtype=dtype, folder=folder)
+        except NotReplayable:
+            return None
+
+    def missing(self, inputs: Mapping[str, Any], store: Store | None = None) -> int:
+        """How many rows of a batch a store does not hold; the engine's own unless told."""
         call = self._read((), inputs)
-        store = self.store
+        store = store or self.store
         if isinstance(call, str) or store is None or self.check is None:
             return 0
         return len(store.missing(call.digests(whole=self.check.paths.whole)))

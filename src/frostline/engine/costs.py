@@ -1,0 +1,202 @@
+"""What the prefix costs over a run: computed anew in every pass, or stored in memory or on disk."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from frostline.engine.settings import EngineSettings
+
+Where = Literal["nowhere", "memory", "disk"]
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """What is ahead, over all processes.
+
+    Attributes:
+        rows: Rows that one pass of training runs.
+        tokens: Their tokens, padding left out.
+        passes: How often they are run: epochs, or what `max_steps` comes to.
+        evaluation_rows: Rows that one evaluation runs.
+        evaluation_tokens: Their tokens.
+        evaluation_passes: How often they are run.
+        different_rows: Rows of both when equal texts are counted once; None where all differ.
+        different_tokens: Their tokens; None where all differ.
+        held_rows: How many of these a store on disk holds from an earlier run.
+        held_bytes: What that store takes on disk.
+        processes: Processes on this host that share the work.
+    """
+
+    rows: int
+    tokens: int
+    passes: float
+    evaluation_rows: int = 0
+    evaluation_tokens: int = 0
+    evaluation_passes: float = 0.0
+    different_rows: int | None = None
+    different_tokens: int | None = None
+    held_rows: int = 0
+    held_bytes: int = 0
+    processes: int = 1
+
+    @property
+    def rows_to_store(self) -> int:
+        """Rows that differ, of training and evaluation."""
+        return self.different_rows if self.different_rows is not None else self.rows + self.evaluation_rows
+
+    @property
+    def tokens_to_store(self) -> int:
+        """Tokens of the rows that differ."""
+        return self.different_tokens if self.different_tokens is not None else self.tokens + self.evaluation_tokens
+
+    @property
+    def held(self) -> float:
+        """The share of the rows to store that a store on disk holds, 0 to 1."""
+        return min(1.0, self.held_rows / self.rows_to_store) if self.rows_to_store else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Rates:
+    """How fast a store is.
+
+    Attributes:
+        write: Bytes per second.
+        read: Bytes per second, what finds a row and puts a batch together included.
+    """
+
+    write: float
+    read: float
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What was measured on the model and the machine at hand.
+
+    Attributes:
+        fill: Seconds per token of the prefix, for rows sorted by length, as the store is filled.
+        anew: Seconds per token of the prefix, for rows as a training step has them.
+        token_bytes: Bytes that the store takes per token.
+        row_bytes: Bytes that it takes per row besides.
+        memory: Of a store in memory.
+        disk: Of a store in the folder of stores, read back from the page cache; None where it cannot be written.
+        seconds: What measuring took.
+    """
+
+    fill: float
+    anew: float
+    token_bytes: float
+    row_bytes: float
+    memory: Rates
+    disk: Rates | None
+    seconds: float = 0.0
+
+    def stored_bytes(self, rows: float, tokens: float) -> float:
+        """Bytes that a store of so many rows and tokens takes."""
+        return rows * self.row_bytes + tokens * self.token_bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Alternative:
+    """One way to come by the prefix's activations, and its cost.
+
+    Attributes:
+        where: In memory, on disk, or nowhere.
+        once: Seconds to fill the store; infinite where it cannot be written.
+        again: Seconds over all passes, to read rows back, or to compute them anew.
+        bytes: Bytes that it takes on this host, over all processes.
+        budget: The most bytes that it may take.
+        excluded: In words, why it cannot be taken; None if it can.
+    """
+
+    where: Where
+    once: float
+    again: float
+    bytes: int = 0
+    budget: int = 0
+    excluded: str | None = None
+
+    @property
+    def seconds(self) -> float:
+        """All of it."""
+        return self.once + self.again
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values; seconds that nobody knows are None."""
+        values = asdict(self) | {"seconds": self.seconds}
+        return {key: None if value == math.inf else value for key, value in values.items()}
+
+
+def computed_anew(work: Work, measured: Measured) -> Alternative:
+    """The prefix computed in every step."""
+    tokens = work.tokens * work.passes + work.evaluation_tokens * work.evaluation_passes
+    return Alternative("nowhere", 0.0, tokens * measured.anew / work.processes)
+
+
+def in_memory(settings: EngineSettings, work: Work, measured: Measured, free: int) -> Alternative:
+    """The prefix computed once by each process, and kept in its memory.
+
+    Which rows a process gets changes with each epoch, so each needs all of them.
+
+    Args:
+        settings: What the engine may do.
+        work: What is ahead.
+        measured: What was measured.
+        free: Bytes of free memory on this host.
+    """
+    once, again = _stored(work, measured, measured.memory)
+    size = round(measured.stored_bytes(work.rows_to_store, work.tokens_to_store)) * work.processes
+    budget = min(settings.budget(free), free)
+    return Alternative("memory", once, again / work.processes, size, budget, _excess(size, budget))
+
+
+def on_disk(settings: EngineSettings, work: Work, measured: Measured, free: int) -> Alternative:
+    """The prefix computed once by all processes together, and kept in one store that they share.
+
+    Args:
+        settings: What the engine may do.
+        work: What is ahead.
+        measured: What was measured.
+        free: Bytes of free space in the folder of stores.
+    """
+    size = round(measured.stored_bytes(work.rows_to_store, work.tokens_to_store))
+    # What is there already takes no room, but counts towards a budget that the user has set.
+    budget = min(settings.budget(free) + (0 if settings.store_budget else work.held_bytes), free + work.held_bytes)
+    if measured.disk is None:
+        return Alternative("disk", math.inf, 0.0, size, budget, "the folder cannot be written")
+    once, again = _stored(work, measured, measured.disk)
+    new = (1.0 - work.held) / work.processes
+    return Alternative("disk", once * new, again / work.processes, size, budget, _excess(size, budget))
+
+
+def _stored(work: Work, measured: Measured, rates: Rates) -> tuple[float, float]:
+    """Seconds of one process that does all the work: to fill a store, and to read it in all passes."""
+    once = work.tokens_to_store * measured.fill
+    once += measured.stored_bytes(work.rows_to_store, work.tokens_to_store) / rates.write
+    again = measured.stored_bytes(work.rows, work.tokens) * work.passes
+    again += measured.stored_bytes(work.evaluation_rows, work.evaluation_tokens) * work.evaluation_passes
+    return once, again / rates.read
+
+
+def _excess(size: int, budget: int) -> str | None:
+    return f"{bytes_text(size)} exceed its {bytes_text(budget)}" if size > budget else None
+
+
+def bytes_text(size: float) -> str:
+    """A size for people: ``98 MB``, ``1.5 GB``."""
+    unit, factor = next(
+        ((unit, 10**power) for unit, power in (("TB", 12), ("GB", 9), ("MB", 6), ("kB", 3)) if size >= 10**power),
+        ("bytes", 1),
+    )
+    return f"{size / factor:.1f} {unit}" if unit != "bytes" and size < 10 * factor else f"{size / factor:.0f} {unit}"
+
+
+def seconds_text(seconds: float) -> str:
+    """A time for people: ``61 s``, ``7.2 s``, ``40 ms``."""
+    if seconds == math.inf:
+        return "unknown"
+    if seconds >= 1:
+        return f"{seconds:,.0f} s" if seconds >= 10 else f"{seconds:.1f} s"
+    return f"{seconds * 1e3:.0f} ms" if seconds >= 1e-3 or not seconds else "under 1 ms"
