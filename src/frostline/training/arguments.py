@@ -1,4 +1,4 @@
-"""``transformers.TrainingArguments`` with the plan as fields."""
+"""``transformers.TrainingArguments`` with the plan and the engine's settings as fields."""
 
 from __future__ import annotations
 
@@ -7,13 +7,16 @@ from typing import Literal
 
 import transformers
 
+from frostline.engine.settings import StoreDtype, StoreWhere  # noqa: TC001 - HfArgumentParser reads annotations
+
 
 @dataclass
 class TrainingArguments(transformers.TrainingArguments):
-    """All fields of ``transformers.TrainingArguments``, and which parameters train.
+    """All fields of ``transformers.TrainingArguments``, which parameters train, and what the engine may do.
 
     ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only``,
-    ``--frozen_mode``, ``--no_probe`` and ``--save_deltas`` beside the usual ones.
+    ``--frozen_mode``, ``--no_probe``, ``--save_deltas``, ``--no_engine``, ``--store``, ``--store_dir``,
+    ``--store_budget``, ``--store_dtype`` and ``--no_padding_free`` beside the usual ones.
     """
 
     freeze: str | None = field(
@@ -37,4 +40,28 @@ class TrainingArguments(transformers.TrainingArguments):
     save_deltas: bool = field(
         default=False,
         metadata={"help": "Keep in checkpoints only what differs from the checkpoint that the model was loaded from."},
+    )
+    engine: bool = field(
+        default=True,
+        metadata={"help": "Take the fast paths that a self-check finds exact. Without it every step is the plain one."},
+    )
+    store: StoreWhere = field(
+        default="auto",
+        metadata={"help": "Where the frozen part's activations are kept. 'auto': where it takes the least time."},
+    )
+    store_dir: str | None = field(
+        default=None,
+        metadata={"help": "The folder for stores on disk; by default one in the user's cache."},
+    )
+    store_budget: str | None = field(
+        default=None,
+        metadata={"help": "The most that a store may take, such as '4GB'; by default half of what is free."},
+    )
+    store_dtype: StoreDtype | None = field(
+        default=None,
+        metadata={"help": "What activations are stored as; by default as they are computed."},
+    )
+    padding_free: bool = field(
+        default=True,
+        metadata={"help": "Run layers on real tokens only, where that is exact."},
     )

@@ -2,109 +2,204 @@
 
 from __future__ import annotations
 
-import shutil
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
-import psutil
 import torch
+from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from frostline.engine.choice import Choice, Work, choose
+from frostline.engine.admission import MOST_ROWS
 from frostline.engine.engine import Engine
-from frostline.engine.store.folder import default_folder
-from frostline.engine.store.store import Store
+from frostline.engine.interpose import interposed
+from frostline.engine.route import core_of
+from frostline.evidence.inputs import on_device
+from frostline.evidence.rng import RngState
+from frostline.log import get_logger
+from frostline.training.ahead import ahead_of
+from frostline.training.engine_report import EngineReport
+from frostline.training.filling import Texts, Watches, batches_of, rows_to_try
+from frostline.training.keeping import Keeping
+from frostline.training.ranks import Ranks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
 
     from torch import nn
-    from torch.utils.data import DataLoader
 
     from frostline.engine.admission import SelfCheck
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StoreKey, StreamSpec
+    from frostline.engine.store.store import Store
+    from frostline.training.trainer import Trainer
 
-# Tokens of one batch of the filling pass: large enough for the matrix products, small enough for the caches.
-_FILL_TOKENS = 2048
+_CPU = torch.device("cpu")
 
 
 class FastPaths(TrainerCallback):
-    """The engine of one Trainer."""
+    """The engine of one Trainer.
 
-    def __init__(self, settings: EngineSettings) -> None:
+    Args:
+        settings: What it may do.
+        off: In words, why it does nothing; None if it does.
+        is_random: Whether frozen layers follow train(), so that nothing of them can be kept.
+
+    Attributes:
+        is_due: Whether a training run has begun, and `begin` was not called yet.
+    """
+
+    def __init__(self, settings: EngineSettings, *, off: str | None = None, is_random: bool = False) -> None:
         self._settings = settings
+        self._off = off
+        self._is_random = is_random
         self._engine: Engine | None = None
         self._model: nn.Module | None = None
-        self._work: Work | None = None
-        self.choice: Choice | None = None
+        self._core: nn.Module | None = None
+        self._autocast: Callable[[], AbstractContextManager[Any]] | None = None
+        self._keeping: Keeping | None = None
+        self._ended: EngineReport | None = None
+        self._loader: Any = None
+        self.is_due = False
 
     @property
-    def engine(self) -> Engine | None:
-        return self._engine
+    def report(self) -> EngineReport | None:
+        """What the engine does in the last training run; None before its first step, and where it is off."""
+        check = self._engine.check if self._engine is not None else None
+        if self._ended is not None or self._keeping is None or check is None or self._engine is None:
+            return self._ended
+        store = self._engine.store
+        return EngineReport(
+            check=check,
+            choice=self._keeping.choice if check.boundary is not None else None,
+            is_random=self._is_random,
+            rows=store.rows if store is not None else 0,
+            bytes=store.bytes_used if store is not None else 0,
+            computed=self._keeping.computed,
+            seconds=self._keeping.seconds,
+        )
 
     def active(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Answer the model's calls from here on."""
-        if self._engine is None or self._model is not model:
-            self._engine, self._model = Engine(model, self._settings, self._make_store), model
-        return self._engine.active()
+        """Answer the model's calls for a while.
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Fill the store."""
-        self.prepare(kwargs["model"], kwargs["train_dataloader"], state.num_train_epochs, nullcontext)
+        Args:
+            model: The model, wrapped or not.
+        """
+        if self._off is not None:
+            return nullcontext()
+        engine = self._engine_of(model)
+        return engine.active() if self._autocast is None else _within(self._autocast, engine, core_of(model))
 
-    def prepare(self, model: nn.Module, loader: DataLoader[Any], passes: float, autocast: Callable[[], Any]) -> None:
-        """Fill the store for the texts of a data loader, before they are trained on `passes` times."""
-        dataset, collate = loader.dataset, loader.collate_fn
-        try:
-            lengths = _lengths(dataset)
-        except (TypeError, KeyError, AttributeError, NotImplementedError):
-            return  # rows are computed as they come
-        if not lengths or passes <= 1:
-            self._work = Work(len(lengths), sum(lengths), passes, 0)
-            return
-        self._work = Work(len(lengths), sum(lengths), passes, 0)
-        with self.active(model), autocast(), torch.no_grad():
-            engine = self._engine
-            assert engine is not None
-            device = next(model.parameters()).device
-            for rows in _batches(lengths):
-                batch = collate([dataset[row] for row in rows])
-                inputs = {
-                    name: value.to(device) if isinstance(value, torch.Tensor) else value
-                    for name, value in batch.items()
-                }
-                engine.fill(inputs)
-                if engine.store is None:
-                    break
+    def _engine_of(self, model: nn.Module) -> Engine:
+        if self._engine is None or (model is not self._model and core_of(model) is not self._core):
+            if self._engine is not None:
+                self._engine.close()
+            self._engine, self._core = Engine(model, self._settings, self._make_store), core_of(model)
+        self._model = model
+        return self._engine
 
     def _make_store(
         self, check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]
     ) -> tuple[Store, int] | None:
-        work = self._work
-        if work is None:
+        if self._keeping is None or self._is_random:
             return None
-        memory, disk = psutil.virtual_memory().available, shutil.disk_usage("/").free
-        self.choice = choose(self._settings, work, memory, disk)
-        if self.choice.where == "nowhere":
-            return None
-        if self.choice.where == "memory":
-            return Store.in_memory(key(), streams, dtype=self._settings.torch_dtype), self._settings.budget(memory)
-        folder = self._settings.store_dir or default_folder()
-        return Store.on_disk(folder, key(), streams, dtype=self._settings.torch_dtype), self._settings.budget(disk)
+        return self._keeping.make_store(check, key, streams)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember what is ahead; the first step begins it."""
+        self._keeping = self._ended = None
+        self._loader = kwargs["train_dataloader"]
+        self.is_due = self._off is None
+        if self._off is not None and state.is_world_process_zero:
+            get_logger().info("Engine: off, because %s.", self._off)
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Share what was computed in this epoch."""
+        if self._keeping is not None:
+            self._keeping.share()
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep nothing new, and note what was done."""
+        if self._keeping is not None:
+            self._ended = self.report
+            self._keeping.end()
+
+    def begin(self, trainer: Trainer, model: nn.Module, inputs: Mapping[str, Any]) -> None:
+        """Try the fast paths, choose where activations are kept, and fill the store.
+
+        Random states stay as a step without this finds them.
+
+        Args:
+            trainer: Whose run it is.
+            model: The model, wrapped.
+            inputs: The first batch, on the model's device.
+        """
+        self.is_due = False
+        loader, self._loader = self._loader, None
+        rng = RngState()
+        try:
+            self._begin(trainer, model, inputs, loader)
+        finally:
+            rng.restore()
+
+    def _begin(self, trainer: Trainer, model: nn.Module, inputs: Mapping[str, Any], loader: Any) -> None:
+        accelerator, ranks = trainer.accelerator, Ranks(trainer.accelerator)
+        self._autocast = accelerator.autocast if accelerator.mixed_precision != "no" else None
+        model.train()  # as the step does
+        engine = self._engine_of(model)
+        if engine.store is None:  # what an evaluation tried did not know what is ahead
+            engine.close()
+        if "input_ids" not in inputs:
+            return  # the engine says so when it is asked
+        ahead = ahead_of(trainer.args, trainer.state, loader, trainer.eval_dataset, inputs, ranks.count)
+        texts, plan, tries, fills = None, [], None, None
+        if ahead.lengths is not None:
+            texts = Texts(loader.dataset, loader.collate_fn, trainer.args.device)
+            plan = batches_of(ahead.lengths)
+            tries = texts.tried(rows_to_try(ahead.lengths, MOST_ROWS))
+            fills = texts.tried(plan[len(plan) // 2])
+        may_fill = tries is not None and fills is not None
+        may_fill, plan, shared = ranks.from_first((may_fill, plan, on_device(tries or dict(inputs), _CPU)))
+        keeping = self._keeping = Keeping(
+            engine, self._settings, ranks, ahead.work, fills=fills or inputs, steps=inputs
+        )
+        with engine.active(), self._autocast() if self._autocast is not None else nullcontext():
+            if not keeping.decide(on_device(shared, trainer.args.device)):
+                self._keeping, self._off = None, "the self-check had other results in other processes"
+                engine.close()
+            elif may_fill and texts is not None:
+                with _telling(trainer) as told:
+                    keeping.fill(texts, plan, told)
+        line = self.report or (f"Engine: off, because {self._off}." if self._off is not None else None)
+        if line is not None and ranks.is_first:
+            get_logger().info("%s", line)
 
 
-def _lengths(dataset: Any) -> list[int]:
-    return [len(row) for row in dataset["input_ids"]]
+@contextmanager
+def _within(autocast: Callable[[], AbstractContextManager[Any]], engine: Engine, core: nn.Module) -> Iterator[None]:
+    """Have a model's calls answered within autocast, into which accelerate puts nothing but the model's own forward."""
+    with engine.active():
+        answer = core.forward
+
+        def forward(*arguments: Any, **options: Any) -> Any:
+            with autocast():
+                return answer(*arguments, **options)
+
+        with interposed({core: forward}):
+            yield
 
 
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Rows sorted by length, cut into batches of about equally many tokens."""
-    order = sorted(range(len(lengths)), key=lengths.__getitem__)
-    batches: list[list[int]] = [[]]
-    for row in order:
-        if batches[-1] and lengths[row] * (len(batches[-1]) + 1) > _FILL_TOKENS:
-            batches.append([])
-        batches[-1].append(row)
-    return batches
+@contextmanager
+def _telling(trainer: Trainer) -> Iterator[Callable[[int, int], None]]:
+    """Show how far the store is filled: by the callbacks that want to know, and by a bar where the Trainer has bars."""
+    callbacks = [callback for callback in trainer.callback_handler.callbacks if isinstance(callback, Watches)]
+    shows = not trainer.args.disable_tqdm and trainer.is_local_process_zero()
+    with tqdm(desc="Storing the frozen part", unit=" rows", leave=False, disable=None if shows else True) as bar:
+
+        def told(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+            for callback in callbacks:
+                callback.on_fill(done, total)
+
+        yield told

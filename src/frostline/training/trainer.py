@@ -16,12 +16,15 @@ from frostline.training.deltas import has_delta, keep_delta, refuse_without_base
 from frostline.training.fast import FastPaths
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
     from transformers import PreTrainedModel
 
+    from frostline.engine.settings import StoreWhere
     from frostline.evidence.movement import Probe
     from frostline.evidence.proof import Proof
     from frostline.plan.plan import FrozenMode
+    from frostline.training.engine_report import EngineReport
 
 _UPSTREAM = inspect.signature(transformers.Trainer.__init__)
 _TRAIN = inspect.signature(transformers.Trainer.train)
@@ -30,9 +33,10 @@ _TRAIN = inspect.signature(transformers.Trainer.train)
 class Trainer(transformers.Trainer):
     """``transformers.Trainer`` with a plan.
 
-    Takes every argument of ``transformers.Trainer``, in the same order, and four keywords. Each may be
-    given as a field of `frostline.TrainingArguments` instead. Without a plan the model is taken as it
-    stands; what is frozen in it is kept in eval mode and proven just the same.
+    Takes every argument of ``transformers.Trainer``, in the same order, and six keywords. Each may be
+    given as a field of `frostline.TrainingArguments` instead, which has the other settings of the engine as well.
+    Without a plan the model is taken as it stands; what is frozen in it is kept in eval mode and proven just the same.
+    Every step runs on the fast paths that a self-check finds exact for the model.
 
     Args:
         *arguments: As for ``transformers.Trainer``.
@@ -41,12 +45,15 @@ class Trainer(transformers.Trainer):
         frozen_mode: ``"eval"`` (the default) or ``"train"``.
         probe: Whether the first step is watched, which it is unless told; a line says where what moved in it is not
             what the flags say.
+        engine: Whether fast paths are taken, which they are unless told.
+        store: Where activations of the frozen part are kept: ``"auto"``, ``"off"``, ``"memory"`` or ``"disk"``.
         **options: As for ``transformers.Trainer``.
 
     Raises:
         SelectorError: If a selector cannot be read or does not fit the model.
         PlanError: If the plan contradicts itself, or leaves nothing to train.
-        SettingsError: If checkpoints are to be deltas and the model was loaded from none.
+        SettingsError: If checkpoints are to be deltas and the model was loaded from none, or if a setting of the
+            engine is none.
     """
 
     def __init__(
@@ -56,21 +63,29 @@ class Trainer(transformers.Trainer):
         train_only: str | None = None,
         frozen_mode: FrozenMode | None = None,
         probe: bool | None = None,
+        engine: bool | None = None,
+        store: StoreWhere | None = None,
         **options: Any,
     ) -> None:
         upstream = _UPSTREAM.bind(self, *arguments, **options).arguments
         del upstream["self"]
         fields = upstream.get("args")
+        settings = _engine_settings(fields, store)
+        mode: FrozenMode = frozen_mode or getattr(fields, "frozen_mode", None) or "eval"
         self._freeze_callback = FreezeCallback(
             freeze=_one("freeze", freeze, getattr(fields, "freeze", None)),
             train_only=_one("train_only", train_only, getattr(fields, "train_only", None)),
-            frozen_mode=frozen_mode or getattr(fields, "frozen_mode", None) or "eval",
+            frozen_mode=mode,
             raise_on_drift=False,  # train() raises once the model is saved
             probe=getattr(fields, "probe", True) if probe is None else probe,
         )
         upstream["callbacks"] = [self._freeze_callback, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
-        self._fast = FastPaths(EngineSettings())
+        self._fast = FastPaths(
+            settings,
+            off=_why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine),
+            is_random=mode == "train",
+        )
         self.add_callback(self._fast)
         self._save_deltas = bool(getattr(fields, "save_deltas", False))
         if self._save_deltas:
@@ -86,10 +101,17 @@ class Trainer(transformers.Trainer):
         """What the first step of the last training run changed; None where it was not watched."""
         return self._freeze_callback.first_step
 
-    def training_step(self, model: nn.Module, *arguments: Any, **options: Any) -> Any:
+    @property
+    def engine_report(self) -> EngineReport | None:
+        """What the engine does in the last training run; None before its first step, and where it is off."""
+        return self._fast.report
+
+    def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
         """Take one step as ``transformers.Trainer`` does, on the fast paths."""
+        if self._fast.is_due:
+            self._fast.begin(self, model, self._prepare_inputs(inputs))
         with self._fast.active(model):
-            return super().training_step(model, *arguments, **options)
+            return super().training_step(model, inputs, *arguments, **options)
 
     def prediction_step(self, model: nn.Module, *arguments: Any, **options: Any) -> Any:
         """Run one batch as ``transformers.Trainer`` does, on the fast paths."""
@@ -133,6 +155,29 @@ class Trainer(transformers.Trainer):
             self.save_model()
             self.proof.raise_for_drift()
         return output
+
+
+def _engine_settings(fields: Any, store: StoreWhere | None) -> EngineSettings:
+    """The settings that the arguments name; those of ``transformers.TrainingArguments`` name none."""
+    values = {name: getattr(fields, name) for name in EngineSettings.__slots__ if hasattr(fields, name)}
+    if values.get("store_dir") is not None:
+        values["store_dir"] = Path(values["store_dir"])
+    return EngineSettings(**values | ({"store": store} if store is not None else {}))
+
+
+def _why_off(trainer: transformers.Trainer, *, wanted: bool) -> str | None:
+    """Why a Trainer's steps can only be the plain ones; None if they need not."""
+    args = trainer.args
+    reasons = {
+        "it is switched off": not wanted,
+        "FSDP spreads the model over processes": trainer.is_fsdp_enabled,
+        "DeepSpeed runs the model": trainer.is_deepspeed_enabled,
+        f"DataParallel copies the model to {args.n_gpu} devices in each step": args.n_gpu > 1,
+        "torch.compile fixes how the model runs": args.torch_compile,
+        "the layers of the model lie on several devices": trainer.is_model_parallel,
+        "fp8 keeps scales of its own for each layer": trainer.accelerator.mixed_precision == "fp8",
+    }
+    return next((reason for reason, holds in reasons.items() if holds), None)
 
 
 def _one(name: str, keyword: str | None, field: str | None) -> str | None:

@@ -1,0 +1,78 @@
+"""What the engine does in a training run, for people and for files."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from frostline.engine.costs import bytes_text
+
+if TYPE_CHECKING:
+    from frostline.engine.admission import SelfCheck
+    from frostline.engine.choice import Choice
+
+_PLACES = {"memory": "in memory", "disk": "on disk", "nowhere": "of the frozen part computed anew each time"}
+
+
+@dataclass(frozen=True, slots=True)
+class EngineReport:
+    """What the engine of a Trainer does.
+
+    Attributes:
+        check: Which fast paths are exact for the model, as measured.
+        choice: Where activations of the frozen part are kept, and why; None where none can be.
+        is_random: Whether frozen layers follow train(), so that none can be kept.
+        rows: Rows that the store holds.
+        bytes: What they take.
+        computed: Rows that were computed to fill the store before the first step; the others were there.
+        seconds: What filling it took.
+    """
+
+    check: SelfCheck
+    choice: Choice | None
+    is_random: bool
+    rows: int
+    bytes: int
+    computed: int
+    seconds: float
+
+    def __str__(self) -> str:
+        """One line."""
+        paths = self.check.paths
+        stores = self.choice is not None and self.choice.where != "nowhere"
+        does = [f"replay from {self.check.boundary}"] if stores else []
+        if paths.packing is not None:
+            does.append("padding-free")
+        elif paths.trim:
+            does.append("padding cut off as far as all rows of a batch have it")
+        if paths.single is not None:
+            does.append(f"last layer for the {paths.single} only")
+        line = ", ".join(does) or "the plain path"
+        return f"Engine: {line}; {self._stored()}."
+
+    def _stored(self) -> str:
+        if self.is_random:
+            return "nothing is stored: frozen layers follow train(), dropout included"
+        if self.choice is None:
+            refused = [f"no {check.path}: {check.how}" for check in self.check.checks if not check.admitted]
+            return "; ".join(refused) or "nothing is stored"
+        size = f" ({bytes_text(self.bytes)})" if self.choice.where != "nowhere" else ""
+        return f"activations {_PLACES[self.choice.where]}{size}: {self.choice.why}"
+
+    def explain(self) -> str:
+        """The self-check and the reckoning behind the choice, as lines of plain text."""
+        filled = f"Filled: {self.computed:,} rows computed in {self.seconds:.1f} s" if self.computed else ""
+        parts = [str(self), str(self.check), self.choice.explain() if self.choice is not None else "", filled]
+        return "\n".join(part for part in parts if part)
+
+    def to_dict(self) -> dict[str, Any]:
+        """As plain values."""
+        return {
+            "line": str(self),
+            "check": self.check.to_dict(),
+            "choice": self.choice.to_dict() if self.choice is not None else None,
+            "rows": self.rows,
+            "bytes": self.bytes,
+            "computed": self.computed,
+            "seconds": round(self.seconds, 3),
+        }

@@ -1,0 +1,202 @@
+"""Where the activations of one training run are kept: chosen, filled, shared by its processes, and let go."""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import time
+import weakref
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import psutil
+
+from frostline.engine.choice import choose
+from frostline.engine.replay import NotReplayable
+from frostline.engine.store.folder import FOLDER_DIGITS, default_folder
+from frostline.engine.store.store import Store
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from frostline.engine.admission import SelfCheck
+    from frostline.engine.choice import Choice
+    from frostline.engine.costs import Measured, Work
+    from frostline.engine.engine import Engine
+    from frostline.engine.settings import EngineSettings
+    from frostline.engine.store.spec import StoreKey, StreamSpec
+    from frostline.training.filling import Texts
+    from frostline.training.ranks import Ranks
+
+_SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
+
+
+class Keeping:
+    """The store of one training run.
+
+    Args:
+        engine: What it is for.
+        settings: What the engine may do.
+        ranks: The processes that take part.
+        work: What is ahead.
+        fills: Model inputs as the store is filled with.
+        steps: Model inputs as a step has them.
+
+    Attributes:
+        choice: Where activations are kept, and why; None before `decide`, and where nothing can be replayed.
+        computed: Rows that this process computed to fill the store.
+        seconds: What filling it took.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        settings: EngineSettings,
+        ranks: Ranks,
+        work: Work,
+        *,
+        fills: Mapping[str, Any],
+        steps: Mapping[str, Any],
+    ) -> None:
+        self._engine = engine
+        self._settings = settings
+        self._ranks = ranks
+        self._work = work
+        self._fills = fills
+        self._steps = steps
+        self._folder: Path | None = None
+        self._is_own_folder = False
+        self._may_choose = ranks.is_first
+        self._is_over = False
+        self._budget = 0
+        self.choice: Choice | None = None
+        self.computed = 0
+        self.seconds = 0.0
+
+    def decide(self, inputs: Mapping[str, Any]) -> bool:
+        """Try the fast paths, and choose; the first process does so for all.
+
+        Args:
+            inputs: Model inputs to try them on, the same in all processes.
+
+        Returns:
+            Whether all processes found the same.
+        """
+        if self._ranks.is_first:
+            self._engine.ready(inputs)
+        self.choice, self._folder, self._is_own_folder = self._ranks.from_first(
+            (self.choice, self._folder, self._is_own_folder)
+        )
+        self._may_choose = False
+        check = self._engine.ready(inputs)
+        if self._is_own_folder and self._folder is not None and self._ranks.place_on_host == 0:
+            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        paths = [(found.path, found.admitted) for found in check.checks] if check is not None else []
+        key = self._engine.store.key.digest() if self._engine.store is not None else ""
+        return self._ranks.agree(repr((paths, check.boundary if check is not None else None, key)))
+
+    def make_store(
+        self, _check: SelfCheck, key: Callable[[], StoreKey], streams: Sequence[StreamSpec]
+    ) -> tuple[Store, int] | None:
+        """Make the store that was chosen, with the most bytes that it may take; None where nothing is to be kept."""
+        if self._is_over:
+            return None
+        dtype = self._settings.torch_dtype
+        if self._may_choose:
+            self._choose(key, streams)
+        if self.choice is None or self.choice.where == "nowhere":
+            return None
+        self._budget = self.choice.budget
+        if self._folder is None:
+            return Store.in_memory(key(), streams, dtype=dtype), self._budget
+        if self.choice.where == "memory":  # each process counts what all of them put into the store
+            self._budget *= self._ranks.count
+        store = Store.on_disk(self._folder, key(), streams, dtype=dtype, writer=self._ranks.place_on_host)
+        return store, self._budget
+
+    def _choose(self, key: Callable[[], StoreKey], streams: Sequence[StreamSpec]) -> None:
+        folder = (self._settings.store_dir or default_folder()).expanduser()
+        measured = self._engine.measure(self._fills, self._steps, folder) if self._settings.store != "off" else None
+        work = self._work
+        if measured is not None and self._settings.store != "memory":
+            work = self._with_held(folder, key(), streams)
+        free_disk = shutil.disk_usage(_existing(folder)).free
+        self.choice = choose(self._settings, work, measured, psutil.virtual_memory().available, free_disk)
+        self._may_choose = False
+        if self.choice.where == "disk":
+            self._folder = folder
+        elif self.choice.where == "memory" and self._ranks.count > 1 and measured is not None:
+            self._folder, self._is_own_folder = self._shared_folder(folder, measured), True
+
+    def _with_held(self, folder: Path, key: StoreKey, streams: Sequence[StreamSpec]) -> Work:
+        """The work, with what a store on disk holds of it, reckoned by the share that it holds of a few rows."""
+        if not (folder / key.digest()[:FOLDER_DIGITS]).is_dir():
+            return self._work
+        with Store.on_disk(folder, key, streams, dtype=self._settings.torch_dtype) as store:
+            rows = len(self._fills["input_ids"])
+            share = 1 - self._engine.missing(self._fills, store) / rows
+            return replace(self._work, held_rows=round(share * self._work.rows_to_store), held_bytes=store.bytes_used)
+
+    def _shared_folder(self, folder: Path, measured: Measured) -> Path:
+        """A folder in the memory that the processes of a host share; where there is too little, among the stores."""
+        size = measured.stored_bytes(self._work.rows_to_store, self._work.tokens_to_store)
+        if _SHARED_MEMORY.is_dir() and shutil.disk_usage(_SHARED_MEMORY).free > 2 * size:
+            folder = _SHARED_MEMORY
+        folder.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix="frostline-", dir=folder))
+
+    def fill(self, texts: Texts, plan: Sequence[list[int]], told: Callable[[int, int], None]) -> None:
+        """Compute what the store does not hold of some texts; each process of a host its part.
+
+        Args:
+            texts: The texts.
+            plan: Which rows go together, the same in all processes.
+            told: Is called with the rows that are done, and with all of this process's.
+
+        Raises:
+            KeyboardInterrupt: If it is interrupted; what was computed is kept if the store is on disk.
+        """
+        store = self._engine.store
+        if store is None:
+            return
+        started = time.perf_counter()
+        part = plan[self._ranks.place_on_host :: self._ranks.on_host]
+        done, total = 0, sum(map(len, part))
+        try:
+            # What cannot be stored after all is said by the first step that needs it.
+            with suppress(NotReplayable):
+                for rows in part:
+                    self.computed += self._engine.fill(texts.batch(rows))
+                    done += len(rows)
+                    told(done, total)
+        finally:
+            store.flush()
+        self.share()
+        if self._ranks.is_first and done == total and store.bytes_used < self._budget:
+            store.complete()
+        self.seconds = time.perf_counter() - started
+
+    def share(self) -> None:
+        """Have each process see what the others computed."""
+        store = self._engine.store
+        if store is not None:
+            store.flush()
+        if self._ranks.count > 1 and self._folder is not None:
+            self._ranks.wait()
+            if store is not None:
+                store.refresh()
+
+    def end(self) -> None:
+        """Keep nothing new; delete what was for this run only."""
+        self._is_over = True
+        if self._is_own_folder and self._folder is not None:
+            self._engine.close()
+            self._ranks.wait()
+            if self._ranks.place_on_host == 0:
+                shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _existing(folder: Path) -> Path:
+    return next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
