@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import time
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 from torch.utils._pytree import tree_flatten
 
 from frostline.anatomy.modelmap import ModelMap
@@ -26,7 +28,7 @@ from frostline.evidence.rng import RngState
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from frostline.engine.interpose import Forward
     from frostline.engine.packing import PackingMode
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 4  # of a batch are tried; it costs a few forwards of so many
 _MOST_TOKENS = 48  # of a row are tried
+_PADDING = 3  # so many positions of the trial are padding in every row
 _BOUNDARIES = 4  # so many depths are tried, from the frost line down, before replay is given up
 # Largest difference that counts as none, as a multiple of the values' size: the promise in fp32, rounding else.
 _LOGITS = {torch.float32: 1e-5, torch.float64: 1e-9}
@@ -155,6 +158,8 @@ class _Trial:
             self._plain, strength = self._reference()
         except NotReplayable as reason:
             return [PathCheck("all", admitted=False, how=str(reason))], Paths()
+        except Exception as error:  # noqa: BLE001 - the model's own code, which may not train in eval mode
+            return [PathCheck("all", admitted=False, how=f"its code fails: {type(error).__name__}: {error}")], Paths()
         paths = self._padding_free(modes)
         position = pooled_position(strength, self._call.rows) if strength is not None else None
         replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
@@ -234,12 +239,13 @@ class _Trial:
     def _padding_free(self, modes: Sequence[PackingMode]) -> Paths:
         best: PathCheck | None = None
         for mode in modes if self._chains else ():
-            paths = Paths(trim=True, packing=mode, chains=self._chains)
-            check = self._try("padding-free", _PACKED[mode], partial(self._runner.run, self._call, paths))
-            if check.admitted:
-                self._checks.append(check)
-                return paths
-            best = best or check
+            for trim in (True, False):
+                paths = Paths(trim=trim, packing=mode, chains=self._chains)
+                check = self._try("padding-free", _PACKED[mode], partial(self._runner.run, self._call, paths))
+                if check.admitted:
+                    self._checks.append(check)
+                    return replace(paths, places=self._runner.places)
+                best = best or check
         why = "it has no chain of layers" if modes else "switched off"
         self._checks.append(best or PathCheck("padding-free", admitted=False, how=why))
         return Paths(trim=self._trims(), chains=self._chains)
@@ -297,8 +303,8 @@ class _Trial:
         """What is worth trying, from the least that is stored to the most."""
         if position is not None and not self._chains_above(paths):
             streams = {stream.name: position for stream in replay.streams if stream.is_plain}
-            if paths.packing == "attention" and self._projections():
-                yield replace(paths, single=position, stored_positions=streams)
+            for folded in self._foldings() if paths.packing == "attention" else ():
+                yield replace(paths, single=position, folded=folded, stored_positions=streams)
             if streams:
                 yield replace(paths, stored_positions=streams)
         yield paths
@@ -306,12 +312,11 @@ class _Trial:
 
     def _from_store(self, paths: Paths) -> Any:
         """Run from what is stored, as it will be: each row's values come from the row alone."""
-        alone = [self._runner.tap(self._call.select([row]), paths) for row in range(self._call.rows.count)]
+        alone = [self._call.select([row]) for row in range(self._call.rows.count)]
+        taps = [self._runner.tap(row if paths.whole else row.trimmed(), paths) for row in alone]
         values = {
-            name: Packed(
-                torch.cat([own[name].values for own in alone]), torch.cat([own[name].lengths for own in alone])
-            )
-            for name in alone[0]
+            name: Packed(torch.cat([own[name].values for own in taps]), torch.cat([own[name].lengths for own in taps]))
+            for name in taps[0]
         }
         return self._runner.run(self._call, paths, values)
 
@@ -319,15 +324,21 @@ class _Trial:
         if position is None:
             self._checks.append(PathCheck("one position", admitted=False, how="the head reads more than one position"))
             return None
-        if paths.packing != "attention" or not self._projections():
+        foldings = self._foldings()
+        if paths.packing != "attention" or not foldings:
             why = "its last layer has no projections for keys and values of their own"
             why = why if paths.packing == "attention" else "its attention is not called through transformers' interface"
             self._checks.append(PathCheck("one position", admitted=False, how=why))
             return None
-        one = replace(paths, single=position)
-        how = f"the last layer runs for the {position} only"
-        self._checks.append(self._try("one position", how, lambda: self._runner.run(self._call, one)))
-        return one if self._checks[-1].admitted else None
+        for folded in foldings:
+            one = replace(paths, single=position, folded=folded)
+            how = f"the last layer runs for the {position} only"
+            how += ", without keys and values" if folded else ""
+            check = self._try("one position", how, partial(self._runner.run, self._call, one))
+            if check.admitted:
+                break
+        self._checks.append(check)
+        return one if check.admitted else None
 
     def _holds_replayed(self, paths: Paths) -> bool:
         return self._try("replay", "", lambda: self._from_store(paths)).admitted
@@ -335,8 +346,12 @@ class _Trial:
     def _chains_above(self, paths: Paths) -> bool:
         return paths.replay is not None and bool(paths.replay.route.chains)
 
-    def _projections(self) -> bool:
-        return bool(self._chains) and len(keys_and_values(self._model.get_submodule(self._chains[-1][-1]))) == 2
+    def _foldings(self) -> tuple[bool, ...]:
+        """In which ways the last layer may be run for one position, the cheapest first."""
+        projections = keys_and_values(self._model.get_submodule(self._chains[-1][-1])) if self._chains else None
+        if projections is None:
+            return ()
+        return (True, False) if all(type(module) is nn.Linear for module in projections) else (False,)
 
 
 _PACKED = {
@@ -361,31 +376,35 @@ def _difference(own: Tensor | None, other: Tensor | None, least: float) -> float
         return float("inf")
     size = max(least, float(other.abs().max())) if other.numel() else 1.0
     difference = float((own - other).abs().max()) if other.numel() else 0.0
-    return difference / size if size else difference
+    relative = difference / size if size else difference
+    return relative if math.isfinite(relative) else math.inf
 
 
 def trial_rows(call: Call, model: nn.Module) -> Call:
-    """A few short rows of different lengths, padded as the model pads.
+    """A few short rows of different lengths, padded as the batch is, and all of them by a few positions.
 
-    Where all rows are of one length, or long, tokens are left out of their middle, so that what opens and ends
-    a text stays.
+    Where rows are of one length, or long, tokens are left out of their middle, so that what opens and ends a text
+    stays. A lone row is taken twice.
     """
     order = call.rows.lengths.argsort().tolist()
-    wanted = [order[round(place * (len(order) - 1) / (MOST_ROWS - 1))] for place in range(MOST_ROWS)]
-    call = call.select(list(dict.fromkeys(wanted)))
-    if call.inputs.get("attention_mask") is None:
+    wanted = list(dict.fromkeys(order[round(place * (len(order) - 1) / (MOST_ROWS - 1))] for place in range(MOST_ROWS)))
+    call = call.select(wanted if len(wanted) > 1 else wanted * 2)
+    layout = call.layout
+    if layout == "no mask":
         return call
-    lengths = [min(length, _MOST_TOKENS) for length in call.rows.lengths.tolist()]
+    width = min(call.rows.length, _MOST_TOKENS)
+    longest = max(1, width - _PADDING)
+    lengths = [min(length, longest) for length in call.rows.lengths.tolist()]
     if len(set(lengths)) < len(lengths):
-        lengths = [max(min(length, 3), length - 2 * place) for place, length in enumerate(lengths)]
-    width = max(lengths)
+        lengths = [max(min(length, 2), length - 2 * place) for place, length in enumerate(lengths)]
     padding = getattr(getattr(model, "config", None), "pad_token_id", None) or 0
     chosen = torch.zeros(len(lengths), width, dtype=torch.int64, device=call.rows.mask.device)
     real = torch.zeros_like(chosen, dtype=torch.bool)
     for row, length in enumerate(lengths):
         places = call.rows.mask[row].nonzero().reshape(-1)
-        chosen[row, :length] = torch.cat([places[: length - 1], places[-1:]])
-        real[row, :length] = True
+        span = slice(width - length, width) if layout == "left" else slice(length)
+        chosen[row, span] = torch.cat([places[: length - 1], places[-1:]])
+        real[row, span] = True
     inputs = dict(call.inputs)
     for name, value in call.inputs.items():
         if call.per_token(value):

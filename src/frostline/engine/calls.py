@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
-import numpy as np
 import torch
 
 from frostline.engine.rows import Rows
@@ -15,6 +14,10 @@ if TYPE_CHECKING:
     import inspect
     from collections.abc import Mapping, Sequence
 
+    import numpy as np
+    from torch import Tensor
+
+Layout = Literal["no mask", "right", "left"]
 
 DIGEST_BYTES = 16
 _IDS, _MASK, _LABELS = "input_ids", "attention_mask", "labels"
@@ -41,6 +44,16 @@ class Call:
     def shape(self) -> tuple[int, int]:
         """Rows and positions."""
         return self.rows.count, self.rows.length
+
+    @property
+    def layout(self) -> Layout | None:
+        """On which side its rows are padded; None where a row has no tokens, or they do not stand side by side."""
+        if self.inputs.get(_MASK) is None:
+            return "no mask"
+        mask = self.rows.mask
+        if bool((mask[:, 1:] <= mask[:, :-1]).all()) and bool(mask[:, 0].all()):
+            return "right"
+        return "left" if bool((mask[:, 1:] >= mask[:, :-1]).all()) and bool(mask[:, -1].all()) else None
 
     def per_token(self, value: Any) -> bool:
         """Whether an input has one value per position."""
@@ -81,26 +94,28 @@ class Call:
             if name in _INDIFFERENT or value is None or (name == _MASK and not whole):
                 continue
             if isinstance(value, torch.Tensor) and value.dim() and len(value) == self.rows.count:
-                tensors.append((self.per_token(value), value.detach().cpu().contiguous().numpy()))
-                constants.append(f"{name}:{value.dtype}:{tuple(value.shape[2:])}")
+                per_token = self.per_token(value)
+                tensors.append((per_token, _as_numpy(value)))
+                constants.append(f"{name}:{value.dtype}:{tuple(value.shape[2 if per_token else 1 :])}")
             else:
                 constants.append(f"{name}={value!r}")
         salt = repr(constants).encode()
-        mask = np.ones(self.shape, dtype=bool) if whole else self.rows.mask.cpu().numpy()
-        lengths, begins = mask.sum(axis=1), mask.argmax(axis=1)
-        steps = np.arange(mask.shape[1])
-        ends = (begins + lengths)[:, None]
-        unbroken = bool((mask == ((steps >= begins[:, None]) & (steps < ends))).all())
+        mask = self.rows.mask.cpu().numpy()
+        lengths, begins = mask.sum(axis=1).tolist(), mask.argmax(axis=1).tolist()
         digests = []
-        for row, (begin, length) in enumerate(zip(begins.tolist(), lengths.tolist(), strict=True)):
+        for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
             digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES)
-            # Where a text begins decides on its positions.
-            digest.update(begin.to_bytes(4, "little") if unbroken else mask[row].tobytes())
-            own = slice(begin, begin + length) if unbroken else mask[row]
+            digest.update(begin.to_bytes(4, "little"))  # where a text begins decides on its positions
             for per_token, array in tensors:
-                digest.update((array[row][own] if per_token else array[row]).tobytes())
+                real = array[row][begin : begin + length] if per_token and not whole else array[row]
+                digest.update(real.tobytes())
             digests.append(digest.digest())
         return digests
+
+
+def _as_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
+    tensor = tensor.detach().cpu().contiguous()
+    return (tensor.view(torch.int16) if tensor.dtype == torch.bfloat16 else tensor).numpy()
 
 
 def read_call(
@@ -121,19 +136,30 @@ def read_call(
         inputs = _by_name(signature, arguments, options)
     except TypeError:
         return "the forward is called with arguments that it has no names for"
+    reason = _needs_plain(inputs, config)
+    if reason is not None:
+        return reason
+    ids, mask = inputs[_IDS], inputs.get(_MASK)
+    call = Call(inputs, Rows(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()))
+    return "a text has no tokens, or a hole in its mask" if call.layout is None else call
+
+
+def _needs_plain(inputs: Mapping[str, Any], config: Any) -> str | None:
+    """Why only the plain forward can answer a call with these inputs; None where a fast path may."""
     ids, mask = inputs.get(_IDS), inputs.get(_MASK)
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
         return f"the batch has no {_IDS} of shape (rows, length)"
-    given = [name for name in _NEEDS_PLAIN if inputs.get(name) is not None and inputs[name] is not False]
+    for name, value in inputs.items():
+        if (name in _NEEDS_PLAIN or name.startswith("decoder_")) and value is not None and value is not False:
+            return f"{name} was given"
+        if isinstance(value, torch.Tensor) and value.dim() and len(value) != len(ids):
+            return f"{name} has another number of rows than {_IDS}"
     asked = [name for name in _OUTPUTS if getattr(config, name, False) and inputs.get(name) is not False]
-    if given or asked:
-        return f"{given[0]} was given" if given else f"the config asks for {asked[0]}"
-    if mask is None:
-        return Call(inputs, Rows(torch.ones_like(ids, dtype=torch.bool)))
-    if mask.shape != ids.shape or mask.is_floating_point():
-        return f"{_MASK} is not of shape (rows, length)"
-    real = mask.bool()
-    return Call(inputs, Rows(real)) if bool(real.any(dim=1).all()) else "a text has no tokens"
+    if asked:
+        return f"the config asks for {asked[0]}"
+    if mask is not None and (mask.shape != ids.shape or mask.is_floating_point() or bool((mask != mask.bool()).any())):
+        return f"{_MASK} is not of shape (rows, length), or holds more than 0 and 1"
+    return None
 
 
 def _by_name(signature: inspect.Signature, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -11,12 +11,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.stored import whole_digest
 from frostline.engine.admission import SelfCheck, admit
 from frostline.engine.calibration import calibrate
-from frostline.engine.calls import Call, read_call
+from frostline.engine.calls import Call, Layout, read_call
 from frostline.engine.interpose import interposed
 from frostline.engine.paths import Paths, Runner
 from frostline.engine.replay import NotReplayable
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from torch import Tensor, nn
+    from torch import nn
 
     from frostline.engine.costs import Measured
     from frostline.engine.interpose import Forward
@@ -42,6 +43,8 @@ if TYPE_CHECKING:
     # Given what was admitted, what makes the key (it reads the whole prefix) and the streams: a store and the most
     # bytes that it may take, or nothing.
     StoreMaker = Callable[[SelfCheck, Callable[[], StoreKey], list[StreamSpec]], tuple[Store, int] | None]
+
+_Version = tuple[int, torch.dtype, int]
 
 # Of a config, what activations do not depend on.
 _NOT_IN_KEY = frozenset(
@@ -64,8 +67,8 @@ class _State:
     Attributes:
         flags: Which parameters train.
         precision: What autocast rounds to; None outside of it.
-        prefix: The tensors beneath the boundary.
-        versions: How often each of them was written.
+        prefix: The tensors beneath the boundary, by the module that holds each and its name there.
+        versions: What each of them was: where it lay, and how often it was written.
         skipped: The layers that are not run.
         check: Which paths are exact.
         store: What is kept; None to run everything.
@@ -74,8 +77,8 @@ class _State:
 
     flags: tuple[bool, ...]
     precision: torch.dtype | None
-    prefix: tuple[Tensor, ...]
-    versions: tuple[int, ...]
+    prefix: tuple[tuple[nn.Module, str], ...]
+    versions: tuple[_Version, ...]
     skipped: tuple[nn.Module, ...]
     check: SelfCheck
     store: Store | None = None
@@ -102,7 +105,10 @@ class Engine:
         self._signature = inspect.signature(type(self._core).forward.__get__(self._core))
         self._parameters = list(self._core.parameters())
         self._checkpointing = [module for module in self._core.modules() if hasattr(module, "gradient_checkpointing")]
-        self._state: _State | None = None
+        self._norms = [module for module in self._core.modules() if isinstance(module, _BatchNorm)]
+        self._modules = list(self._core.modules())
+        self._states: dict[Layout, _State] = {}
+        self._state: _State | None = None  # of the last call
         self._said: set[str] = set()
         self._forward: Forward = self._core.forward
 
@@ -119,6 +125,9 @@ class Engine:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Answer the model's calls for a while."""
+        if vars(self._core).get("forward") == self._answer:  # it is active already
+            yield
+            return
         self._forward = self._core.forward
         with interposed({self._core: self._answer}):
             yield
@@ -172,12 +181,16 @@ class Engine:
         state = self._state_for(call)
         if state.store is None:
             return 0
-        return self._fill(call, call.digests(whole=state.check.paths.whole), state.store, state)
+        try:
+            return self._fill(call, call.digests(whole=state.check.paths.whole), state.store, state)
+        except NotReplayable as reason:
+            self._say(str(reason))
+            return 0
 
     def close(self) -> None:
         """Let go of the store; what is on disk stays there."""
-        if self._state is not None and self._state.store is not None:
-            self._state.store.close()
+        for layout in list(self._states):
+            self._drop(layout)
         self._state = None
 
     def _answer(self, *arguments: Any, **options: Any) -> Any:
@@ -199,6 +212,10 @@ class Engine:
             return "the model is being compiled"
         if torch.is_grad_enabled() and self._core.training and self._checkpoints():
             return "gradient checkpointing runs layers again in the backward pass"
+        if any(norm.training for norm in self._norms):
+            return "batch normalisation counts the padding in"
+        if any(module._forward_hooks or module._forward_pre_hooks for module in self._modules):  # noqa: SLF001
+            return "there are hooks on the model's forward, which would see other values"
         call = read_call(self._signature, arguments, options, getattr(self._core, "config", None))
         if isinstance(call, str) or "use_cache" not in self._signature.parameters:
             return call
@@ -242,29 +259,35 @@ class Engine:
         flags = tuple(parameter.requires_grad for parameter in self._parameters)
         device = call.rows.mask.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        state = self._state
+        layout = call.layout or "right"  # a call without a layout is not read
+        state = self._states.get(layout)
         if (
             state is not None
             and (state.flags, state.precision) == (flags, precision)
             and state.versions == _versions(state.prefix)
         ):
+            self._state = state
             return state
-        self.close()
+        self._drop(layout)
         check = admit(self._core, self._forward, call, padding_free=self._settings.padding_free)
         replay = check.paths.replay
         if replay is None:
-            self._state = _State(flags, precision, (), (), (), check)
+            self._states[layout] = self._state = _State(flags, precision, (), (), (), check)
             return self._state
-        names = self._beneath(replay.route.boundary)
-        tensors = dict(self._core.named_parameters()) | dict(self._core.named_buffers())
-        prefix = tuple(tensors[name] for name in names)
+        owners = (name.rpartition(".") for name in self._beneath(replay.route.boundary))
+        prefix = tuple((self._core.get_submodule(path), name) for path, _, name in owners)
         skipped = tuple(self._core.get_submodule(path) for path in replay.route.skipped)
-        self._state = _State(flags, precision, prefix, _versions(prefix), skipped, check)
+        self._states[layout] = self._state = _State(flags, precision, prefix, _versions(prefix), skipped, check)
         streams = [spec_of(stream, check.paths) for stream in replay.streams]
         made = self._make_store(check, lambda: self._key(check.paths, replay.route.boundary, precision), streams)
         if made is not None:
             self._state.store, self._state.budget = made
         return self._state
+
+    def _drop(self, layout: Layout) -> None:
+        state = self._states.pop(layout, None)
+        if state is not None and state.store is not None:
+            state.store.close()
 
     def _beneath(self, boundary: str) -> list[str]:
         """Names of all parameters and buffers beneath a unit."""
@@ -302,6 +325,7 @@ class Engine:
             get_logger().info("Plain path: %s.", reason)
 
 
-def _versions(tensors: tuple[Tensor, ...]) -> tuple[int, ...]:
-    """How often each tensor was written; whatever writes one in place is noticed by it."""
-    return tuple(tensor._version for tensor in tensors)  # noqa: SLF001 - no public name for it
+def _versions(tensors: tuple[tuple[nn.Module, str], ...]) -> tuple[_Version, ...]:
+    """What tells that a tensor was replaced, moved, cast, or written; writing through ``.data`` goes unnoticed."""
+    found = (getattr(module, name) for module, name in tensors)
+    return tuple((tensor.data_ptr(), tensor.dtype, tensor._version) for tensor in found)  # noqa: SLF001 - not public

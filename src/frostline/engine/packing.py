@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.utils._pytree import tree_map
+from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
@@ -42,45 +42,42 @@ _current: ContextVar[Packing | None] = ContextVar("packing", default=None)
 class Packing:
     """One forward of a model with packed tokens.
 
+    Which of the values that modules take and give have the axes of the batch is told by their shape in a trial, and
+    remembered: in another batch, what has nothing to do with the text may be as long as it.
+
     Args:
         rows: The layout of the batch.
         mode: Whether the attention interface pads, or the modules that mix tokens.
+        places: Where values have the axes of the batch; None in a trial, which tells it by their shape.
+
+    Attributes:
+        seen: Where a value of that shape was seen.
     """
 
-    def __init__(self, rows: Rows, mode: PackingMode) -> None:
+    def __init__(self, rows: Rows, mode: PackingMode, places: frozenset[str] | None = None) -> None:
         self.rows = rows
         self.mode = mode
+        self.seen: set[str] = set()
+        self._places = places
         self._single: Single | None = None
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}  # by id, which stays its own while the tensor is held
 
-    def forwards(self, layers: Sequence[nn.Module], single: Single | None = None) -> dict[nn.Module, Forward]:
+    def forwards(
+        self, layers: Sequence[nn.Module], chain: int, single: Single | None = None
+    ) -> dict[nn.Module, Forward]:
         """Forwards with which a chain of layers, each taking what the one before gave out, runs packed.
 
         Args:
             layers: The chain.
+            chain: Its number.
             single: How the last of them is run for one position of each row only; None to run it for all.
         """
         self._single = single or self._single
-        forwards = {layer: self._layer(layer.forward) for layer in layers[:-1]}
-        forwards |= {layer: self._last(layer.forward, single) for layer in layers[-1:]}
+        forwards = {layer: self._layer(layer.forward, chain) for layer in layers[:-1]}
+        forwards |= {layer: self._last(layer.forward, chain, single) for layer in layers[-1:]}
         if self.mode == "modules":
-            forwards |= {module: self._mixer(module.forward) for layer in layers for module in mixers(layer)}
+            forwards |= {module: self._mixer(module.forward, chain) for layer in layers for module in mixers(layer)}
         return forwards
-
-    def pack(self, leaf: Any) -> Any:
-        """(rows, length, ...) to (1, tokens, ...); anything else as it is."""
-        if not isinstance(leaf, torch.Tensor) or not self._shares_axes(leaf):
-            return leaf
-        if id(leaf) not in self._packed:
-            whole = leaf.expand(self.rows.count, *leaf.shape[1:])
-            self._packed[id(leaf)] = (leaf, self.rows.pack(whole).unsqueeze(0))
-        return self._packed[id(leaf)][1]
-
-    def pad(self, leaf: Any) -> Any:
-        """(1, tokens, ...) to (rows, length, ...); anything else as it is."""
-        if isinstance(leaf, torch.Tensor) and leaf.dim() >= 2 and leaf.shape[:2] == (1, self.rows.tokens):
-            return self.rows.pad(leaf.squeeze(0))
-        return leaf
 
     @property
     def single(self) -> Single | None:
@@ -99,28 +96,55 @@ class Packing:
             AttentionInterface.register(_IMPLEMENTATION, before)
             _current.reset(token)
 
-    def _layer(self, original: Forward) -> Forward:
+    def _layer(self, original: Forward, chain: int) -> Forward:
         def forward(*arguments: Any, **options: Any) -> Any:
-            arguments, options = tree_map(self.pack, (arguments, options))
+            arguments, options = self._each(self._pack, f"{chain} in", (arguments, options))
             return original(*arguments, **options)
 
         return forward
 
-    def _last(self, original: Forward, single: Single | None) -> Forward:
+    def _last(self, original: Forward, chain: int, single: Single | None) -> Forward:
         def forward(*arguments: Any, **options: Any) -> Any:
-            arguments, options = tree_map(self.pack, (arguments, options))
+            arguments, options = self._each(self._pack, f"{chain} in", (arguments, options))
             if single is not None:
                 return single.run(original, arguments, options)
-            return tree_map(self.pad, original(*arguments, **options))
+            return self._each(self._pad, f"{chain} out", original(*arguments, **options))
 
         return forward
 
-    def _mixer(self, original: Forward) -> Forward:
+    def _mixer(self, original: Forward, chain: int) -> Forward:
         def forward(*arguments: Any, **options: Any) -> Any:
-            arguments, options = tree_map(self.pad, (arguments, options))
-            return tree_map(self.pack, original(*arguments, **options))
+            arguments, options = self._each(self._pad, f"{chain} mixer in", (arguments, options))
+            return self._each(self._pack, f"{chain} mixer out", original(*arguments, **options))
 
         return forward
+
+    def _each(self, change: Callable[[Tensor], Tensor | None], place: str, tree: Any) -> Any:
+        """Change the tensors of a tree that have the axes of the batch."""
+        leaves, spec = tree_flatten(tree)
+        for index, leaf in enumerate(leaves):
+            name = f"{place} {index}"
+            if isinstance(leaf, torch.Tensor) and (self._places is None or name in self._places):
+                changed = change(leaf)
+                if changed is not None:
+                    leaves[index] = changed
+                    self.seen.add(name)
+        return tree_unflatten(leaves, spec)
+
+    def _pack(self, leaf: Tensor) -> Tensor | None:
+        """(rows, length, ...) to (1, tokens, ...); None for another shape."""
+        if not self._shares_axes(leaf):
+            return None
+        if id(leaf) not in self._packed:
+            whole = leaf.expand(self.rows.count, *leaf.shape[1:])
+            self._packed[id(leaf)] = (leaf, self.rows.pack(whole).unsqueeze(0))
+        return self._packed[id(leaf)][1]
+
+    def _pad(self, leaf: Tensor) -> Tensor | None:
+        """(1, tokens, ...) to (rows, length, ...); None for another shape."""
+        if leaf.dim() < 2 or leaf.shape[:2] != (1, self.rows.tokens):
+            return None
+        return self.rows.pad(leaf.squeeze(0))
 
     def _shares_axes(self, leaf: Tensor) -> bool:
         rows = self.rows

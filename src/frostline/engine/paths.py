@@ -32,7 +32,9 @@ class Paths:
     Attributes:
         trim: Whether positions that are padding in every row are cut off.
         packing: How its layers run without padding; None to run them padded.
+        places: Where values have the axes of the batch; None to tell it by their shape.
         single: The one position that its last layer is run for; None to run it for all.
+        folded: Whether its keys and values are folded into query and attended value there.
         replay: How it runs from stored activations; None to run it from its inputs.
         stored_positions: Per stream of which one position only is stored, which one.
         whole: Whether what is stored of a row holds for it and its padding only, and is stored with the padding.
@@ -41,7 +43,9 @@ class Paths:
 
     trim: bool = False
     packing: PackingMode | None = None
+    places: frozenset[str] | None = None
     single: Position | None = None
+    folded: bool = False
     replay: Replay | None = None
     stored_positions: Mapping[str, Position] = field(default_factory=dict)
     whole: bool = False
@@ -59,11 +63,15 @@ class Runner:
     Args:
         model: The model inside its wrappers.
         forward: Its forward.
+
+    Attributes:
+        places: Where values had the axes of the batch when layers last ran packed.
     """
 
     def __init__(self, model: nn.Module, forward: Forward) -> None:
         self._model = model
         self._forward = forward
+        self.places: frozenset[str] = frozenset()
 
     def run(self, call: Call, paths: Paths, values: Mapping[str, Packed] | None = None) -> Any:
         """Run the forward.
@@ -123,17 +131,22 @@ class Runner:
         if paths.packing is None:
             yield {}
             return
-        packing = Packing(call.rows, paths.packing)
+        packing = Packing(call.rows, paths.packing, paths.places)
         forwards: dict[nn.Module, Forward] = {}
-        for chain in paths.chains:
+        for number, chain in enumerate(paths.chains):
             live = [self._model.get_submodule(path) for path in chain if path not in skipped]
             if live:
-                single = None
-                if paths.single is not None and chain is paths.chains[-1]:
-                    single = Single(paths.single, keys_and_values(live[-1]), call.rows)
-                forwards |= packing.forwards(live, single)
+                single = self._single(live[-1], call, paths) if chain is paths.chains[-1] else None
+                forwards |= packing.forwards(live, number, single)
         with packing.attending() if forwards else nullcontext():
             yield forwards
+        self.places = frozenset(packing.seen)
+
+    def _single(self, layer: nn.Module, call: Call, paths: Paths) -> Single | None:
+        projections = keys_and_values(layer)
+        if paths.single is None or projections is None:
+            return None
+        return Single(paths.single, projections, call.rows, folded=paths.folded)
 
 
 @contextmanager

@@ -30,13 +30,14 @@ class StayInEval:
 
     def __call__(self, mode: bool = True) -> nn.Module:
         """Put the module in eval mode, whatever is asked for, and return it."""
-        for inner in self._module.modules():
-            if type(inner).train is nn.Module.train:
-                inner.training = False
-            else:  # it does more than that
+        inside = list(self._module.modules())
+        for inner in inside:
+            if type(inner).train is not nn.Module.train:  # it does more than to set the mode
                 type(inner).train(inner, False)
+            elif inner.training:
+                inner.training = False
         # In a pass of its own: what does more may ask the same of the modules inside it.
-        for inner in self._module.modules():
+        for inner in inside:
             if is_pinned(inner):
                 vars(inner)["train"].asked = mode
         return self._module
