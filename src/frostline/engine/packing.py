@@ -3,8 +3,9 @@
 Just before the first layer (rows, length, width) becomes (1, tokens, width), and so does what shares these
 axes (position ids, rotary tables); behind the last one it is padded again, so that pooling and loss see what
 they always see. Only attention has to know of the rows. Where a model attends through transformers' attention
-interface, queries, keys and values are padded for it alone; where it does not, the modules that mix tokens
-are. Masks stay as the model made them, so that causal, local and biased attention work as they are.
+interface, queries, keys and values are padded for it alone, or not even then, where torch has a kernel for rows of
+different lengths; where it does not, the modules that mix tokens are. Masks stay as the model made them, so that
+causal, local and biased attention work as they are.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from frostline.engine import varlen
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -60,7 +63,9 @@ class Packing:
         self.seen: set[str] = set()
         self._places = places
         self._single: Single | None = None
-        self._packed: dict[int, tuple[Tensor, Tensor]] = {}  # by id, which stays its own while the tensor is held
+        # Both by id, which stays a tensor's own while it is held.
+        self._packed: dict[int, tuple[Tensor, Tensor]] = {}
+        self._reaches: dict[int, tuple[Tensor | None, varlen.Reach | None]] = {}
 
     def forwards(
         self, layers: Sequence[nn.Module], chain: int, single: Single | None = None
@@ -83,6 +88,12 @@ class Packing:
     def single(self) -> Single | None:
         """What the last layer is run with, while it runs for one position of each row."""
         return self._single if self._single is not None and self._single.running else None
+
+    def reach(self, mask: Tensor | None, *, causal: bool) -> varlen.Reach | None:
+        """How far tokens attend by a mask, which is the same tensor in many layers."""
+        if id(mask) not in self._reaches:
+            self._reaches[id(mask)] = (mask, varlen.reach_of(mask, self.rows, causal=causal))
+        return self._reaches[id(mask)][1]
 
     @contextmanager
     def attending(self) -> Iterator[None]:
@@ -177,6 +188,10 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         rows = packing.rows
         if packing.mode != "attention" or query.shape[0] != 1 or query.shape[2] != rows.tokens:
             return function(module, query, key, value, mask, **options)
+        if varlen.takes(query, key, value, options):
+            reach = packing.reach(mask, causal=options.get("is_causal", getattr(module, "is_causal", True)))
+            if reach is not None:
+                return varlen.attend(query, key, value, rows, reach, options.get("scaling")), None
         query, key, value = (_pad_heads(heads, rows) for heads in (query, key, value))
         output, weights = function(module, query, key, value, mask, **options)
         return rows.pack(output).unsqueeze(0), weights
