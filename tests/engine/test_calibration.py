@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from frostline.engine.calibration import calibrate
+from frostline.engine.calibration import _extrapolated, calibrate
 from frostline.engine.engine import Engine
 from frostline.engine.paths import Paths, Runner
 from frostline.engine.replay import NotReplayable
@@ -114,6 +114,20 @@ def test_without_replay_nothing_is_measured() -> None:
         assert engine.measure(batch, batch, None) is None  # everything trains
     with pytest.raises(NotReplayable, match="nothing is replayed"):
         calibrate(Runner(model, model.forward), Paths(), None, None)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("few", "tokens"), [(26, 400), (13, 104), (104, 2048)])
+def test_a_batch_is_reckoned_from_two_of_its_parts(few: int, tokens: int) -> None:
+    def run(size: int) -> tuple[int, float]:
+        return size, 0.03 + 0.001 * size
+
+    own = run(tokens)[1] / tokens
+    assert _extrapolated(run(104), run(few), tokens) == pytest.approx(own if few < 104 else run(104)[1] / 104)
+
+
+@pytest.mark.parametrize("few", [1e-6, 0.0999, 0.2])
+def test_times_that_chance_has_mixed_up_give_at_most_twice_the_speed_that_was_seen(few: float) -> None:
+    assert 0.1 / 104 / 2 <= _extrapolated((104, 0.1), (26, few), 10**9) <= 0.1 / 104
 
 
 def test_it_takes_well_under_a_second_on_a_tiny_model(bert: nn.Module, tmp_path: Path) -> None:
