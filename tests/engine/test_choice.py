@@ -115,16 +115,10 @@ def test_evaluations_count() -> None:
     assert choice.why == "1 pass and 4 evaluations cost 30 s computed anew, 8.0 s stored"
 
 
-def test_each_process_has_a_memory_of_its_own_and_all_share_one_disk() -> None:
-    anew, memory, disk = chosen(processes=4).alternatives
-    assert anew.seconds == pytest.approx(100 / 4)
-    assert memory.bytes == 400 * MB
-    assert memory.once == pytest.approx(5.1)
-    assert disk.bytes == 100 * MB
-    assert disk.once == pytest.approx(5.1 / 4)
-    assert chosen(processes=4).where == "disk"
-    asked = chosen(EngineSettings(store="memory"), processes=4)
-    assert asked.budget == GB // 2 // 4
+def test_processes_share_the_work_and_the_store() -> None:
+    alone, shared = chosen().alternatives, chosen(processes=4).alternatives
+    assert [one.seconds / 4 for one in alone] == pytest.approx([other.seconds for other in shared])
+    assert [one.bytes for one in alone] == [other.bytes for other in shared] == [0, 100 * MB, 100 * MB]
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])

@@ -28,7 +28,7 @@ class Choice:
     Attributes:
         where: Where activations are kept.
         why: Part of a line: ``10 passes cost 61 s computed anew, 7.2 s stored``.
-        budget: The most bytes that the store of one process may take.
+        budget: The most bytes that the store may take.
         break_even: How many epochs make storing as cheap as computing anew; None where no number does, or nothing
             was measured.
         alternatives: What was weighed; nothing where nothing was measured.
@@ -85,7 +85,7 @@ def choose(settings: EngineSettings, work: Work, measured: Measured | None, free
     return Choice(
         where=chosen.where,
         why=_asked_for(asked) if asked is not None else _why(work, anew, stored, places),
-        budget=chosen.budget // (work.processes if chosen.where == "memory" else 1),
+        budget=chosen.budget,
         break_even=_break_even(work, anew, stored),
         alternatives=(anew, *places),
         work=work,

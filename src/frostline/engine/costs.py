@@ -106,7 +106,7 @@ class Alternative:
         where: In memory, on disk, or nowhere.
         once: Seconds to fill the store; infinite where it cannot be written.
         again: Seconds over all passes, to read rows back, or to compute them anew.
-        bytes: Bytes that it takes on this host, over all processes.
+        bytes: Bytes that it takes on this host.
         budget: The most bytes that it may take.
         excluded: In words, why it cannot be taken; None if it can.
     """
@@ -136,9 +136,7 @@ def computed_anew(work: Work, measured: Measured) -> Alternative:
 
 
 def in_memory(settings: EngineSettings, work: Work, measured: Measured, free: int) -> Alternative:
-    """The prefix computed once by each process, and kept in its memory.
-
-    Which rows a process gets changes with each epoch, so each needs all of them.
+    """The prefix computed once, and kept in memory; several processes share it.
 
     Args:
         settings: What the engine may do.
@@ -146,14 +144,11 @@ def in_memory(settings: EngineSettings, work: Work, measured: Measured, free: in
         measured: What was measured.
         free: Bytes of free memory on this host.
     """
-    once, again = _stored(work, measured, measured.memory)
-    size = round(measured.stored_bytes(work.rows_to_store, work.tokens_to_store)) * work.processes
-    budget = min(settings.budget(free), free)
-    return Alternative("memory", once, again / work.processes, size, budget, _excess(size, budget))
+    return _stored("memory", work, measured, measured.memory, new=1.0, budget=min(settings.budget(free), free))
 
 
 def on_disk(settings: EngineSettings, work: Work, measured: Measured, free: int) -> Alternative:
-    """The prefix computed once by all processes together, and kept in one store that they share.
+    """The prefix computed once, as far as it is not on disk from an earlier run, and kept there; processes share it.
 
     Args:
         settings: What the engine may do.
@@ -161,27 +156,24 @@ def on_disk(settings: EngineSettings, work: Work, measured: Measured, free: int)
         measured: What was measured.
         free: Bytes of free space in the folder of stores.
     """
-    size = round(measured.stored_bytes(work.rows_to_store, work.tokens_to_store))
     # What is there already takes no room, but counts towards a budget that the user has set.
     budget = min(settings.budget(free) + (0 if settings.store_budget else work.held_bytes), free + work.held_bytes)
-    if measured.disk is None:
-        return Alternative("disk", math.inf, 0.0, size, budget, "the folder cannot be written")
-    once, again = _stored(work, measured, measured.disk)
-    new = (1.0 - work.held) / work.processes
-    return Alternative("disk", once * new, again / work.processes, size, budget, _excess(size, budget))
+    return _stored("disk", work, measured, measured.disk, new=1.0 - work.held, budget=budget)
 
 
-def _stored(work: Work, measured: Measured, rates: Rates) -> tuple[float, float]:
-    """Seconds of one process that does all the work: to fill a store, and to read it in all passes."""
-    once = work.tokens_to_store * measured.fill
-    once += measured.stored_bytes(work.rows_to_store, work.tokens_to_store) / rates.write
+def _stored(
+    where: Where, work: Work, measured: Measured, rates: Rates | None, *, new: float, budget: int
+) -> Alternative:
+    """A store of which a share of the rows is still to be computed."""
+    size = measured.stored_bytes(work.rows_to_store, work.tokens_to_store)
+    if rates is None:
+        return Alternative(where, math.inf, 0.0, round(size), budget, "the folder cannot be written")
+    once = (work.tokens_to_store * measured.fill + size / rates.write) * new
     again = measured.stored_bytes(work.rows, work.tokens) * work.passes
     again += measured.stored_bytes(work.evaluation_rows, work.evaluation_tokens) * work.evaluation_passes
-    return once, again / rates.read
-
-
-def _excess(size: int, budget: int) -> str | None:
-    return f"{bytes_text(size)} exceed its {bytes_text(budget)}" if size > budget else None
+    excess = f"{bytes_text(size)} exceed its {bytes_text(budget)}" if round(size) > budget else None
+    shared = work.processes
+    return Alternative(where, once / shared, again / rates.read / shared, round(size), budget, excess)
 
 
 def bytes_text(size: float) -> str:

@@ -111,8 +111,6 @@ class Keeping:
         self._budget = self.choice.budget
         if self._folder is None:
             return Store.in_memory(key(), streams, dtype=dtype), self._budget
-        if self.choice.where == "memory":  # each process counts what all of them put into the store
-            self._budget *= self._ranks.count
         store = Store.on_disk(self._folder, key(), streams, dtype=dtype, writer=self._ranks.place_on_host)
         return store, self._budget
 
