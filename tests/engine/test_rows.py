@@ -1,0 +1,70 @@
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from frostline.engine.rows import Rows
+
+# Right padding, left padding, holes, and rows without a token.
+MASKS = st.integers(1, 4).flatmap(
+    lambda length: st.lists(st.lists(st.booleans(), min_size=length, max_size=length), min_size=1, max_size=4)
+)
+
+
+def _rows(mask: list[list[bool]]) -> Rows:
+    return Rows(torch.tensor(mask))
+
+
+@given(MASKS)
+def test_packing_and_padding_are_each_others_inverse(mask: list[list[bool]]) -> None:
+    rows = _rows(mask)
+    padded = torch.arange(1.0, rows.mask.numel() * 2 + 1).reshape(*rows.mask.shape, 2)
+    packed = rows.pack(padded)
+    expected = [padded[row, place] for row, own in enumerate(mask) for place, real in enumerate(own) if real]
+    assert packed.tolist() == [value.tolist() for value in expected]
+    assert torch.equal(rows.pad(packed), padded * rows.mask[..., None])
+
+
+@given(MASKS)
+def test_the_layout_is_counted_right(mask: list[list[bool]]) -> None:
+    rows = _rows(mask)
+    assert (rows.count, rows.length) == (len(mask), len(mask[0]))
+    assert rows.lengths.tolist() == [sum(own) for own in mask]
+    assert rows.tokens == sum(map(sum, mask))
+    assert rows.full == all(map(all, mask))
+    flat = [real for own in mask for real in own]
+    assert rows.places.tolist() == [place for place, real in enumerate(flat) if real]
+
+
+@given(MASKS)
+def test_gradients_are_those_of_indexing(mask: list[list[bool]]) -> None:
+    rows = _rows(mask)
+    generator = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, 2, generator=generator, dtype=torch.float64, requires_grad=True)
+
+    def gradient(own: Any, value: torch.Tensor) -> torch.Tensor:
+        output = own(value)
+        weights = torch.linspace(1, 2, output.numel(), dtype=torch.float64).reshape(output.shape)
+        return torch.autograd.grad((output * weights).sum(), value)[0]
+
+    padded, packed = draw(*rows.mask.shape), draw(rows.tokens)
+    assert torch.equal(gradient(rows.pack, padded), gradient(lambda value: value[rows.mask], padded))
+
+    def place(value: torch.Tensor) -> torch.Tensor:
+        return value.new_zeros(*rows.mask.shape, 2).index_put((rows.mask,), value)
+
+    assert torch.equal(gradient(rows.pad, packed), gradient(place, packed))
+
+
+def test_gradients_by_finite_differences() -> None:
+    rows = _rows([[True, False, True], [False, True, True]])
+    packed = torch.randn(4, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0), requires_grad=True)
+    padded = torch.randn(2, 3, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(1), requires_grad=True)
+    assert torch.autograd.gradcheck(rows.pad, (packed,))
+    assert torch.autograd.gradcheck(rows.pack, (padded,))
+    assert torch.autograd.gradcheck(lambda value: rows.pack(rows.pad(value)), (packed,))
