@@ -30,12 +30,15 @@ class Ahead:
     lengths: NDArray[np.int64] | None
 
 
-def ahead_of(args: Any, state: Any, loader: Any, evaluation: Any, inputs: Mapping[str, Any], processes: int) -> Ahead:
+def ahead_of(
+    args: Any, state: Any, done: int, loader: Any, evaluation: Any, inputs: Mapping[str, Any], processes: int
+) -> Ahead:
     """Reckon what is ahead.
 
     Args:
         args: The Trainer's arguments.
         state: Its state.
+        done: Optimizer steps that are behind.
         loader: What it takes the training batches from.
         evaluation: Its evaluation data: a data set, or several by name.
         inputs: One process's first batch, from which the rest is guessed where it is not known.
@@ -43,7 +46,7 @@ def ahead_of(args: Any, state: Any, loader: Any, evaluation: Any, inputs: Mappin
     """
     mask = inputs.get("attention_mask")
     rows, tokens = len(inputs["input_ids"]), int(inputs["input_ids"].numel() if mask is None else mask.sum())
-    batches = (state.max_steps - state.global_step) * args.gradient_accumulation_steps
+    batches = (state.max_steps - done) * args.gradient_accumulation_steps
     per_epoch = _length(loader)
     total = getattr(loader, "total_batch_size", None) or rows * processes
     dataset = getattr(loader, "dataset", None)
@@ -62,7 +65,7 @@ def ahead_of(args: Any, state: Any, loader: Any, evaluation: Any, inputs: Mappin
         passes=passes,
         evaluation_rows=sum(map(len, held_out)),
         evaluation_tokens=sum(int(found.sum()) for found in held_out),
-        evaluation_passes=_evaluations(args, state) if held_out else 0.0,
+        evaluation_passes=_evaluations(args, state, done) if held_out else 0.0,
         processes=processes,
     )
     return Ahead(work, lengths if passes >= 1 else None)
@@ -79,8 +82,9 @@ def _each(evaluation: Any) -> list[Any]:
     return list(evaluation.values()) if isinstance(evaluation, dict) else [evaluation]
 
 
-def _evaluations(args: Any, state: Any) -> float:
+def _evaluations(args: Any, state: Any, done: int) -> float:
     strategy = args.eval_strategy.value
     if strategy == "steps" and state.eval_steps:
-        return float((state.max_steps - state.global_step) // state.eval_steps)
-    return float(math.ceil(state.num_train_epochs - (state.epoch or 0))) if strategy == "epoch" else 0.0
+        return float((state.max_steps - done) // state.eval_steps)
+    share = 1 - done / state.max_steps
+    return float(math.ceil(state.num_train_epochs * share)) if strategy == "epoch" else 0.0

@@ -115,7 +115,7 @@ class FreezeCallback(TrainerCallback):
         model = kwargs["model"]
         self.apply(model)
         started = time.perf_counter()
-        resumed = _resumed_fingerprint(self.resumed_from or _checkpoint(args, state), state)
+        resumed = _resumed_fingerprint(self.resumed_from or checkpoint_folder(args, state), state)
         before, step = resumed or (fingerprint(model), state.global_step)
         self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started, step)
         self.first_step = None
@@ -144,7 +144,7 @@ class FreezeCallback(TrainerCallback):
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Put the starting fingerprint into the checkpoint, so that a resumed run proves the whole of it."""
-        folder = _checkpoint(args, state)
+        folder = checkpoint_folder(args, state)
         if self._run is not None and state.is_world_process_zero and folder.is_dir():
             text = json.dumps(self._run.before.to_dict() | {"from_step": self._run.from_step})
             (folder / FINGERPRINT_FILE).write_text(text, encoding="utf-8")
@@ -191,7 +191,8 @@ def write_proof(proof: Proof, folder: Path) -> None:
     (folder / PROOF_FILE).write_text(json.dumps(proof.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
-def _checkpoint(args: TrainingArguments, state: TrainerState) -> Path:
+def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
+    """Where the checkpoint of the current step is, or would be."""
     from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"

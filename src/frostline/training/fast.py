@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from contextlib import contextmanager, nullcontext
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +17,9 @@ from frostline.engine.route import core_of
 from frostline.evidence.inputs import on_device
 from frostline.evidence.rng import RngState
 from frostline.log import get_logger
+from frostline.plainjson import read_json
 from frostline.training.ahead import ahead_of
+from frostline.training.callback import checkpoint_folder
 from frostline.training.engine_report import EngineReport
 from frostline.training.filling import Texts, Watches, batches_of, rows_to_try
 from frostline.training.keeping import Keeping
@@ -25,15 +28,18 @@ from frostline.training.ranks import Ranks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from contextlib import AbstractContextManager
+    from pathlib import Path
 
     from torch import nn
 
     from frostline.engine.admission import SelfCheck
+    from frostline.engine.costs import Where
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StoreKey, StreamSpec
     from frostline.engine.store.store import Store
     from frostline.training.trainer import Trainer
 
+ENGINE_FILE = "engine.json"
 _CPU = torch.device("cpu")
 
 
@@ -42,16 +48,17 @@ class FastPaths(TrainerCallback):
 
     Args:
         settings: What it may do.
-        off: In words, why it does nothing; None if it does.
         is_random: Whether frozen layers follow train(), so that nothing of them can be kept.
 
     Attributes:
+        off: In words, why it does nothing; None if it does.
         is_due: Whether a training run has begun, and `begin` was not called yet.
+        resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
     """
 
-    def __init__(self, settings: EngineSettings, *, off: str | None = None, is_random: bool = False) -> None:
+    def __init__(self, settings: EngineSettings, *, is_random: bool = False) -> None:
         self._settings = settings
-        self._off = off
+        self.off: str | None = None
         self._is_random = is_random
         self._engine: Engine | None = None
         self._model: nn.Module | None = None
@@ -61,6 +68,7 @@ class FastPaths(TrainerCallback):
         self._ended: EngineReport | None = None
         self._loader: Any = None
         self.is_due = False
+        self.resumed_from: Path | None = None
 
     @property
     def report(self) -> EngineReport | None:
@@ -85,7 +93,7 @@ class FastPaths(TrainerCallback):
         Args:
             model: The model, wrapped or not.
         """
-        if self._off is not None:
+        if self.off is not None:
             return nullcontext()
         engine = self._engine_of(model)
         return engine.active() if self._autocast is None else _within(self._autocast, engine, core_of(model))
@@ -109,9 +117,16 @@ class FastPaths(TrainerCallback):
         """Remember what is ahead; the first step begins it."""
         self._keeping = self._ended = None
         self._loader = kwargs["train_dataloader"]
-        self.is_due = self._off is None
-        if self._off is not None and state.is_world_process_zero:
-            get_logger().info("Engine: off, because %s.", self._off)
+        self.is_due = self.off is None
+        if self.off is not None and state.is_world_process_zero:
+            get_logger().info("Engine: off, because %s.", self.off)
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Note in the checkpoint where activations are kept: a resumed run that keeps them alike ends alike."""
+        folder = checkpoint_folder(args, state)
+        if self._keeping is not None and self._keeping.choice is not None and state.is_world_process_zero:
+            text = json.dumps({"store": self._keeping.choice.where})
+            (folder / ENGINE_FILE).write_text(text + "\n", encoding="utf-8")
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Share what was computed in this epoch."""
@@ -151,7 +166,12 @@ class FastPaths(TrainerCallback):
             engine.close()
         if "input_ids" not in inputs:
             return  # the engine says so when it is asked
-        ahead = ahead_of(trainer.args, trainer.state, loader, trainer.eval_dataset, inputs, ranks.count)
+        state, done = trainer.state, trainer.state.global_step
+        earlier = ranks.from_first(
+            _earlier(self.resumed_from or checkpoint_folder(trainer.args, state)) if done else None
+        )
+        behind = 0 if earlier is not None else done  # what was chosen for the whole run holds for the rest of it
+        ahead = ahead_of(trainer.args, state, behind, loader, trainer.eval_dataset, inputs, ranks.count)
         texts, plan, tries, fills = None, [], None, None
         if ahead.lengths is not None:
             texts = Texts(loader.dataset, loader.collate_fn, trainer.args.device)
@@ -161,18 +181,27 @@ class FastPaths(TrainerCallback):
         may_fill = tries is not None and fills is not None
         may_fill, plan, shared = ranks.from_first((may_fill, plan, on_device(tries or dict(inputs), _CPU)))
         keeping = self._keeping = Keeping(
-            engine, self._settings, ranks, ahead.work, fills=fills or inputs, steps=inputs
+            engine, self._settings, ranks, ahead.work, fills=fills or inputs, steps=inputs, earlier=earlier
         )
         with engine.active(), self._autocast() if self._autocast is not None else nullcontext():
             if not keeping.decide(on_device(shared, trainer.args.device)):
-                self._keeping, self._off = None, "the self-check had other results in other processes"
+                self._keeping, self.off = None, "the self-check had other results in other processes"
                 engine.close()
             elif may_fill and texts is not None:
                 with _telling(trainer) as told:
                     keeping.fill(texts, plan, told)
-        line = self.report or (f"Engine: off, because {self._off}." if self._off is not None else None)
+        line = self.report or (f"Engine: off, because {self.off}." if self.off is not None else None)
         if line is not None and ranks.is_first:
             get_logger().info("%s", line)
+
+
+def _earlier(checkpoint: Path) -> Where | None:
+    """Where a run kept activations, by its checkpoint; None where that is not known."""
+    try:
+        where: Where = read_json(checkpoint / ENGINE_FILE)["store"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return where if where in {"memory", "disk", "nowhere"} else None
 
 
 @contextmanager

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from frostline.engine.admission import SelfCheck
     from frostline.engine.choice import Choice
-    from frostline.engine.costs import Measured, Work
+    from frostline.engine.costs import Measured, Where, Work
     from frostline.engine.engine import Engine
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StoreKey, StreamSpec
@@ -43,6 +43,7 @@ class Keeping:
         work: What is ahead.
         fills: Model inputs as the store is filled with.
         steps: Model inputs as a step has them.
+        earlier: Where the run that this one goes on with kept them; None for a run from the start.
 
     Attributes:
         choice: Where activations are kept, and why; None before `decide`, and where nothing can be replayed.
@@ -59,6 +60,7 @@ class Keeping:
         *,
         fills: Mapping[str, Any],
         steps: Mapping[str, Any],
+        earlier: Where | None,
     ) -> None:
         self._engine = engine
         self._settings = settings
@@ -66,6 +68,7 @@ class Keeping:
         self._work = work
         self._fills = fills
         self._steps = steps
+        self._earlier = earlier
         self._folder: Path | None = None
         self._is_own_folder = False
         self._may_choose = ranks.is_first
@@ -121,7 +124,12 @@ class Keeping:
         if measured is not None and self._settings.store != "memory":
             work = self._with_held(folder, key(), streams)
         free_disk = shutil.disk_usage(_existing(folder)).free
-        self.choice = choose(self._settings, work, measured, psutil.virtual_memory().available, free_disk)
+        settings = self._settings
+        if self._earlier in {"memory", "disk"} and settings.store == "auto":
+            settings = replace(settings, store=self._earlier)
+        self.choice = choose(settings, work, measured, psutil.virtual_memory().available, free_disk)
+        if self._earlier is not None and self._settings.store == "auto":
+            self.choice = replace(self.choice, where=self._earlier, why="as before the interruption")
         self._may_choose = False
         if self.choice.where == "disk":
             self._folder = folder

@@ -70,7 +70,6 @@ class Trainer(transformers.Trainer):
         upstream = _UPSTREAM.bind(self, *arguments, **options).arguments
         del upstream["self"]
         fields = upstream.get("args")
-        settings = _engine_settings(fields, store)
         mode: FrozenMode = frozen_mode or getattr(fields, "frozen_mode", None) or "eval"
         self._freeze_callback = FreezeCallback(
             freeze=_one("freeze", freeze, getattr(fields, "freeze", None)),
@@ -79,14 +78,10 @@ class Trainer(transformers.Trainer):
             raise_on_drift=False,  # train() raises once the model is saved
             probe=getattr(fields, "probe", True) if probe is None else probe,
         )
-        upstream["callbacks"] = [self._freeze_callback, *(upstream.get("callbacks") or [])]
+        self._fast = FastPaths(_engine_settings(fields, store), is_random=mode == "train")
+        upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
-        self._fast = FastPaths(
-            settings,
-            off=_why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine),
-            is_random=mode == "train",
-        )
-        self.add_callback(self._fast)
+        self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
         self._save_deltas = bool(getattr(fields, "save_deltas", False))
         if self._save_deltas:
             refuse_without_base(cast("nn.Module", self.model))
@@ -149,7 +144,8 @@ class Trainer(transformers.Trainer):
             DriftError: If a frozen tensor moved; the model is saved in the output folder before.
         """
         given = _TRAIN.bind(self, *arguments, **options).arguments.get("resume_from_checkpoint")
-        self._freeze_callback.resumed_from = Path(given) if isinstance(given, str | PathLike) else None
+        resumed_from = Path(given) if isinstance(given, str | PathLike) else None
+        self._freeze_callback.resumed_from = self._fast.resumed_from = resumed_from
         output = super().train(*arguments, **options)
         if self.proof is not None and not self.proof.ok:
             self.save_model()
