@@ -25,6 +25,7 @@ PUBLIC = [
     "probe",
     "save_delta",
     "select",
+    "selfcheck",
     "train_only",
     "verify",
     "verify_run",

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from frostline.anatomy.modelmap import ModelMap as ModelMap
     from frostline.checkpoints.delta import load_delta as load_delta
     from frostline.checkpoints.delta import save_delta as save_delta
+    from frostline.engine.selfcheck import selfcheck as selfcheck
     from frostline.evidence.checks.run import check as check
     from frostline.evidence.diff import diff as diff
     from frostline.evidence.explain import explain as explain
@@ -45,6 +46,7 @@ _HOMES = {
     "load_delta": "frostline.checkpoints.delta",
     "save_delta": "frostline.checkpoints.delta",
     "select": "frostline.plan.recipe",
+    "selfcheck": "frostline.engine.selfcheck",
     "train_only": "frostline.freezing.freeze",
     "verify": "frostline.evidence.proof",
     "verify_run": "frostline.evidence.runproof",

@@ -40,7 +40,7 @@ class TrainingProgress(TrainerCallback):
         if not self._console.is_terminal:
             return
         self._bar = Progress(
-            TextColumn("epoch {task.fields[epoch]}"),
+            TextColumn("{task.description}"),
             BarColumn(),
             MofNCompleteColumn(),
             TextColumn("loss {task.fields[loss]}"),
@@ -48,14 +48,19 @@ class TrainingProgress(TrainerCallback):
             console=self._console,
             transient=True,
         )
-        self._task = self._bar.add_task("", total=state.max_steps, completed=state.global_step, epoch="1", loss="-")
+        self._task = self._bar.add_task("epoch 1", total=state.max_steps, completed=state.global_step, loss="-")
         self._bar.start()
+
+    def on_fill(self, done: int, total: int) -> None:
+        """Show how many rows of the frozen part are computed."""
+        if self._bar is not None and self._task is not None:
+            self._bar.update(self._task, total=total, completed=done, description="storing the frozen part")
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Move the bar."""
         if self._bar is not None and self._task is not None:
-            epoch = f"{int((state.epoch or 0) - 1e-9) + 1}"
-            self._bar.update(self._task, completed=state.global_step, epoch=epoch)
+            epoch = f"epoch {int((state.epoch or 0) - 1e-9) + 1}"
+            self._bar.update(self._task, total=state.max_steps, completed=state.global_step, description=epoch)
 
     def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Keep the loss."""

@@ -32,6 +32,15 @@ class ProblemOption(StrEnum):
     regression = "regression"
 
 
+class StoreOption(StrEnum):
+    """Where the frozen part's activations are kept."""
+
+    auto = "auto"
+    off = "off"
+    memory = "memory"
+    disk = "disk"
+
+
 def train(
     data: Annotated[
         str,
@@ -62,6 +71,19 @@ def train(
     device: options.Device = DeviceOption.auto,
     limit: Annotated[int | None, typer.Option(help="Training rows at most, the first ones.")] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better evaluation.")] = None,
+    store: Annotated[
+        StoreOption, typer.Option(help="Where the frozen part's activations are kept; by default where it is fastest.")
+    ] = StoreOption.auto,
+    store_dir: Annotated[str | None, typer.Option(help="The folder for stores on disk; else in your cache.")] = None,
+    store_budget: Annotated[
+        str | None, typer.Option(metavar="SIZE", help="The most that a store may take: 4GB. Else half of what is free.")
+    ] = None,
+    store_dtype: Annotated[
+        DtypeOption | None, typer.Option(help="What activations are stored as; else as they are computed.")
+    ] = None,
+    no_padding_free: Annotated[bool, typer.Option("--no-padding-free", help="Run layers with padding.")] = False,
+    no_engine: Annotated[bool, typer.Option("--no-engine", help="Take no fast path at all.")] = False,
+    explain: Annotated[bool, typer.Option("--explain", help="Print how the engine's choice was reckoned.")] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[
         bool,
@@ -96,6 +118,12 @@ def train(
         device=device.value,
         limit=limit,
         patience=patience,
+        engine=not no_engine,
+        store=store.value,
+        store_dir=store_dir,
+        store_budget=store_budget,
+        store_dtype=store_dtype.value if store_dtype is not None else None,
+        padding_free=not no_padding_free,
         trust_remote_code=trust_remote_code,
     )
     progress = TrainingProgress(quiet=as_json)
@@ -113,7 +141,7 @@ def train(
     if as_json:
         print_json(result.to_dict() | {"folder": str(result.folder)})
     else:
-        print_result(result)
+        print_result(result, explain=explain)
 
 
 def print_start(start: TrainStart) -> None:
@@ -133,13 +161,15 @@ def print_start(start: TrainStart) -> None:
         print_text(f"Going on from {start.resumed.name}.")
 
 
-def print_result(result: TrainResult) -> None:
+def print_result(result: TrainResult, *, explain: bool = False) -> None:
     """Print what the run left."""
     from frostline.cli.render import metrics_line, print_text
 
     kept = f" (of epoch {result.best_epoch:g}, the best)" if result.best_epoch is not None else ""
     if result.metrics:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
+    if result.engine is not None:
+        print_text(result.engine.explain() if explain else str(result.engine))
     print_text(f"Proof: {result.proof} ({result.proof.cost}).")
     print_text(
         f"{result.steps:,} steps in {result.seconds:.1f} s, training loss {result.train_loss:.4f}.",

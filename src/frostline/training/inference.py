@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import tempfile
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
 
 from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
@@ -19,12 +22,14 @@ from frostline.training.metrics import THRESHOLD, first_output, metrics_for, pro
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from contextlib import AbstractContextManager
 
     import datasets
-    import numpy as np
     from numpy.typing import NDArray
 
     from frostline.data.examples import Examples
+
+_WORTH_A_CHECK = 128  # rows; the self-check takes a few forwards and backwards of four
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,8 +115,10 @@ class Classifier:
             DataError: If they are pairs and the model was trained on single texts, or the other way round.
         """
         texts = examples.dataset.remove_columns(list(examples.label_columns))
-        output = self._trainer().predict(self._tokenised(texts, examples))
-        logits = first_output(output.predictions)
+        tokenised, order = _by_length(self._tokenised(texts, examples))
+        with self._fast_paths(tokenised):
+            output = self._trainer().predict(tokenised)
+        logits = first_output(output.predictions)[order.argsort()]
         return Predictions(self.schema, probabilities(logits, self.schema.problem_type))
 
     def evaluate(self, examples: Examples) -> dict[str, float]:
@@ -126,7 +133,9 @@ class Classifier:
         Raises:
             DataError: If a label is unknown to the model, or as for `predict`.
         """
-        metrics = self._trainer().evaluate(self._tokenised(self.schema.encode(examples), examples))
+        tokenised = _by_length(self._tokenised(self.schema.encode(examples), examples))[0]
+        with self._fast_paths(tokenised):
+            metrics = self._trainer().evaluate(tokenised)
         named = {name.removeprefix("eval_"): float(value) for name, value in metrics.items()}
         unasked = ("epoch", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         return {name: value for name, value in named.items() if name not in unasked}
@@ -137,6 +146,15 @@ class Classifier:
         tokenised = tokenise(dataset, self.tokenizer, max_length=self._max_length, model_limit=limit)[0]
         refuse_strange_tokens(self.model, tokenised, self._name)
         return tokenised
+
+    def _fast_paths(self, tokenised: datasets.Dataset) -> AbstractContextManager[None]:
+        """Have the model run padding-free, where there are rows enough for the self-check to pay."""
+        if len(tokenised) < _WORTH_A_CHECK:
+            return nullcontext()
+        from frostline.engine.engine import Engine
+        from frostline.engine.settings import EngineSettings
+
+        return Engine(self.model, EngineSettings(store="off"), lambda *_: None).active()
 
     def _trainer(self) -> Any:
         from transformers import (
@@ -161,6 +179,15 @@ class Classifier:
             )
         trainer.remove_callback(PrinterCallback)
         return trainer
+
+
+def _by_length(tokenised: datasets.Dataset) -> tuple[datasets.Dataset, NDArray[np.int64]]:
+    """The rows sorted by length, so that batches need little padding, and the places that they had."""
+    from frostline.training.filling import lengths_of
+
+    lengths = lengths_of(tokenised)
+    order = lengths.argsort(kind="stable") if lengths is not None else np.arange(len(tokenised))
+    return tokenised.select(order), order
 
 
 def _refuse_other_width(name: str, examples: Examples) -> None:

@@ -54,6 +54,11 @@ class SaveOnInterrupt(TrainerCallback):
         self.asked = True
         get_logger().warning("Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.")
 
+    def on_fill(self, _done: int, _total: int) -> None:
+        """Stop while the store is filled: what was computed is kept on disk, and no step was taken."""
+        if self.asked:
+            raise KeyboardInterrupt
+
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint; after the last step of an epoch there is one anyway, behind the evaluation."""
         epoch_ends = state.global_step >= state.max_steps or float(state.epoch or 0).is_integer()

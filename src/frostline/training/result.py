@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from frostline.data.tokenising import TokenStats
     from frostline.evidence.inspection import Inspection
     from frostline.evidence.proof import Proof
+    from frostline.training.engine_report import EngineReport
     from frostline.training.settings import TrainSettings
 
 
@@ -54,6 +55,7 @@ class TrainResult:
         steps: Optimizer steps.
         seconds: Time of this process's training, evaluations and proof included.
         best_epoch: The epoch of the model that was kept; None without evaluation rows.
+        engine: What the engine did; None where it was off.
     """
 
     folder: Path
@@ -64,6 +66,7 @@ class TrainResult:
     steps: int
     seconds: float
     best_epoch: float | None
+    engine: EngineReport | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, as ``metrics.json`` holds them."""
@@ -81,6 +84,7 @@ class TrainResult:
             "problem_type": self.start.schema.problem_type,
             "labels": list(self.start.schema.names),
             "proof": str(self.proof),
+            "engine": self.engine.to_dict() if self.engine is not None else None,
             "settings": self.start.settings.to_dict(),
         }
 

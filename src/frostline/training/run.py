@@ -130,6 +130,7 @@ def _run(
         steps=int(trainer.state.global_step),
         seconds=time.perf_counter() - began,
         best_epoch=best_epoch,
+        engine=trainer.engine_report,
     )
     _leave(result, folder, model, tokenizer, trainer.state.log_history)
     result.proof.raise_for_drift()
@@ -230,6 +231,12 @@ def _trainer(
         logging_nan_inf_filter=False,  # a loss that is no number is said, not smoothed over
         report_to="none",
         disable_tqdm=True,
+        engine=settings.engine,
+        store=settings.store,
+        store_dir=settings.store_dir,
+        store_budget=settings.store_budget,
+        store_dtype=settings.store_dtype,
+        padding_free=settings.padding_free,
         **device_options(settings.device, settings.dtype),
     )
     if settings.patience is not None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from frostline.engine.settings import EngineSettings, StoreDtype, StoreWhere
 from frostline.errors import SettingsError
 from frostline.plan.plan import FrozenMode, Plan
 
@@ -21,6 +22,8 @@ _OPTIONS = {
     "eval_data": "--eval",
     "text_columns": "--text-column",
     "label_columns": "--label-column",
+    "engine": "--no-engine",
+    "padding_free": "--no-padding-free",
 }
 
 
@@ -52,10 +55,16 @@ class TrainSettings:
         device: ``"auto"`` takes an accelerator where there is one.
         limit: Training rows at most; None for all.
         patience: Evaluations without a better result after which training stops; None for never.
+        engine: Whether fast paths are taken.
+        store: Where activations of the frozen part are kept: ``"auto"``, ``"off"``, ``"memory"`` or ``"disk"``.
+        store_dir: The folder for stores on disk; None for the user's cache.
+        store_budget: The most that a store may take, such as ``"4GB"``; None for half of what is free.
+        store_dtype: What activations are stored as; None to store them as they are computed.
+        padding_free: Whether layers may run without padding.
         trust_remote_code: Whether code that comes with the model may run.
 
     Raises:
-        SettingsError: If a number is out of its range.
+        SettingsError: If a number is out of its range, or a setting of the engine is none.
         PlanError: If the plan contradicts itself.
     """
 
@@ -77,6 +86,12 @@ class TrainSettings:
     device: Device = "auto"
     limit: int | None = None
     patience: int | None = None
+    engine: bool = True
+    store: StoreWhere = "auto"
+    store_dir: str | None = None
+    store_budget: str | None = None
+    store_dtype: StoreDtype | None = None
+    padding_free: bool = True
     trust_remote_code: bool = False
 
     def __post_init__(self) -> None:
@@ -95,6 +110,7 @@ class TrainSettings:
             raise SettingsError(f"--seed is {self.seed}; it must be from 0 to {2**32 - 1}.")
         if self.patience is not None and self.eval_data is None:
             raise SettingsError("--patience needs evaluation data to judge by.\nName it with --eval.")
+        EngineSettings(store=self.store, store_budget=self.store_budget, store_dtype=self.store_dtype)
         if self.freeze is not None or self.train_only is not None:
             self.plan()
 
