@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Rows are added until one pass has so many tokens and takes so many seconds, so that a large model runs a few only.
 _ENOUGH_TOKENS, _LONG_ENOUGH = 64, 0.04
 _ROUNDS = 5  # of which the best counts, as what else the machine does only adds
-_LONGEST = 0.3  # seconds; after these, two rounds are enough
+_LONGEST = 0.5  # seconds; after these, what was measured has to do
 _READS = 2
 _TRIAL_BYTES = 8 << 20  # are written to a store and read back, about
 _TRIAL_ROWS = 4096  # at most
@@ -72,6 +72,7 @@ def calibrate(
     try:
         rows = _enough_rows(runner, paths, filling)
         fill, anew = _seconds_per_token(runner, paths, (filling, step), rows)
+        fill = min(fill, anew)  # sorted rows are not slower: where they were, something else ran beside them
         part = _some(step, rows)
         trial = _Trial(step, paths, runner.tap(part, paths), streams, dtype)
         token_bytes, row_bytes = trial.sizes(part.rows.tokens)
@@ -86,11 +87,12 @@ def _enough_rows(runner: Runner, paths: Paths, call: Call) -> int:
     """How many rows of a batch are enough to measure; trying it out also warms the caches up."""
     device = call.rows.mask.device
     rows = 1
+    started = time.perf_counter()
     while True:
         part = _some(call, rows)
         seconds = _seconds(partial(runner.tap, part, paths), device)
         enough = seconds >= _LONG_ENOUGH and part.rows.tokens >= _ENOUGH_TOKENS
-        if enough or part.rows.count == call.rows.count:
+        if enough or time.perf_counter() - started > _LONGEST or part.rows.count == call.rows.count:
             return part.rows.count
         rows *= 2
 
@@ -111,7 +113,7 @@ def _seconds_per_token(runner: Runner, paths: Paths, calls: Sequence[Call], rows
     best = [inf] * len(parts)
     started = time.perf_counter()
     for turn in range(_ROUNDS):
-        if turn > 1 and time.perf_counter() - started > _LONGEST:
+        if turn and time.perf_counter() - started > _LONGEST:
             break
         now = [_seconds(partial(runner.tap, part, paths), part.rows.mask.device) for part in parts]
         best = list(map(min, best, now))
