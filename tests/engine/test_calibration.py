@@ -14,16 +14,20 @@ from frostline.engine.engine import Engine
 from frostline.engine.paths import Paths, Runner
 from frostline.engine.replay import NotReplayable
 from frostline.engine.settings import EngineSettings
+from frostline.engine.store.store import Store
 from frostline.evidence.fingerprint import fingerprint
 from frostline.freezing.freeze import freeze
 from tests.models import modes, tiny
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
 
+    from frostline.engine.admission import SelfCheck
     from frostline.engine.costs import Measured
+    from frostline.engine.store.spec import StoreKey, StreamSpec
 
 
 def inputs(*lengths: int) -> dict[str, torch.Tensor]:
@@ -102,6 +106,25 @@ def test_a_folder_that_cannot_be_written_has_no_rates(
 
     monkeypatch.setattr("tempfile.mkdtemp", refuse)
     assert measured(bert, tmp_path).disk is None
+
+
+def test_the_rows_of_a_batch_that_a_store_of_an_earlier_run_lacks_are_counted(bert: nn.Module) -> None:
+    made: list[Store] = []
+
+    def make(_check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]) -> None:
+        made.append(Store.in_memory(key(), streams))
+
+    def keep(_check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]) -> tuple[Store, int]:
+        return Store.in_memory(key(), streams), 10**6
+
+    engine, earlier = Engine(bert, EngineSettings(), make), Engine(bert, EngineSettings(), keep)
+    with earlier.active():
+        earlier.fill(inputs(3, 5))
+    with engine.active():
+        engine.ready(inputs(3, 5))
+        assert engine.missing(inputs(3, 5)) == 0  # it keeps nothing
+        assert engine.missing(inputs(3, 5), made[0]) == 2
+        assert engine.missing(inputs(3, 5), earlier.store) == 0
 
 
 def test_without_replay_nothing_is_measured() -> None:
