@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, nullcontext, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.engine import products
 from frostline.engine.interpose import interposed
 from frostline.engine.packing import Packing, PackingMode
 from frostline.engine.replay import Enough, Replay
@@ -35,6 +36,7 @@ class Paths:
         places: Where values have the axes of the batch; None to tell it by their shape.
         single: The one position that its last layer is run for; None to run it for all.
         folded: Whether its keys and values are folded into query and attended value there.
+        products: Whether oneDNN computes the products of its linear layers.
         replay: How it runs from stored activations; None to run it from its inputs.
         stored_positions: Per stream of which one position only is stored, which one.
         whole: Whether what is stored of a row holds for it and its padding only, and is stored with the padding.
@@ -46,6 +48,7 @@ class Paths:
     places: frozenset[str] | None = None
     single: Position | None = None
     folded: bool = False
+    products: bool = False
     replay: Replay | None = None
     stored_positions: Mapping[str, Position] = field(default_factory=dict)
     whole: bool = False
@@ -54,7 +57,7 @@ class Paths:
     @property
     def any(self) -> bool:
         """Whether it is spared anything."""
-        return self.trim or self.packing is not None or self.single is not None or self.replay is not None
+        return self.trim or self.products or self.packing is not None or self.replay is not None
 
 
 class Runner:
@@ -128,17 +131,17 @@ class Runner:
 
     @contextmanager
     def _packed(self, call: Call, paths: Paths, skipped: set[str]) -> Iterator[dict[nn.Module, Forward]]:
+        forwards = products.forwards(self._model) if paths.products else {}
         if paths.packing is None:
-            yield {}
+            yield forwards
             return
         packing = Packing(call.rows, paths.packing, paths.places)
-        forwards: dict[nn.Module, Forward] = {}
         for number, chain in enumerate(paths.chains):
             live = [self._model.get_submodule(path) for path in chain if path not in skipped]
             if live:
                 single = self._single(live[-1], call, paths) if chain is paths.chains[-1] else None
                 forwards |= packing.forwards(live, number, single)
-        with packing.attending() if forwards else nullcontext():
+        with packing.attending():
             yield forwards
         self.places = frozenset(packing.seen)
 

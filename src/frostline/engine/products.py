@@ -1,0 +1,121 @@
+"""The matrix products of linear layers by oneDNN, where it is faster than the BLAS that torch calls.
+
+On the CPU torch hands products in single precision to the BLAS that it was built with. Where that is one that does not
+use the processor's widest instructions (MKL on processors of other makers), oneDNN, which torch has on board as well,
+is up to twice as fast. Both compute in IEEE single precision; their sums differ in order only.
+"""
+
+from __future__ import annotations
+
+import time
+from functools import cache
+from typing import TYPE_CHECKING, Any, cast
+
+import torch
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from torch import Tensor
+
+    from frostline.engine.interpose import Forward
+
+# Below so many multiplications a call of oneDNN costs more than it saves.
+_SMALLEST = 1 << 22
+# By so much it has to be faster, so that noise does not decide.
+_FASTER = 1.15
+_SHAPE = (256, 768, 768)  # of the product that is timed: tokens, in, out
+_REPEATS = 5
+
+
+def forwards(model: nn.Module) -> dict[nn.Module, Forward]:
+    """Forwards by oneDNN for the linear layers of a model."""
+    found: dict[nn.Module, Forward] = {}
+    for module in model.modules():
+        if type(module) is nn.Linear:
+            found[module] = _forward(module, turned=False)
+        elif type(module) is Conv1D:  # GPT-2's name for a linear layer that keeps its weight turned
+            found[module] = _forward(module, turned=True)
+    return found
+
+
+def gain() -> float:
+    """How many times as fast oneDNN is on this machine, measured once per number of threads; 0 where it is missing."""
+    return _gain(torch.get_num_threads())
+
+
+@cache
+def _gain(_threads: int) -> float:
+    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        return 0.0
+    tokens, inner, outer = _SHAPE
+    values, weight = torch.ones(tokens, inner), torch.ones(outer, inner)
+    with torch.no_grad():
+        try:
+            own = _seconds(lambda: _product(values, weight, None))
+        except RuntimeError:  # built without it for this processor
+            return 0.0
+        return _seconds(lambda: nn.functional.linear(values, weight)) / own
+
+
+def is_faster(device: torch.device, dtype: torch.dtype) -> bool:
+    """Whether products of such tensors are worth being handed to oneDNN."""
+    return device.type == "cpu" and dtype == torch.float32 and gain() >= _FASTER
+
+
+def _seconds(run: Callable[[], Any]) -> float:
+    run()
+    times = []
+    for _ in range(_REPEATS):
+        began = time.perf_counter()
+        run()
+        times.append(time.perf_counter() - began)
+    return min(times)
+
+
+def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """(..., in) by (out, in), each of any strides, to (..., out)."""
+    return cast("Tensor", torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], ""))  # noqa: SLF001
+
+
+class _Linear(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        ctx.has_bias = bias is not None
+        return _product(values, weight, bias)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        values, weight = ctx.saved_tensors
+        wants_values, wants_weight, wants_bias = ctx.needs_input_grad
+        gradient = gradients[0].reshape(-1, weight.shape[0])
+        into = _product(gradient, weight.t(), None).view(values.shape) if wants_values else None
+        by_weight = None
+        if wants_weight:
+            by_weight = _product(gradient.t(), values.reshape(-1, weight.shape[1]).t(), None)
+        by_bias = gradient.sum(dim=0) if ctx.has_bias and wants_bias else None
+        return into, by_weight, by_bias
+
+
+def _forward(module: nn.Module, *, turned: bool) -> Forward:
+    original = module.forward
+
+    def forward(values: Tensor) -> Tensor:
+        weight, bias = cast("Tensor", module.weight), cast("Tensor | None", module.bias)
+        if (
+            values.dtype != torch.float32
+            or weight.dtype != torch.float32
+            or torch.is_autocast_enabled("cpu")
+            or values.numel() * weight.numel() < _SMALLEST * values.shape[-1]
+        ):
+            return cast("Tensor", original(values))
+        weight = weight.t() if turned else weight
+        if torch.is_grad_enabled():
+            return cast("Tensor", _Linear.apply(values, weight, bias))  # type: ignore[no-untyped-call]
+        return _product(values, weight, bias)
+
+    return forward
