@@ -17,29 +17,34 @@ if TYPE_CHECKING:
 LENGTHS = (12, 7, 5)
 
 
-def make_batch(model_type: str, model: PreTrainedModel, seed: int) -> dict[str, torch.Tensor]:
+def make_batch(
+    model_type: str, model: PreTrainedModel, seed: int, lengths: tuple[int, ...] = LENGTHS, extra_padding: int = 0
+) -> dict[str, torch.Tensor]:
     """Draw token ids, padded on the right, and everything else that the type's forward wants.
 
     Args:
         model_type: As transformers registers it.
         model: The model that will take the batch.
         seed: The same seed draws the same batch.
+        lengths: Tokens per text.
+        extra_padding: Positions behind the longest text.
 
     Returns:
-        ``input_ids`` and ``attention_mask`` of shape (3, 12), and more where `model_type` has a use for it.
+        ``input_ids`` and ``attention_mask`` of shape (3, 12) unless told otherwise, and more where `model_type` has
+        a use for it.
     """
     generator = torch.Generator().manual_seed(seed)
     config = model.config.get_text_config()
-    shape = (len(LENGTHS), max(LENGTHS))
-    mask = torch.arange(shape[1]) < torch.tensor(LENGTHS)[:, None]  # (3, 12)
+    shape = (len(lengths), max(lengths) + extra_padding)
+    mask = torch.arange(shape[1]) < torch.tensor(lengths)[:, None]  # (rows, positions)
     ids = torch.randint(FIRST_TEXT_ID, LAST_TEXT_ID + 1, shape, generator=generator)
     eos = getattr(config, "eos_token_id", None)
     if eos is not None:
-        ids[torch.arange(shape[0]), torch.tensor(LENGTHS) - 1] = eos
+        ids[torch.arange(shape[0]), torch.tensor(lengths) - 1] = eos
     batch = {"input_ids": ids.where(mask, config.pad_token_id), "attention_mask": mask.long()}
     accepted = set(inspect.signature(model.forward).parameters)
     if "token_type_ids" in accepted and _segments(model_type, config) > 1:
-        batch["token_type_ids"] = (torch.arange(shape[1]) >= min(LENGTHS) - 2).long() * mask
+        batch["token_type_ids"] = (torch.arange(shape[1]) >= min(lengths) - 2).long() * mask
     if "attention_mask" not in accepted:
         del batch["attention_mask"]
     if model_type in _EXTRA:

@@ -7,12 +7,17 @@ import re
 import sys
 from itertools import groupby
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import frostline as fl
 from frostline.checkpoints.quiet import quiet
+from tests.zoo.admitting import Survey, survey
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 from tests.zoo.pooling import pooled_position
 from tests.zoo.traits import NEEDS_TRAIN_MODE, PADDING_SHOWS
+
+if TYPE_CHECKING:
+    from frostline.engine.admission import SelfCheck
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 
@@ -39,6 +44,21 @@ _FOOT = """
 
 {missing}
 """
+_ENGINE = """
+## What the engine does for them
+
+What the self-check admits for the same tiny models. The tests hold that what is admitted gives the plain forward's
+logits and gradients on other batches as well: of other lengths, with other padding, with another number of texts.
+
+**Padding-free**: what runs on real tokens only. With `layers` it is whole layers, padded for attention alone; with
+`all but mixers` the modules that mix tokens run padded, too. **Replay**: whether the model runs from what is stored
+for a unit, for every unit that has layers of the text beneath it; `with padding` where a text's stored values hold
+for one length of padding only. **One position**: the one position of each text that the last layer is run for.
+
+| type | padding-free | replay | one position |
+| --- | --- | --- | --- |
+"""
+_PACKING = {"attention": "layers", "modules": "all but mixers"}
 
 
 def row(model_type: str) -> str:
@@ -55,6 +75,42 @@ def row(model_type: str) -> str:
         "<br>".join(_notes(specimen.model_type, anatomy, _unreached(specimen.model, anatomy))),
     )
     return f"| {' | '.join(cells)} |"
+
+
+def engine_row(found: Survey) -> str:
+    """The line of one type in the table of what the engine does."""
+    whole = found.checks[None]
+    packing = whole.paths.packing
+    cells = (
+        f"`{found.specimen.model_type}`",
+        _PACKING[packing] if packing is not None else _refused(whole, "padding-free"),
+        _replay(found),
+        whole.paths.single or _refused(whole, "one position"),
+    )
+    return f"| {' | '.join(cells)} |"
+
+
+def _replay(found: Survey) -> str:
+    depths = {boundary: check for boundary, check in found.checks.items() if boundary is not None}
+    served = {boundary: check.paths for boundary, check in depths.items() if check.boundary == boundary}
+    padded = [boundary for boundary, paths in served.items() if paths.whole]
+    said = ["yes"] if served else []
+    if padded:
+        said = ["yes, with padding" if len(padded) == len(served) else f"yes; with padding: {', '.join(padded)}"]
+    for boundary, check in depths.items():
+        if check.boundary is None:
+            said.append(f"{boundary}: {_refused(check, 'replay')}")
+        elif check.boundary != boundary:
+            said.append(f"{boundary}: from what is stored for {check.boundary}")
+    return "<br>".join(said)
+
+
+def _refused(check: SelfCheck, path: str) -> str:
+    """Why a path is not admitted, without the figures of the tiny model."""
+    how = next(own.how for own in check.checks if own.path in {path, "all"} and not own.admitted)
+    reason = re.sub(r"^at [^:]+: |^at .+(?= no layer )", "", how).strip()
+    failed = re.match(r"its code fails: (\w+)", reason)
+    return f"no, its code fails ({failed[1]})" if failed else f"no, {reason}"
 
 
 def _units(anatomy: fl.ModelMap) -> list[str]:
@@ -117,7 +173,7 @@ def _notes(model_type: str, anatomy: fl.ModelMap, unreached: list[str]) -> list[
 
 
 def page() -> str:
-    """The whole page."""
+    """The part of the page on units, stacks and pooling."""
     import transformers
 
     with quiet():
@@ -131,8 +187,22 @@ def page() -> str:
     return _HEAD.format(version=version) + "\n".join(rows) + "\n" + foot
 
 
+def engine_part() -> str:
+    """The part of the page on the engine."""
+    with quiet():
+        rows = [engine_row(survey(model_type)) for model_type in model_types() if model_type not in CANNOT_BUILD]
+    rows.sort(key=lambda line: line.replace("`", ""))
+    return _ENGINE + "\n".join(rows) + "\n"
+
+
+def parts(text: str) -> tuple[str, str]:
+    """A page, cut where its part on the engine begins."""
+    place = text.index(_ENGINE)
+    return text[:place], text[place:]
+
+
 def rows_of(text: str) -> dict[str, str]:
-    """Per type of model, its line in a page."""
+    """Per type of model, its line in a part of a page."""
     return {found[1]: found[0] for found in re.finditer(r"^\| `([^`]+)` \|.*\|$", text, re.MULTILINE)}
 
 
@@ -140,7 +210,7 @@ def main() -> int:
     """Print the page; or with ``--check``, compare it with the one in docs/."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 if the page in docs/ is stale")
-    made = page()
+    made = page() + engine_part()
     if not parser.parse_args().check:
         sys.stdout.write(made)
         return 0

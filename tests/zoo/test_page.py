@@ -9,14 +9,17 @@ from tests.zoo.build import CANNOT_BUILD, model_types
 
 
 def test_the_page_is_as_the_zoo_makes_it_today() -> None:
-    written, made = command.PAGE.read_text(encoding="utf-8"), command.page()
+    # The part on the engine is compared row by row in test_engine.py, which makes it anyway.
+    written, made = command.parts(command.PAGE.read_text(encoding="utf-8"))[0], command.page()
     stale = [name for name, row in command.rows_of(made).items() if command.rows_of(written).get(name) != row]
     assert stale == [], "run make architectures, and read what changed"
     assert made == written
 
 
 def test_there_is_a_row_for_every_type() -> None:
-    rows = command.rows_of(command.PAGE.read_text(encoding="utf-8"))
+    rows, engine = map(command.rows_of, command.parts(command.PAGE.read_text(encoding="utf-8")))
+    assert set(engine) == set(model_types()) - set(CANNOT_BUILD)
+    assert all(row.count("|") == 5 for row in engine.values())
     assert set(rows) == set(model_types())
     assert all(row.count("|") == 7 for row in rows.values())
     for model_type, reason in CANNOT_BUILD.items():
@@ -39,14 +42,16 @@ def test_there_is_a_row_for_every_type() -> None:
     ],
 )
 def test_what_is_pooled_is_told_apart(model_type: str, pooled: str) -> None:
-    row = command.rows_of(command.PAGE.read_text(encoding="utf-8"))[model_type]
+    row = command.rows_of(command.parts(command.PAGE.read_text(encoding="utf-8"))[0])[model_type]
     assert row.split(" | ")[4] == pooled
 
 
 def test_a_stale_page_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["page", "--check"])
-    monkeypatch.setattr(command, "page", lambda: command.PAGE.read_text(encoding="utf-8"))
+    anatomy, engine = command.parts(command.PAGE.read_text(encoding="utf-8"))
+    monkeypatch.setattr(command, "page", lambda: anatomy)
+    monkeypatch.setattr(command, "engine_part", lambda: engine)
     assert command.main() == 0
-    monkeypatch.setattr(command, "page", lambda: "another page\n")
+    monkeypatch.setattr(command, "engine_part", lambda: "another part\n")
     assert command.main() == 1
     assert "make architectures" in capsys.readouterr().err

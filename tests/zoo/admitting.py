@@ -1,0 +1,138 @@
+"""What the engine admits for a tiny model, and how its results compare with the plain forward's."""
+
+from __future__ import annotations
+
+import inspect
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+import frostline as fl
+from frostline.engine.admission import admit
+from frostline.engine.calls import read_call
+from frostline.engine.paths import Runner, in_eval
+from frostline.engine.route import Route
+from frostline.engine.store.packed import Packed
+from tests.zoo.build import Specimen, build
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import Tensor, nn
+
+    from frostline.engine.admission import SelfCheck
+    from frostline.engine.calls import Call
+    from frostline.engine.paths import Paths
+
+    Outcome = tuple[Tensor, list[Tensor | None]]
+
+_NOT_TEXT = ("vision", "audio")
+
+
+def call_of(model: nn.Module, batch: Mapping[str, Any]) -> Call:
+    """A batch as the engine reads it; without a cache for generation, as the engine asks for none."""
+    signature = inspect.signature(model.forward)
+    options = {"use_cache": False} if "use_cache" in signature.parameters else {}
+    call = read_call(signature, (), {**batch, **options}, model.config)
+    assert not isinstance(call, str), call
+    return call
+
+
+def depths(anatomy: fl.ModelMap, model: nn.Module) -> list[str]:
+    """The units that have layers of a text beneath them."""
+    routes = {unit.name: Route.at(model, unit.name, anatomy) for unit in anatomy.units[1:]}
+    towers = {path for stack in anatomy.stacks if stack.name in _NOT_TEXT for layer in stack.layers for path in layer}
+    return [name for name, route in routes.items() if not towers.issuperset(route.skipped)]
+
+
+def freeze_beneath(model: nn.Module, anatomy: fl.ModelMap, boundary: str | None) -> None:
+    """Freeze all units beneath one; nothing for None."""
+    names = [unit.name for unit in anatomy.units]
+    beneath = anatomy.units[: names.index(boundary)] if boundary is not None else ()
+    frozen = {name for unit in beneath for name in (*unit.parameter_names, *unit.alias_names)}
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What the engine admits for one tiny model.
+
+    Attributes:
+        specimen: The model, and the batch that it was tried on.
+        anatomy: Its anatomy.
+        checks: Per depth, the self-check with all beneath it frozen; under None the one with everything training.
+    """
+
+    specimen: Specimen
+    anatomy: fl.ModelMap
+    checks: dict[str | None, SelfCheck]
+
+
+def survey(model_type: str, dtype: torch.dtype = torch.float32) -> Survey:
+    """Have the engine try a tiny model of a type at every depth of its text."""
+    specimen = build(model_type)
+    model = specimen.model.to(dtype)
+    anatomy = fl.ModelMap.of(model)
+    call = call_of(model, specimen.batch)
+    checks = {}
+    for boundary in (None, *depths(anatomy, model)):
+        freeze_beneath(model, anatomy, boundary)
+        checks[boundary] = admit(model, model.forward, call)
+    return Survey(specimen, anatomy, checks)
+
+
+def outcome(model: nn.Module, run: Callable[[], Any]) -> Outcome:
+    """Logits, and the gradients of all parameters that train, in eval mode."""
+    parameters = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    with in_eval(model):
+        logits = run().logits
+        weights = torch.linspace(0.5, 1.5, logits.numel()).reshape(logits.shape)
+        gradients = torch.autograd.grad((logits * weights).sum(), parameters, allow_unused=True)
+    return logits.detach(), list(gradients)
+
+
+def fast_outcome(model: nn.Module, call: Call, paths: Paths) -> Outcome:
+    """The same on the fast paths, each row's stored values computed from the row alone."""
+    runner = Runner(model, model.forward)
+    values = stored(runner, call, paths) if paths.replay is not None else None
+    return outcome(model, lambda: runner.run(call, paths, values))
+
+
+def stored(runner: Runner, call: Call, paths: Paths) -> dict[str, Packed]:
+    """What is stored of a batch's rows, found as the engine finds it: the same text once, however it is padded."""
+    rows: dict[bytes, dict[str, Packed]] = {}
+    digests = call.digests(whole=paths.whole)
+    for row, digest in enumerate(digests):
+        if digest not in rows:
+            rows[digest] = runner.tap(call.select([row]), paths)
+    return joined([rows[digest] for digest in digests])
+
+
+def joined(rows: Sequence[Mapping[str, Packed]]) -> dict[str, Packed]:
+    """Rows end to end."""
+    return {
+        name: Packed(torch.cat([row[name].values for row in rows]), torch.cat([row[name].lengths for row in rows]))
+        for name in rows[0]
+    }
+
+
+def far(own: Outcome, plain: Outcome) -> tuple[float, float]:
+    """Largest differences of logits and of gradients, relative to the values' size as admission does it.
+
+    A NaN on one side only counts as infinite.
+    """
+    largest = max((float(value.abs().max()) for value in plain[1] if value is not None), default=0.0)
+    logits = _far(own[0], plain[0], 1.0)
+    gradients = [_far(one, other, 1e-3 * largest) for one, other in zip(own[1], plain[1], strict=True)]
+    return logits, max(gradients, default=0.0)
+
+
+def _far(one: Tensor | None, other: Tensor | None, least: float) -> float:
+    if one is None or other is None:
+        there = one if one is not None else other
+        return 0.0 if there is None or not there.any() else float("inf")
+    difference = float((one - other).abs().max())
+    difference /= max(least, float(other.abs().max())) or 1.0
+    return difference if difference == difference else float("inf")  # noqa: PLR0124 - NaN
