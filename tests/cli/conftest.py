@@ -83,7 +83,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, quick_bert: Path, datasets
         data=str(file),
         eval_data=str(file),
         freeze="embeddings",
-        epochs=2,
+        epochs=4,
         batch_size=8,
         learning_rate=3e-3,
     )

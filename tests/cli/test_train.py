@@ -68,11 +68,12 @@ def test_json(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
     assert found["trainable_parameters"] == 34
 
 
-def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path) -> None:
+def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
     words = ["--eval", table, "--freeze", "embeddings", "--frozen-mode", "train", "--epochs", 0.5, "--lr", 0.25]
     words += ["--batch-size", 3, "--max-length", 20, "--seed", 9, "--text-column", "text", "--label-column", "label"]
     words += ["--problem-type", "multi_label_classification", "--dtype", "bf16", "--device", "cpu", "--limit", 7]
-    done = train(*words, "--patience", 2, "--json")
+    words += ["--store", "disk", "--store-dir", tmp_path / "store", "--store-budget", "1GB", "--store-dtype", "fp16"]
+    done = train(*words, "--no-padding-free", "--no-engine", "--patience", 2, "--json")
     assert done.status == 0, done.err
     settings = json.loads(done.out)["settings"]
     del settings["model"], settings["data"], settings["eval_data"]
@@ -92,8 +93,36 @@ def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path) -
         "device": "cpu",
         "limit": 7,
         "patience": 2,
+        "engine": False,
+        "store": "disk",
+        "store_dir": str(tmp_path / "store"),
+        "store_budget": "1GB",
+        "store_dtype": "fp16",
+        "padding_free": False,
         "trust_remote_code": False,
     }
+
+
+def test_what_the_engine_did_is_told(train: Callable[..., Done], tmp_path: Path) -> None:
+    words = ("--freeze", "embeddings, layers[0]", "--store", "disk", "--store-dir", tmp_path / "store", "--explain")
+    done = train(*words)
+    assert done.status == 0, done.err
+    line = "Engine: replay from layer 1, padding-free, last layer for the first token only; activations on disk ("
+    (told,) = [own for own in done.out.splitlines() if own.startswith("Engine: ")]
+    assert told.startswith(line)
+    assert told.endswith("): as asked for.")
+    assert "replay: yes, " in done.out
+    assert "Filled: 24 rows computed in " in done.out
+    engine = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["engine"]
+    assert engine["line"] == told
+    assert engine["rows"] == engine["computed"] == 24
+    again = train(*words, "--overwrite")
+    assert "Filled: " not in again.out
+
+
+def test_strange_sizes_and_stores_are_refused(refused_train: Callable[..., str]) -> None:
+    assert "'many' is no size.\nWrite it as '4GB' or '512MiB'." in refused_train("--store-budget", "many")
+    assert "'nowhere' is not one of" in refused_train("--store", "nowhere")
 
 
 def test_the_model_loads_without_frostline(train: Callable[..., Done], tmp_path: Path) -> None:

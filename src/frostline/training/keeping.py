@@ -164,8 +164,8 @@ class Keeping:
         Raises:
             KeyboardInterrupt: If it is interrupted; what was computed is kept if the store is on disk.
         """
-        store = self._engine.store
-        if store is None:
+        store, check = self._engine.store, self._engine.check
+        if store is None or check is None or check.paths.whole:  # what holds with its padding only is kept as it comes
             return
         started = time.perf_counter()
         part = plan[self._ranks.place_on_host :: self._ranks.on_host]
