@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import copy
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch import nn
+
+import frostline as fl
+from frostline.engine.admission import MOST_ROWS, SelfCheck, admit, trial_rows
+from tests.engine.stubs import Block, Classifier, call_of, padded
+from tests.models import tiny
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+BATCH = padded((7, 4, 5))
+FROZEN = "embeddings, layers[:2]"
+
+
+def _admit(
+    model: nn.Module, frozen: str | None = FROZEN, batch: dict[str, Tensor] = BATCH, **options: Any
+) -> SelfCheck:
+    model.eval()
+    if frozen is None:
+        return admit(model, model.forward, call_of(batch), **options)
+    with fl.freeze(model, frozen):
+        return admit(model, model.forward, call_of(batch), **options)
+
+
+def _refused(check: SelfCheck, path: str) -> str:
+    (found,) = (own for own in check.checks if own.path == path)
+    assert not found.admitted, str(check)
+    return found.how
+
+
+class RandomBlock(Block):
+    """Draws random numbers in eval mode as well."""
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(hidden + 0.1 * torch.randn_like(hidden), mask)
+
+
+class PaddingBlock(Block):
+    """Takes padding for text."""
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(hidden, torch.ones_like(mask))
+
+
+class NeighbourBlock(Block):
+    """Takes the other rows of the batch in."""
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        return super().forward(hidden + hidden.mean(dim=0, keepdim=True), mask)
+
+
+class TestWhatIsAdmitted:
+    def test_a_model_that_minds_its_own_rows(self) -> None:
+        check = _admit(Classifier())
+        assert check.boundary == "layer 2"
+        assert check.paths.packing == "modules"
+        assert check.paths.replay is not None
+        assert not check.paths.whole
+        admitted = {own.path: own.admitted for own in check.checks}
+        assert admitted["padding-free"]
+        assert admitted["replay"]
+        assert not admitted["one position"]
+        assert all(own.logits is not None and own.logits <= 1e-5 for own in check.checks if own.admitted)
+        assert all(own.gradients is not None and own.gradients <= 1e-4 for own in check.checks if own.admitted)
+        assert 0 < check.seconds < 60
+
+    def test_the_boundary_that_was_asked_for(self) -> None:
+        check = _admit(Classifier(), boundary="layer 1")
+        assert check.boundary == "layer 1"
+
+    def test_padding_may_not_be_spared(self) -> None:
+        check = _admit(Classifier(), padding_free=False)
+        assert check.paths.packing is None
+        assert _refused(check, "padding-free") == "switched off"
+        assert check.boundary == "layer 2"
+
+    def test_the_report_is_readable_and_plain(self) -> None:
+        check = _admit(Classifier())
+        lines = str(check).splitlines()
+        assert [line.split(":")[0] for line in lines] == [own.path for own in check.checks]
+        assert lines[-1] == "one position: no, the head reads more than one position"
+        assert "largest difference of logits" in lines[0]
+        told = check.to_dict()
+        assert told["boundary"] == "layer 2"
+        assert [own["admitted"] for own in told["checks"]] == [own.admitted for own in check.checks]
+
+    @pytest.mark.parametrize(("kind", "position"), [("bert", "first token"), ("distilbert", "first token")])
+    def test_one_position(self, kind: str, position: str) -> None:
+        check = _admit(tiny(kind), None)
+        assert check.paths.single == position
+
+
+class TestWhatIsNot:
+    def test_a_forward_that_is_random(self) -> None:
+        check = _admit(Classifier(RandomBlock))
+        assert check.paths.replay is None
+        assert check.paths.packing is None
+        assert check.boundary is None
+        assert "differ" in _refused(check, "padding-free")
+        assert _refused(check, "replay")
+
+    def test_a_frozen_layer_that_reads_the_padding(self) -> None:
+        check = _admit(Classifier(PaddingBlock))
+        assert check.paths.packing is None
+        assert not check.paths.trim
+        assert "differ" in _refused(check, "padding-free")
+        assert check.paths.replay is None or check.paths.whole
+
+    def test_a_layer_that_reads_other_rows(self) -> None:
+        check = _admit(Classifier(NeighbourBlock))
+        assert check.paths.replay is None
+        assert check.paths.packing is None
+        assert "differ" in _refused(check, "replay")
+
+    @pytest.mark.parametrize(
+        "lengths",
+        [
+            pytest.param((5,), marks=pytest.mark.xfail(strict=True, reason="it is tried as two equal rows")),
+            (5, 5, 5),
+            (3, 3),
+            (2, 2),
+            pytest.param((1, 1), marks=pytest.mark.xfail(strict=True, reason="it is tried without padding")),
+        ],
+    )
+    def test_rows_of_one_length_do_not_hide_it(self, lengths: tuple[int, ...]) -> None:
+        assert _admit(Classifier(NeighbourBlock), batch=padded(lengths)).paths.replay is None
+        assert _admit(Classifier(PaddingBlock), batch=padded(lengths)).paths.packing is None
+
+    def test_nothing_frozen(self) -> None:
+        assert "no frozen layer" in _refused(_admit(Classifier(), None), "replay")
+
+    def test_no_logits(self) -> None:
+        class Bare(Classifier):
+            def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+                return (super().forward(input_ids, attention_mask).logits,)
+
+        assert "no logits" in _refused(_admit(Bare()), "all")
+
+    def test_gradients_that_are_not_a_number(self) -> None:
+        class Fragile(Block):
+            def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+                # The root's slope at exactly zero is infinite, and zeros are what stored padding is.
+                size = (hidden @ self.dense.weight).square().sum(-1, keepdim=True).sqrt()
+                return super().forward(hidden + 0 * size, mask)
+
+        check = _admit(Classifier(Fragile), padding_free=False)
+        assert check.paths.replay is not None
+        assert check.paths.whole  # with its own padding, which is not zero, there is no such root
+
+    def test_code_that_fails_without_padding(self) -> None:
+        class Strict(Block):
+            def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+                if hidden.shape[1] > BATCH["input_ids"].shape[1]:
+                    raise ValueError("more positions than there can be")
+                return super().forward(hidden, mask)
+
+        check = _admit(Classifier(Strict))
+        assert "ValueError" in _refused(check, "padding-free")
+        assert check.boundary == "layer 2"
+
+    def test_a_model_that_fails_is_told(self) -> None:
+        class Broken(Classifier):
+            def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+                raise KeyError("broken")
+
+        with pytest.raises(KeyError, match="broken"):
+            Broken()(**BATCH)
+        assert "KeyError" in _refused(_admit(Broken()), "all")
+
+
+class TestLeftAlone:
+    def _state(self, model: nn.Module) -> Any:
+        return copy.deepcopy(
+            (
+                dict(model.named_parameters()),
+                dict(model.named_buffers()),
+                {path: module.training for path, module in model.named_modules()},
+                {name: parameter.grad for name, parameter in model.named_parameters()},
+                {name: parameter.requires_grad for name, parameter in model.named_parameters()},
+                {path: sorted(vars(module)) for path, module in model.named_modules()},
+            )
+        )
+
+    @pytest.mark.parametrize("kind", ["bert", "gpt2", "bart", "deberta-v2"])
+    def test_everything_is_as_before(self, kind: str) -> None:
+        model = tiny(kind)
+        for number, parameter in enumerate(model.parameters()):
+            parameter.requires_grad_(number > 4)
+            parameter.grad = torch.full_like(parameter, 0.5) if number % 2 and number > 4 else None
+        list(model.modules())[3].training = False
+        batch = padded((9, 6, 4))
+        batch["input_ids"][torch.arange(3), torch.tensor([8, 5, 3])] = 2
+        before, random = self._state(model), torch.random.get_rng_state()
+        versions = [tensor._version for tensor in (*model.parameters(), *model.buffers())]
+        admit(model, model.forward, call_of(batch))
+        after = self._state(model)
+        for own, other in zip(after, before, strict=True):
+            assert own.keys() == other.keys()
+            for name, value in own.items():
+                same = torch.equal(value, other[name]) if isinstance(value, torch.Tensor) else value == other[name]
+                assert same, name
+        assert torch.equal(torch.random.get_rng_state(), random)
+        assert [tensor._version for tensor in (*model.parameters(), *model.buffers())] == versions
+
+    def test_the_batch_is_as_before(self) -> None:
+        batch = {name: value.clone() for name, value in BATCH.items()}
+        _admit(Classifier(), batch=batch)
+        assert all(torch.equal(batch[name], BATCH[name]) for name in BATCH)
+
+    def test_random_numbers_drawn_by_the_model_are_given_back(self) -> None:
+        state = torch.random.get_rng_state()
+        _admit(Classifier(RandomBlock))
+        assert torch.equal(torch.random.get_rng_state(), state)
+
+
+class TestTrialRows:
+    def _rows(self, lengths: tuple[int, ...], **options: Any) -> Any:
+        model = SimpleNamespace(config=SimpleNamespace(pad_token_id=0))
+        return trial_rows(call_of(padded(lengths, **options)), model)  # type: ignore[arg-type]
+
+    @pytest.mark.parametrize("lengths", [(7,), (7, 7, 7), (5, 9, 7, 3, 8, 4, 6), (200, 180, 300), (3, 3)])
+    @pytest.mark.parametrize("side", ["right", "left"])
+    def test_there_are_few_and_short_rows_with_padding(self, lengths: tuple[int, ...], side: str) -> None:
+        call = self._rows(lengths, side=side)
+        assert 2 <= call.rows.count <= MOST_ROWS
+        assert call.rows.length <= 64
+        assert not call.rows.full
+        assert bool(call.rows.mask.any(dim=1).all())
+        assert call.inputs["input_ids"].shape == call.inputs["attention_mask"].shape == call.shape
+        assert torch.equal(call.inputs["attention_mask"].bool(), call.rows.mask)
+        assert torch.equal(call.inputs["input_ids"] != 0, call.rows.mask)
+
+    def test_what_opens_and_ends_a_text_stays(self) -> None:
+        batch = padded((40, 40, 40))
+        call = trial_rows(call_of(batch), nn.Identity())
+        for row in range(call.rows.count):
+            ids = call.inputs["input_ids"][row][call.rows.mask[row]]
+            assert (ids[0], ids[-1]) in [(own[0], own[-1]) for own in batch["input_ids"]]
