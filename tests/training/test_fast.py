@@ -163,7 +163,7 @@ def test_a_loss_that_needs_the_plain_path(tmp_path: Path, caplog: pytest.LogCapt
 
 
 def test_a_loss_function(tmp_path: Path) -> None:
-    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> torch.Tensor:
+    def loss(outputs: Any, labels: torch.Tensor, num_items_in_batch: Any = None) -> Any:
         return torch.nn.functional.cross_entropy(outputs.logits, labels, reduction="sum") / num_items_in_batch
 
     ours, theirs = both(tmp_path, given={"compute_loss_func": loss})
@@ -179,6 +179,8 @@ def test_metrics_and_predictions(tmp_path: Path) -> None:
     assert_alike(ours, theirs)
     one, other = ours.predict(HELD_OUT), theirs.predict(HELD_OUT)
     assert np.allclose(one.predictions, other.predictions, atol=1e-4)
+    assert one.metrics is not None
+    assert other.metrics is not None
     assert one.metrics["test_right"] == other.metrics["test_right"]
 
 

@@ -103,6 +103,35 @@ def test_ctrl_c_at_any_step(tmp_path: Path, place: Path, quick_bert: Path, whole
     assert_same(resumed, whole)
 
 
+@pytest.mark.parametrize("store", ["memory", "disk", "off"])
+def test_wherever_activations_are_kept(tmp_path: Path, place: Path, quick_bert: Path, store: str) -> None:
+    wanted = [
+        settings(place, quick_bert, store=store, store_dir=str(tmp_path / f"store-{run}")) for run in ("whole", "out")
+    ]
+    whole = run_training(wanted[0], tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted[1], tmp_path / "out", callbacks=[AtStep(4)])
+    resumed = run_training(wanted[1], tmp_path / "out", resume=True)
+    assert_same(resumed, whole)
+    assert resumed.engine is not None
+    assert whole.engine is not None
+    assert resumed.engine.rows == whole.engine.rows
+    assert (whole.engine.rows > 0) == (store != "off")
+    assert (resumed.engine.computed > 0) == (store == "memory")  # what is on disk was there
+
+
+def test_the_choice_of_an_interrupted_run_holds(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    wanted = settings(place, quick_bert)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(4)])
+    file = tmp_path / "out.partial" / "checkpoints" / "checkpoint-4" / "engine.json"
+    kept = json.loads(file.read_text(encoding="utf-8"))["store"]
+    resumed = run_training(wanted, tmp_path / "out", resume=True)
+    assert resumed.engine is not None
+    assert resumed.engine.choice is not None
+    assert (resumed.engine.choice.where, resumed.engine.choice.why) == (kept, "as before the interruption")
+
+
 def test_twice_interrupted(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult) -> None:
     wanted = settings(place, quick_bert)
     for step, resume in ((2, False), (5, True)):

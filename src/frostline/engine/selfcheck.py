@@ -54,6 +54,6 @@ def selfcheck(model: nn.Module, batch: Any) -> SelfCheck:
     if check is None:
         raise ModelError(
             f"{type(core).__name__} checkpoints activations, which runs layers again in the backward pass: "
-            "only the plain path can do that.\nSwitch it off: gradient_checkpointing_disable()."
+            "only the plain path can do that.\nSwitch it off: activation_checkpointing_disable()."
         )
     return check

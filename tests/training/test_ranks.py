@@ -1,0 +1,59 @@
+"""Two processes that share a store train as one process does."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+ROOT = Path(__file__).parents[2]
+
+
+def run(folder: Path, store: str, processes: int) -> list[dict[str, Any]]:
+    folder.mkdir()
+    words = ["-m", "tests.training.rank", str(folder), store, str(8 // processes)]
+    if processes > 1:
+        words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("Engine: ") == 1
+    return [json.loads((folder / f"report-{rank}.json").read_text(encoding="utf-8")) for rank in range(processes)]
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
+    folder = tmp_path_factory.mktemp("alone") / "one"
+    (report,) = run(folder, "memory", 1)
+    return folder, report
+
+
+@pytest.mark.parametrize("store", ["memory", "disk"])
+def test_two_processes(tmp_path: Path, alone: tuple[Path, dict[str, Any]], store: str) -> None:
+    shared = Path("/dev/shm")  # noqa: S108
+    before = set(shared.glob("frostline-*")) if shared.is_dir() else set()
+    reports = run(tmp_path / "two", store, 2)
+    own, other = load_file(alone[0] / "weights"), load_file(tmp_path / "two" / "weights")
+    assert own.keys() == other.keys()
+    assert all(torch.allclose(own[name], other[name], atol=1e-5, rtol=0) for name in own)
+    assert [report["eval"] for report in reports] == [pytest.approx(alone[1]["eval"], abs=1e-5)] * 2
+    assert sum(report["computed"] for report in reports) == alone[1]["computed"] > 300
+    assert all(report["computed"] > 40 for report in reports)
+    assert all(report["rows"] == alone[1]["rows"] for report in reports)
+    assert reports[0]["line"].split(" activations ")[0] == alone[1]["line"].split(" activations ")[0]
+    assert {entry.name for entry in shared.glob("frostline-*")} <= {entry.name for entry in before}
+    assert (tmp_path / "two" / "store").is_dir() == (store == "disk")
