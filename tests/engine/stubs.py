@@ -27,7 +27,7 @@ class Attention(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         weights = mask[..., None].to(hidden.dtype)
-        mean = (self.project(hidden) * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
+        mean: Tensor = (self.project(hidden) * weights).sum(1, keepdim=True) / weights.sum(1, keepdim=True)
         return mean.expand_as(hidden)
 
 
@@ -41,7 +41,8 @@ class Block(nn.Module):
 
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         mixed: Tensor = hidden + self.attention(hidden, mask)
-        return mixed + self.dense(mixed).tanh()
+        output: Tensor = mixed + self.dense(mixed).tanh()
+        return output
 
 
 class Classifier(nn.Module):
@@ -74,7 +75,8 @@ class Classifier(nn.Module):
         """(rows, length) to (rows, length, width)."""
         embeddings = self.body.embeddings
         assert isinstance(embeddings, nn.Embedding)
-        return embeddings(input_ids)
+        embedded: Tensor = embeddings(input_ids)
+        return embedded
 
     def pooled(self, hidden: Tensor, attention_mask: Tensor) -> Tensor:
         """(rows, length, width) to (rows, width)."""

@@ -49,13 +49,14 @@ BATCH = _batch(7, 5, 3)
 
 
 def _model(kind: str = "bert", frozen: str = FROZEN) -> PreTrainedModel:
-    model = tiny(kind)
+    model: PreTrainedModel = tiny(kind)
     torch.manual_seed(1)
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_(std=0.3)
     fl.freeze(model, frozen)
-    return model.eval()
+    model.train(mode=False)
+    return model
 
 
 def _engine(model: nn.Module, stores: Stores | None = None) -> Engine:
@@ -332,7 +333,7 @@ class TestPlainPath:
         _answer(model, engine, BATCH)
         assert engine.check is None
         assert any("gradient checkpointing" in line for line in told())
-        model.eval()
+        model.train(mode=False)
         _assert_plain(model, engine, BATCH)
         assert engine.check is not None
 
@@ -344,7 +345,8 @@ class TestPlainPath:
         first, second = (_answer(model.train(), engine, BATCH) for _ in range(2))
         assert not torch.equal(first, second)
         assert any("frozen_mode='train'" in line for line in told())
-        _assert_plain(model.eval(), engine, BATCH)
+        model.train(mode=False)
+        _assert_plain(model, engine, BATCH)
 
     def test_hooks_see_what_they_always_see(self, told: Callable[[], list[str]]) -> None:
         model = _model()
@@ -444,7 +446,7 @@ class TestAround:
         def autocasting(*arguments: Any, **options: Any) -> Any:
             return plain(*arguments, **options)
 
-        model.forward = autocasting  # type: ignore[method-assign]
+        model.forward = autocasting
         engine = _engine(model)
         _assert_plain(model, engine, BATCH)
         assert vars(model)["forward"] is autocasting

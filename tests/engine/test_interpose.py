@@ -31,7 +31,7 @@ def test_the_instances_own_forward_comes_back() -> None:
     def own(value: torch.Tensor) -> torch.Tensor:
         return value + 1
 
-    layer.forward = own  # type: ignore[method-assign]
+    vars(layer)["forward"] = own
     with interposed({layer: lambda value: value}):
         assert layer(torch.zeros(1)).item() == 0
     assert vars(layer)["forward"] is own

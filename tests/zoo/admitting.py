@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 import frostline as fl
 from frostline.engine.admission import admit
@@ -19,7 +20,7 @@ from tests.zoo.build import Specimen, build
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from torch import Tensor, nn
+    from torch import Tensor
 
     from frostline.engine.admission import SelfCheck
     from frostline.engine.calls import Call
@@ -73,7 +74,8 @@ class Survey:
 def survey(model_type: str, dtype: torch.dtype = torch.float32) -> Survey:
     """Have the engine try a tiny model of a type at every depth of its text."""
     specimen = build(model_type)
-    model = specimen.model.to(dtype)
+    nn.Module.to(specimen.model, dtype)
+    model = specimen.model
     anatomy = fl.ModelMap.of(model)
     call = call_of(model, specimen.batch)
     checks = {}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import pytest
@@ -22,9 +22,9 @@ TYPES = [model_type for model_type in model_types() if model_type not in CANNOT_
 LOGITS, GRADIENTS, DOUBLE = 1e-5, 1e-4, 1e-9  # the promise, relative as the self-check takes it
 
 # Two texts have the same length, one is very short, and there is more padding than the longest needs.
-OTHER = {"lengths": (9, 14, 3, 14, 6), "extra_padding": 3}
+OTHER, OTHER_PADDING = (9, 14, 3, 14, 6), 3
 # Sizes that other axes of the tiny models have as well: as many texts as heads, as many positions as a head is wide.
-COINCIDING = {"lengths": (HEAD_DIM, 5, HEAD_DIM, 3)[:HEADS], "extra_padding": 0}
+COINCIDING = (HEAD_DIM, 5, HEAD_DIM, 3)[:HEADS]
 
 # What is not served; whoever serves it takes it out.
 NOT_PADDING_FREE = frozenset(
@@ -83,7 +83,7 @@ def surveyed(model_type: str) -> Survey:
 def test_what_is_admitted_is_right_on_another_batch(model_type: str) -> None:
     found = surveyed(model_type)
     model = found.specimen.model
-    call = call_of(model, make_batch(model_type, model, 1, **OTHER))
+    call = call_of(model, make_batch(model_type, model, 1, OTHER, OTHER_PADDING))
     for boundary, check in found.checks.items():
         freeze_beneath(model, found.anatomy, boundary)
         if boundary is None and not found.specimen.backward_in_eval:
@@ -103,12 +103,12 @@ def test_what_is_admitted_is_right_on_another_batch(model_type: str) -> None:
 def test_sizes_that_coincide_are_not_mixed_up(model_type: str) -> None:
     found = surveyed(model_type)
     model = found.specimen.model
-    batch = make_batch(model_type, model, 2, **COINCIDING)
+    batch = make_batch(model_type, model, 2, COINCIDING)
     for rows in (slice(None), slice(1)):
         call = call_of(model, {name: value[rows] for name, value in batch.items()})
         for boundary in (None, list(found.checks)[len(found.checks) // 2]):
             freeze_beneath(model, found.anatomy, "head")
-            plain = outcome(model, lambda call=call: model(**call.inputs))
+            plain = outcome(model, partial(model, **call.inputs))
             try:
                 own = fast_outcome(model, call, found.checks[boundary].paths)
             except NotReplayable:
@@ -150,7 +150,7 @@ def test_the_page_says_what_was_admitted(model_type: str) -> None:
 def test_what_rounding_explains_is_exact_in_double_precision(model_type: str) -> None:
     found = survey(model_type, dtype=torch.float64)
     model = found.specimen.model
-    call = call_of(model, make_batch(model_type, model, 1, **OTHER))
+    call = call_of(model, make_batch(model_type, model, 1, OTHER, OTHER_PADDING))
     for boundary, check in list(found.checks.items())[1::2]:
         freeze_beneath(model, found.anatomy, boundary)
         own, plain = fast_outcome(model, call, check.paths), outcome(model, lambda: model(**call.inputs))
