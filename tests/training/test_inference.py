@@ -47,6 +47,27 @@ def test_the_order_of_rows_is_kept_whatever_the_batch(trained: Path, batch_size:
     assert whole[0] == pytest.approx(whole[1], abs=1e-6)
 
 
+def test_many_rows_run_padding_free(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from frostline.engine.engine import Engine
+
+    made: list[Engine] = []
+    own = Engine.__init__
+
+    def noting(engine: Engine, *arguments: Any) -> None:
+        own(engine, *arguments)
+        made.append(engine)
+
+    monkeypatch.setattr(Engine, "__init__", noting)
+    texts = [f"{text} {index}" for index in range(40) for text in TEXTS]
+    many = Classifier(str(trained)).predict(examples_of(texts)).probabilities
+    (engine,) = made
+    assert engine.check is not None
+    assert engine.check.paths.packing is not None
+    few = [Classifier(str(trained)).predict(examples_of(texts[at : at + 80])).probabilities for at in (0, 80)]
+    assert len(made) == 1
+    assert many == pytest.approx(np.concatenate(few), abs=1e-5)
+
+
 def test_dropout_is_off(trained: Path) -> None:
     classifier = Classifier(str(trained))
     classifier.model.train()

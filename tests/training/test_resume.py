@@ -140,6 +140,23 @@ def test_twice_interrupted(tmp_path: Path, place: Path, quick_bert: Path, whole:
     assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
 
 
+def test_asked_to_stop_while_the_store_is_filled(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    class AtFill(TrainerCallback):
+        def on_fill(self, done: int, total: int) -> None:
+            assert 0 < done <= total
+            signal.raise_signal(signal.SIGINT)
+
+    steps = AtStep(1, AssertionError)
+    wanted = settings(place, quick_bert, store="disk", store_dir=str(tmp_path / "store"))
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtFill(), steps])
+    assert {entry.name for entry in tmp_path.iterdir()} == {"store"}
+    again = run_training(wanted, tmp_path / "out").engine
+    assert again is not None
+    assert again.rows > 0
+    assert again.computed == 0
+
+
 def test_asked_to_stop_while_evaluating(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult) -> None:
     wanted = settings(place, quick_bert)
     with pytest.raises(KeyboardInterrupt):

@@ -110,6 +110,8 @@ def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> 
         progress.stop()
     most = max(corpus.labels, key=lambda label: sum(row.label == label for row in corpus.test))
     share = sum(row.label == most for row in corpus.test) / len(corpus.test)
+    if result.engine is not None:
+        print_text(str(result.engine))
     print_text(
         f"Kept: {metrics_line(result.metrics)}; always saying {most!r} would be right {share:.4f} of the time.",
         f"{result.steps} steps in {result.seconds:.0f} s. "
