@@ -22,7 +22,6 @@ from frostline.training.metrics import THRESHOLD, first_output, metrics_for, pro
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from contextlib import AbstractContextManager
 
     import datasets
     from numpy.typing import NDArray
@@ -116,8 +115,7 @@ class Classifier:
         """
         texts = examples.dataset.remove_columns(list(examples.label_columns))
         tokenised, order = _by_length(self._tokenised(texts, examples))
-        with self._fast_paths(tokenised):
-            output = self._trainer().predict(tokenised)
+        output = self._trainer(len(tokenised)).predict(tokenised)
         logits = first_output(output.predictions)[order.argsort()]
         return Predictions(self.schema, probabilities(logits, self.schema.problem_type))
 
@@ -134,8 +132,7 @@ class Classifier:
             DataError: If a label is unknown to the model, or as for `predict`.
         """
         tokenised = _by_length(self._tokenised(self.schema.encode(examples), examples))[0]
-        with self._fast_paths(tokenised):
-            metrics = self._trainer().evaluate(tokenised)
+        metrics = self._trainer(len(tokenised)).evaluate(tokenised)
         named = {name.removeprefix("eval_"): float(value) for name, value in metrics.items()}
         unasked = ("epoch", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
         return {name: value for name, value in named.items() if name not in unasked}
@@ -147,16 +144,8 @@ class Classifier:
         refuse_strange_tokens(self.model, tokenised, self._name)
         return tokenised
 
-    def _fast_paths(self, tokenised: datasets.Dataset) -> AbstractContextManager[None]:
-        """Have the model run padding-free, where there are rows enough for the self-check to pay."""
-        if len(tokenised) < _WORTH_A_CHECK:
-            return nullcontext()
-        from frostline.engine.engine import Engine
-        from frostline.engine.settings import EngineSettings
-
-        return Engine(self.model, EngineSettings(store="off"), lambda *_: None).active()
-
-    def _trainer(self) -> Any:
+    def _trainer(self, rows: int) -> Any:
+        """A Trainer that runs batches padding-free, where there are rows enough for the self-check to pay."""
         from transformers import (
             DataCollatorWithPadding,
             PrinterCallback,
@@ -164,8 +153,18 @@ class Classifier:
             TrainingArguments,
         )
 
+        from frostline.engine.engine import Engine
+        from frostline.engine.settings import EngineSettings
+
+        engine = Engine(self.model, EngineSettings(store="off"), lambda *_: None) if rows >= _WORTH_A_CHECK else None
+
+        class Inference(Trainer):
+            def prediction_step(self, *arguments: Any, **options: Any) -> Any:
+                with engine.active() if engine is not None else nullcontext():
+                    return super().prediction_step(*arguments, **options)
+
         with tempfile.TemporaryDirectory() as unused:
-            trainer = Trainer(
+            trainer = Inference(
                 model=self.model,
                 args=TrainingArguments(
                     output_dir=unused,
