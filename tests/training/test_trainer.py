@@ -10,7 +10,7 @@ from torch import nn
 from transformers import AutoModelForSequenceClassification, HfArgumentParser, TrainerCallback
 
 import frostline as fl
-from frostline.errors import DriftError, PlanError, SelectorError
+from frostline.errors import DriftError, PlanError, SelectorError, SettingsError
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -100,6 +100,24 @@ def test_the_plan_as_options_of_a_command(tmp_path: Path) -> None:
     (parsed,) = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path), "--train_only", "head"])
     assert (parsed.freeze, parsed.train_only, parsed.frozen_mode) == (None, "head", "eval")
     assert parsed.to_dict()["train_only"] == "head"
+
+
+def test_the_engine_s_settings_as_options_of_a_command(tmp_path: Path) -> None:
+    parser = HfArgumentParser(cast("Any", fl.TrainingArguments))
+    names = ("engine", "store", "store_dir", "store_budget", "store_dtype", "padding_free")
+    (parsed,) = parser.parse_args_into_dataclasses(["--output_dir", str(tmp_path)])
+    assert [getattr(parsed, name) for name in names] == [True, "auto", None, None, None, True]
+    words = ["--store", "disk", "--store_dir", "here", "--store_budget", "4GB", "--store_dtype", "bf16"]
+    (parsed,) = parser.parse_args_into_dataclasses(
+        ["--output_dir", str(tmp_path), *words, "--no_padding_free", "--no_engine"]
+    )
+    assert [getattr(parsed, name) for name in names] == [False, "disk", "here", "4GB", "bf16", False]
+
+
+@pytest.mark.parametrize("changes", [{"store": "nowhere"}, {"store_budget": "many"}, {"store_dtype": "int8"}])
+def test_settings_of_the_engine_that_are_none(tmp_path: Path, make: Any, changes: dict[str, Any]) -> None:
+    with pytest.raises(SettingsError, match=str(*changes.values())):
+        fl.Trainer(make(), arguments(tmp_path, **changes))
 
 
 def test_an_unknown_mode_is_refused_by_the_parser(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
