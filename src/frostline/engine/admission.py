@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
+from transformers import PreTrainedModel
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.checkpoints.classifier import position_limit
 from frostline.engine import products
 from frostline.engine.calls import Call
 from frostline.engine.finding import find_replay
@@ -25,6 +27,7 @@ from frostline.engine.rows import Rows
 from frostline.engine.single import keys_and_values, pooled_position
 from frostline.engine.store.packed import Packed
 from frostline.evidence.rng import RngState
+from frostline.freezing.mode import frozen_modules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,8 +41,11 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 4  # of a batch are tried; it costs a few forwards of so many
 _MOST_TOKENS = 48  # of a row are tried
+_LEAST_WIDTH = 8
 _PADDING = 3  # so many positions of the trial are padding in every row
 _BOUNDARIES = 4  # so many depths are tried, from the frost line down, before replay is given up
+# Of configs of models that cut the padded text into chunks once it is longer than one (Reformer).
+_CHUNKED = ("lsh_attn_chunk_length", "local_attn_chunk_length")
 # Largest difference that counts as none, as a multiple of the values' size: the promise in fp32, rounding else.
 _LOGITS = {torch.float32: 1e-5, torch.float64: 1e-9}
 _GRADIENTS = {torch.float32: 1e-4, torch.float64: 1e-8}
@@ -156,6 +162,9 @@ class _Trial:
         self._checks: list[PathCheck] = []
 
     def run(self, boundary: str | None, modes: Sequence[PackingMode]) -> tuple[list[PathCheck], Paths]:
+        if any(hasattr(getattr(self._model, "config", None), name) for name in _CHUNKED):
+            how = "its attention works in chunks of the padded text, which few short rows do not show"
+            return [PathCheck("all", admitted=False, how=how)], Paths()
         try:
             self._plain, strength = self._reference()
         except NotReplayable as reason:
@@ -277,13 +286,19 @@ class _Trial:
 
     def _replay(self, paths: Paths, line: str | None, position: Position | None) -> Paths | None:
         names = [unit.name for unit in self._anatomy.units]
-        boundaries = reversed(names[: names.index(line) + 1]) if line is not None else ()
+        boundaries = list(reversed(names[: names.index(line) + 1]))[:_BOUNDARIES] if line is not None else []
+        routes = [Route.at(self._model, boundary, self._anatomy) for boundary in boundaries]
         failed: PathCheck | None = None
-        for boundary in list(boundaries)[:_BOUNDARIES]:
-            route = Route.at(self._model, boundary, self._anatomy)
+        for route, below in zip(routes, [*routes[1:], None], strict=True):
             if not route.skipped:
                 break
             check, replayed = self._replay_at(route, paths, position)
+            if check.admitted and self._draws(replayed):
+                # Dropout before the head acts if activations enter beneath it. What remains is that between frozen
+                # layers, which is as off as that inside them.
+                lowest = below is None or below.skipped != route.skipped
+                how = f"{check.how}; dropout beneath it, outside of frozen modules, is left out"
+                check = replace(check, admitted=lowest, how=how)
             if check.admitted:
                 self._checks.append(check)
                 return replayed
@@ -292,6 +307,17 @@ class _Trial:
             failed or PathCheck("replay", admitted=False, how="no frozen layer lies beneath all that trains")
         )
         return None
+
+    def _draws(self, paths: Paths) -> bool:
+        """Whether what would be stored depends on random numbers where all but frozen modules are in train mode."""
+        frozen = set(frozen_modules(self._model))
+        # What has buffers may write them in train mode.
+        train = [module for module in self._model.modules() if module not in frozen and not module._buffers]  # noqa: SLF001
+        found = []
+        for seed in (0, 1):
+            torch.manual_seed(seed)
+            found.append(self._runner.tap(self._call, paths, train=train))
+        return any(not torch.equal(own.values, found[1][name].values) for name, own in found[0].items())
 
     def _replay_at(self, route: Route, paths: Paths, position: Position | None) -> tuple[PathCheck, Paths]:
         try:
@@ -396,15 +422,17 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
     """A few short rows of different lengths, padded as the batch is, and all of them by a few positions.
 
     Where rows are of one length, or long, tokens are left out of their middle, so that what opens and ends a text
-    stays. A lone row is taken twice.
+    stays. A lone row is taken twice, the second time with its inner tokens in another order.
     """
     order = call.rows.lengths.argsort().tolist()
     wanted = list(dict.fromkeys(order[round(place * (len(order) - 1) / (MOST_ROWS - 1))] for place in range(MOST_ROWS)))
-    call = call.select(wanted if len(wanted) > 1 else wanted * 2)
+    lone = len(wanted) == 1
+    call = call.select(wanted * 2 if lone else wanted)
     layout = call.layout
     if layout == "no mask":
         return call
-    width = min(call.rows.length, _MOST_TOKENS)
+    limit = position_limit(model) if isinstance(model, PreTrainedModel) else None
+    width = min(max(call.rows.length, min(_LEAST_WIDTH, limit or _LEAST_WIDTH)), _MOST_TOKENS)
     longest = max(1, width - _PADDING)
     lengths = [min(length, longest) for length in call.rows.lengths.tolist()]
     if len(set(lengths)) < len(lengths):
@@ -415,13 +443,15 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
     for row, length in enumerate(lengths):
         places = call.rows.mask[row].nonzero().reshape(-1)
         span = slice(width - length, width) if layout == "left" else slice(length)
-        chosen[row, span] = torch.cat([places[: length - 1], places[-1:]])
+        kept = torch.cat([places[: length - 1], places[-1:]])
+        kept[1:-1] = kept[1:-1].roll(row) if lone else kept[1:-1]
+        chosen[row, span] = kept
         real[row, span] = True
     inputs = dict(call.inputs)
     for name, value in call.inputs.items():
         if call.per_token(value):
             index = chosen.reshape(*chosen.shape, *(1 for _ in value.shape[2:])).expand(-1, -1, *value.shape[2:])
             blank = torch.full((), padding if name == "input_ids" else 0, dtype=value.dtype, device=value.device)
-            kept = real.reshape(*real.shape, *(1 for _ in value.shape[2:]))
-            inputs[name] = value.gather(1, index).where(kept, blank)
+            there = real.reshape(*real.shape, *(1 for _ in value.shape[2:]))
+            inputs[name] = value.gather(1, index).where(there, blank)
     return Call(inputs, Rows(real))

@@ -69,7 +69,7 @@ class _State:
         precision: What autocast rounds to; None outside of it.
         prefix: The tensors beneath the boundary, by the module that holds each and its name there.
         versions: What each of them was: where it lay, and how often it was written.
-        skipped: The layers that are not run.
+        skipped: The modules that are not run.
         check: Which paths are exact.
         store: What is kept; None to run everything.
         budget: The most bytes that the store may take.
@@ -106,6 +106,7 @@ class Engine:
         self._parameters = list(self._core.parameters())
         self._checkpointing = [module for module in self._core.modules() if hasattr(module, "gradient_checkpointing")]
         self._norms = [module for module in self._core.modules() if isinstance(module, _BatchNorm)]
+        self._sparse: list[Any] = [module for module in self._core.modules() if hasattr(module, "attention_type")]
         self._modules = list(self._core.modules())
         self._states: dict[Layout, _State] = {}
         self._state: _State | None = None  # of the last call
@@ -208,22 +209,29 @@ class Engine:
             return self._forward(**call.inputs)
 
     def _read(self, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Call | str:
-        if torch.compiler.is_compiling():
-            return "the model is being compiled"
-        if torch.is_grad_enabled() and self._core.training and self._checkpoints():
-            return "gradient checkpointing runs layers again in the backward pass"
-        if any(norm.training for norm in self._norms):
-            return "batch normalisation counts the padding in"
-        if any(module._forward_hooks or module._forward_pre_hooks for module in self._modules):  # noqa: SLF001
-            return "there are hooks on the model's forward, which would see other values"
+        reason = self._needs_plain()
+        if reason is not None:
+            return reason
         call = read_call(self._signature, arguments, options, getattr(self._core, "config", None))
         if isinstance(call, str) or "use_cache" not in self._signature.parameters:
             return call
         # A cache of keys and values serves generation only; it would be filled for nothing.
         return replace(call, inputs={"use_cache": False} | call.inputs)
 
-    def _checkpoints(self) -> bool:
-        return any(module.gradient_checkpointing for module in self._checkpointing)
+    def _needs_plain(self) -> str | None:
+        """Why only the plain forward can answer whatever the model is called with, as it stands."""
+        checkpointing = torch.is_grad_enabled() and self._core.training
+        reasons = {
+            "the model is being compiled": torch.compiler.is_compiling(),
+            "gradient checkpointing runs layers again in the backward pass": checkpointing
+            and any(module.gradient_checkpointing for module in self._checkpointing),
+            "batch normalisation counts the padding in": any(norm.training for norm in self._norms),
+            "there are hooks on the model, which would see other values": any(map(_is_hooked, self._modules)),
+            "its attention works in blocks of the padded text": any(
+                module.attention_type == "block_sparse" for module in self._sparse
+            ),
+        }
+        return next((reason for reason, applies in reasons.items() if applies), None)
 
     def _values(self, call: Call, state: _State) -> dict[str, Packed] | None:
         """What is stored of the batch's rows; None to run everything."""
@@ -250,7 +258,7 @@ class Engine:
 
     def _is_random(self, state: _State) -> bool:
         """Whether frozen layers draw random numbers, so that nothing of them can be kept."""
-        random = any(layer.training for layer in state.skipped)
+        random = any(module.training for module in state.skipped)
         if random:
             self._say("frozen layers follow train(), dropout included (frozen_mode='train')")
         return random
@@ -276,7 +284,8 @@ class Engine:
             return self._state
         owners = (name.rpartition(".") for name in self._beneath(replay.route.boundary))
         prefix = tuple((self._core.get_submodule(path), name) for path, _, name in owners)
-        skipped = tuple(self._core.get_submodule(path) for path in replay.route.skipped)
+        outer = (self._core.get_submodule(path) for path in (*replay.route.tables, *replay.route.skipped))
+        skipped = tuple(inner for module in outer for inner in module.modules())
         self._states[layout] = self._state = _State(flags, precision, prefix, _versions(prefix), skipped, check)
         streams = [spec_of(stream, check.paths) for stream in replay.streams]
         made = self._make_store(check, lambda: self._key(check.paths, replay.route.boundary, precision), streams)
@@ -329,3 +338,9 @@ def _versions(tensors: tuple[tuple[nn.Module, str], ...]) -> tuple[_Version, ...
     """What tells that a tensor was replaced, moved, cast, or written; writing through ``.data`` goes unnoticed."""
     found = (getattr(module, name) for module, name in tensors)
     return tuple((tensor.data_ptr(), tensor.dtype, tensor._version) for tensor in found)  # noqa: SLF001 - not public
+
+
+def _is_hooked(module: nn.Module) -> bool:
+    # No public name for any of them.
+    forward = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001
+    return bool(forward or module._backward_hooks or module._backward_pre_hooks)  # noqa: SLF001

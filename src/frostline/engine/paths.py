@@ -16,7 +16,7 @@ from frostline.engine.single import Position, Single, keys_and_values
 from frostline.engine.stored import from_store, to_store
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -102,12 +102,13 @@ class Runner:
             with interposed(layers):
                 return self._forward(**call.inputs)
 
-    def tap(self, call: Call, paths: Paths) -> dict[str, Packed]:
+    def tap(self, call: Call, paths: Paths, *, train: Sequence[nn.Module] = ()) -> dict[str, Packed]:
         """Run the prefix, in eval mode and without autograd.
 
         Args:
             call: What the forward is called with.
             paths: What it is spared, replay included.
+            train: Modules that are in train mode all the same.
 
         Returns:
             Per stream what is to be stored of the rows.
@@ -123,7 +124,7 @@ class Runner:
 
         if paths.replay is None:
             return found
-        with torch.no_grad(), in_eval(self._model), self._packed(call, paths, set()) as layers:
+        with torch.no_grad(), in_eval(self._model, train), self._packed(call, paths, set()) as layers:
             layers.update(paths.replay.leaving(self._model, keep, layers))
             with interposed(layers), suppress(Enough):
                 self._forward(**call.without_labels().inputs)
@@ -153,13 +154,14 @@ class Runner:
 
 
 @contextmanager
-def in_eval(model: nn.Module) -> Iterator[None]:
-    """Have all modules in eval mode for a while, without a word to those that are told of it."""
-    training = [module for module in model.modules() if module.training]
-    for module in training:
-        module.training = False
+def in_eval(model: nn.Module, but: Sequence[nn.Module] = ()) -> Iterator[None]:
+    """Have all modules but some in eval mode for a while, without a word to those that are told of it."""
+    before = [(module, module.training) for module in model.modules()]
+    others = set(but)
+    for module, _ in before:
+        module.training = module in others
     try:
         yield
     finally:
-        for module in training:
-            module.training = True
+        for module, training in before:
+            module.training = training
