@@ -21,7 +21,7 @@ def rows() -> Rows:
 
 def heads(count: int, seed: int) -> Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return torch.randn(1, count, sum(_LENGTHS), _WIDTH, generator=generator)
+    return torch.randn(1, count, rows().slots, _WIDTH, generator=generator)
 
 
 def row_by_row(
@@ -52,9 +52,9 @@ def row_by_row(
 
 def padded(query: Tensor, key: Tensor, value: Tensor, mask: Tensor, **options: Any) -> Tensor:
     layout = rows()
-    own = [layout.pad(part.squeeze(0).transpose(0, 1)).transpose(1, 2) for part in (query, key, value)]
+    own = [layout.pad(layout.cut(part.squeeze(0).transpose(0, 1))).transpose(1, 2) for part in (query, key, value)]
     attended = torch.nn.functional.scaled_dot_product_attention(own[0], own[1], own[2], attn_mask=mask, **options)
-    return layout.pack(attended.transpose(1, 2)).unsqueeze(0)
+    return layout.fill(layout.pack(attended.transpose(1, 2))).unsqueeze(0)
 
 
 def mask_of(reach: varlen.Reach) -> Tensor:

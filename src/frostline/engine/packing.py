@@ -1,6 +1,6 @@
 """Padding-free execution: the layers of a model run on the real tokens of a batch, end to end.
 
-Just before the first layer (rows, length, width) becomes (1, tokens, width), and so does what shares these
+Just before the first layer (rows, length, width) becomes (1, slots, width), and so does what shares these
 axes (position ids, rotary tables); behind the last one it is padded again, so that pooling and loss see what
 they always see. Only attention has to know of the rows. Where a model attends through transformers' attention
 interface, queries, keys and values are padded for it alone, or not even then, where torch has a kernel for rows of
@@ -143,19 +143,19 @@ class Packing:
         return tree_unflatten(leaves, spec)
 
     def _pack(self, leaf: Tensor) -> Tensor | None:
-        """(rows, length, ...) to (1, tokens, ...); None for another shape."""
+        """(rows, length, ...) to (1, slots, ...); None for another shape."""
         if not self._shares_axes(leaf):
             return None
         if id(leaf) not in self._packed:
             whole = leaf.expand(self.rows.count, *leaf.shape[1:])
-            self._packed[id(leaf)] = (leaf, self.rows.pack(whole).unsqueeze(0))
+            self._packed[id(leaf)] = (leaf, self.rows.fill(self.rows.pack(whole)).unsqueeze(0))
         return self._packed[id(leaf)][1]
 
     def _pad(self, leaf: Tensor) -> Tensor | None:
-        """(1, tokens, ...) to (rows, length, ...); None for another shape."""
-        if leaf.dim() < 2 or leaf.shape[:2] != (1, self.rows.tokens):
+        """(1, slots, ...) to (rows, length, ...); None for another shape."""
+        if leaf.dim() < 2 or leaf.shape[:2] != (1, self.rows.slots):
             return None
-        return self.rows.pad(leaf.squeeze(0))
+        return self.rows.pad(self.rows.cut(leaf.squeeze(0)))
 
     def _shares_axes(self, leaf: Tensor) -> bool:
         rows = self.rows
@@ -186,7 +186,7 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         if packing.single is not None:
             return packing.single.attend(function, module, query, key, value, mask, options)
         rows = packing.rows
-        if packing.mode != "attention" or query.shape[0] != 1 or query.shape[2] != rows.tokens:
+        if packing.mode != "attention" or query.shape[0] != 1 or query.shape[2] != rows.slots:
             return function(module, query, key, value, mask, **options)
         if varlen.takes(query, key, value, options):
             reach = packing.reach(mask, causal=options.get("is_causal", getattr(module, "is_causal", True)))
@@ -194,13 +194,13 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
                 return varlen.attend(query, key, value, rows, reach, options.get("scaling")), None
         query, key, value = (_pad_heads(heads, rows) for heads in (query, key, value))
         output, weights = function(module, query, key, value, mask, **options)
-        return rows.pack(output).unsqueeze(0), weights
+        return rows.fill(rows.pack(output)).unsqueeze(0), weights
 
     return attend
 
 
 def _pad_heads(heads: Tensor, rows: Rows) -> Tensor:
-    """(1, heads, tokens, width) to (rows, heads, length, width); those of another text, padded already, as they are."""
-    if heads.shape[0] != 1 or heads.shape[2] != rows.tokens:
+    """(1, heads, slots, width) to (rows, heads, length, width); those of another text, padded already, as they are."""
+    if heads.shape[0] != 1 or heads.shape[2] != rows.slots:
         return heads
-    return rows.pad(heads.squeeze(0).transpose(0, 1)).transpose(1, 2)
+    return rows.pad(rows.cut(heads.squeeze(0).transpose(0, 1))).transpose(1, 2)

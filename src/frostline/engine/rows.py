@@ -7,9 +7,12 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_ROUND = 16
 
 
 class _Scatter(torch.autograd.Function):
@@ -75,6 +78,24 @@ class Rows:
     def tokens(self) -> int:
         """How many real tokens the batch has."""
         return self.places.shape[0]
+
+    @property
+    def slots(self) -> int:
+        """How many tokens layers that run packed are given: some zeros follow the real ones.
+
+        Each number of tokens is a product of another shape, for which oneDNN prepares anew; rounded up, they are few.
+        """
+        slots = -(-self.tokens // _ROUND) * _ROUND
+        # One row alone must not look padded when it is packed.
+        return slots + _ROUND if slots == self.length != self.tokens else slots
+
+    def fill(self, packed: Tensor) -> Tensor:
+        """(tokens, ...) to (slots, ...)."""
+        return pad(packed, (*(0 for _ in range(2 * packed.dim() - 1)), self.slots - self.tokens))
+
+    def cut(self, filled: Tensor) -> Tensor:
+        """(slots, ...) to (tokens, ...)."""
+        return filled[: self.tokens]
 
     @property
     def full(self) -> bool:

@@ -88,9 +88,9 @@ class Single:
         self.running = False
 
     def run(self, original: Forward, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Run the layer on packed hidden states, (1, tokens, width); give them out padded, (rows, length, width)."""
+        """Run the layer on packed hidden states, (1, slots, width); give them out padded, (rows, length, width)."""
         rows = self._rows
-        hidden = arguments[0].squeeze(0)
+        hidden = rows.cut(arguments[0].squeeze(0))
         packed_places = torch.zeros(rows.mask.numel(), dtype=torch.int64, device=rows.mask.device)
         packed_places[rows.places] = torch.arange(rows.tokens, device=rows.mask.device)
         chosen = hidden[packed_places[self._each * rows.length + self._places]].unsqueeze(1)  # (rows, 1, width)

@@ -30,17 +30,17 @@ def to_store(stream: Stream, value: Tensor, rows: Rows, paths: Paths) -> Packed:
 
     Args:
         stream: The stream.
-        value: Its tensor as it crosses the frost line, or packed: (1, tokens, ...).
+        value: Its tensor as it crosses the frost line, or packed: (1, slots, ...).
         rows: The layout of the batch.
         paths: How the model is run.
 
     Raises:
         NotReplayable: If the tensor has another shape than it had when the stream was found.
     """
-    packed = stream.is_plain and value.shape[:2] == (1, rows.tokens) and value.shape[:2] != (rows.count, rows.length)
+    packed = stream.is_plain and value.shape[:2] == (1, rows.slots) and value.shape[:2] != (rows.count, rows.length)
     if packed and stream.name not in paths.stored_positions and not paths.whole:
-        return Packed(value.squeeze(0), rows.lengths.cpu())
-    value = rows.pad(value.squeeze(0)) if packed else stream.rows_first(value)
+        return Packed(rows.cut(value.squeeze(0)), rows.lengths.cpu())
+    value = rows.pad(rows.cut(value.squeeze(0))) if packed else stream.rows_first(value)
     axes = 1 if stream.token_axis is None else 2
     if value.shape[0] != rows.count or (not paths.whole and tuple(value.shape[axes:]) != stream.shape):
         raise NotReplayable(f"{stream.name} has another shape in every batch")
@@ -82,7 +82,7 @@ def from_store(stream: Stream, packed: Packed, rows: Rows, paths: Paths, *, pack
     if stream.token_axis is None:
         return stream.as_taken(values)
     if packs and stream.is_plain:
-        return values.unsqueeze(0)
+        return rows.fill(values).unsqueeze(0)
     return stream.as_taken(rows.pad(values))
 
 

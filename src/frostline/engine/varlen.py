@@ -24,7 +24,7 @@ _WINDOWS: dict[Reach, tuple[int, int]] = {"row": (-1, -1), "before": (-1, 0)}
 
 
 def takes(query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any]) -> bool:
-    """Whether the kernel can attend for such heads, (1, heads, tokens, width) each."""
+    """Whether the kernel can attend for such heads, (1, heads, slots, width) each."""
     return (
         query.is_cuda
         and query.dtype in _DTYPES
@@ -68,8 +68,8 @@ def attend(
     """Attend within each row.
 
     Args:
-        query: (1, heads, tokens, width).
-        key: (1, heads or fewer, tokens, width).
+        query: (1, heads, slots, width).
+        key: (1, heads or fewer, slots, width).
         value: As `key`.
         rows: The layout of the batch.
         reach: How far each token attends.
@@ -77,10 +77,10 @@ def attend(
         kernel: Has the signature of ``torch.nn.attention.varlen.varlen_attn``.
 
     Returns:
-        (1, tokens, heads, width).
+        (1, slots, heads, width).
     """
     ends = torch.nn.functional.pad(rows.lengths.cumsum(0), (1, 0)).to(torch.int32)
-    heads = (heads.squeeze(0).transpose(0, 1).contiguous() for heads in (query, key, value))
+    heads = (rows.cut(heads.squeeze(0).transpose(0, 1)).contiguous() for heads in (query, key, value))
     longest = rows.length
     attended: Tensor = kernel(
         *heads,
@@ -92,4 +92,4 @@ def attend(
         window_size=_WINDOWS[reach],
         enable_gqa=query.shape[1] != key.shape[1],
     )
-    return attended.unsqueeze(0)
+    return rows.fill(attended).unsqueeze(0)
