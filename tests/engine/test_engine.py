@@ -116,7 +116,7 @@ class TestFastPath:
         frozen, live = (_count_layer_calls(monkeypatch, model, layer) for layer in (0, 1))
         for _ in range(3):
             _answer(model, engine, BATCH)
-        assert frozen == [(1, 15, 16)]
+        assert frozen == [(1, 16, 16)]  # 15 tokens, rounded up
         assert [shape[:2] for shape in live[-3:]] == [(3, 1)] * 3  # the first token of each row
         assert stores.made[0].rows == 3
         assert engine.store is stores.made[0]

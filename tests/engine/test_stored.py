@@ -41,12 +41,13 @@ def test_of_tokens_the_real_ones_are_stored(lengths: list[int], extra: int, left
 
 
 def test_a_packed_tensor_is_stored_and_given_back_as_it_is() -> None:
-    value = _draw(1, 4, WIDTH)
+    tokens = _draw(4, WIDTH)
+    value = ROWS.fill(tokens)[None]
     packed = to_store(PLAIN, value, ROWS, Paths())
     assert packed.lengths.tolist() == [3, 1]
-    assert torch.equal(packed.values, value[0])
+    assert torch.equal(packed.values, tokens)
     assert torch.equal(from_store(PLAIN, packed, ROWS, Paths(), packs=True), value)
-    assert torch.equal(from_store(PLAIN, packed, ROWS, Paths(), packs=False), ROWS.pad(value[0]))
+    assert torch.equal(from_store(PLAIN, packed, ROWS, Paths(), packs=False), ROWS.pad(tokens))
 
 
 def test_a_lone_row_is_not_taken_for_a_packed_one() -> None:
@@ -80,8 +81,9 @@ def test_one_position_per_row(position: str, places: list[int]) -> None:
 
 def test_one_position_of_a_packed_tensor() -> None:
     paths = Paths(stored_positions={"tokens": "last token"})
-    value = _draw(1, 4, WIDTH)
-    assert torch.equal(to_store(PLAIN, value, ROWS, paths).values, value[0, [2, 3]])
+    tokens = _draw(4, WIDTH)
+    packed = to_store(PLAIN, ROWS.fill(tokens)[None], ROWS, paths)
+    assert torch.equal(packed.values, tokens[[2, 3]])
 
 
 @pytest.mark.parametrize("stream", [PLAIN, TURNED, BY_ROW, SCALAR])
