@@ -385,3 +385,17 @@ def test_a_callback_of_the_trainer(tmp_path: Path) -> None:
     trainer = fl.Trainer(tokens.model(), tokens.arguments(tmp_path))
     assert sum(isinstance(callback, FastPaths) for callback in trainer.callback_handler.callbacks) == 1
     assert trainer.engine_report is None
+
+
+def test_the_effect_of_the_dtype_that_is_stored_is_measured_and_said(tmp_path: Path) -> None:
+    model = tokens.model()
+    fl.freeze(model, tokens.LOWER)
+    args = tokens.arguments(tmp_path, store="memory", store_dtype="bf16", max_steps=2)
+    trainer = fl.Trainer(model, args, data_collator=tokens.collate, train_dataset=ROWS)
+    trainer.train()
+    report = trainer.engine_report
+    assert report is not None
+    check = next(check for check in report.check.checks if check.path == "store dtype")
+    assert check.logits is not None
+    assert 1e-5 < check.logits < 1e-1  # it was measured, and is what bfloat16 rounds
+    assert f"bfloat16, which changes logits by up to {check.logits:.1e}" in str(report)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from frostline.engine.replay import Replay
     from frostline.engine.single import Position
 
+STORE_DTYPE = "store dtype"
 MOST_ROWS = 4  # of a batch are tried; it costs a few forwards of so many
 _MOST_TOKENS = 48  # of a row are tried
 _LEAST_WIDTH = 8
@@ -57,8 +58,8 @@ class PathCheck:
     """What was found out about one fast path.
 
     Attributes:
-        path: ``"padding-free"``, ``"matrix products"``, ``"replay"``, ``"one position"``; ``"all"`` where none was
-            tried.
+        path: ``"padding-free"``, ``"matrix products"``, ``"replay"``, ``"one position"``, ``"store dtype"``;
+            ``"all"`` where none was tried.
         admitted: Whether it is taken.
         how: In words, what it does for this model; or why it is not taken.
         logits: Largest difference of the logits from the plain path's, relative to the largest of them; None where
@@ -122,7 +123,13 @@ class _Result:
 
 
 def admit(
-    model: nn.Module, forward: Forward, call: Call, *, boundary: str | None = None, padding_free: bool = True
+    model: nn.Module,
+    forward: Forward,
+    call: Call,
+    *,
+    boundary: str | None = None,
+    padding_free: bool = True,
+    store_dtype: torch.dtype | None = None,
 ) -> SelfCheck:
     """Try the fast paths of a model on a few rows of a batch, and say which give the plain path's results.
 
@@ -135,12 +142,16 @@ def admit(
         call: What the forward is called with.
         boundary: The lowest unit that is run from stored activations; the frost line unless told.
         padding_free: Whether its layers may run without padding.
+        store_dtype: What activations are stored as, of which the effect is measured; None to store them as they are.
     """
     started = time.perf_counter()
     rng = RngState()
     try:
         with in_eval(model):
-            checks, paths = _Trial(model, forward, trial_rows(call, model)).run(boundary, MODES if padding_free else ())
+            trial = _Trial(model, forward, trial_rows(call, model))
+            checks, paths = trial.run(boundary, MODES if padding_free else ())
+            if paths.replay is not None and store_dtype is not None:
+                checks.append(trial.rounded(paths, store_dtype))
     finally:
         rng.restore()
     at = paths.replay.route.boundary if paths.replay is not None else None
@@ -348,14 +359,22 @@ class _Trial:
         yield paths
         yield replace(paths, trim=False, whole=True)
 
-    def _from_store(self, paths: Paths) -> Any:
+    def rounded(self, paths: Paths, dtype: torch.dtype) -> PathCheck:
+        """What comes of storing activations in another dtype; whoever asks for it gets it, whatever comes of it."""
+        how = f"activations are stored as {str(dtype).removeprefix('torch.')}"
+        check = self._try(STORE_DTYPE, how, partial(self._from_store, paths, dtype))
+        return replace(check, admitted=True, how=how)
+
+    def _from_store(self, paths: Paths, dtype: torch.dtype | None = None) -> Any:
         """Run from what is stored, as it will be: each row's values come from the row alone."""
         alone = [self._call.select([row]) for row in range(self._call.rows.count)]
         taps = [self._runner.tap(row if paths.whole else row.trimmed(), paths) for row in alone]
-        values = {
-            name: Packed(torch.cat([own[name].values for own in taps]), torch.cat([own[name].lengths for own in taps]))
-            for name in taps[0]
-        }
+        values = {}
+        for name in taps[0]:
+            whole = torch.cat([own[name].values for own in taps])
+            if dtype is not None and whole.is_floating_point():
+                whole = whole.to(dtype).to(whole.dtype)
+            values[name] = Packed(whole, torch.cat([own[name].lengths for own in taps]))
         return self._runner.run(self._call, paths, values)
 
     def _one_position(self, paths: Paths, position: Position | None) -> Paths | None:

@@ -277,7 +277,13 @@ class Engine:
             self._state = state
             return state
         self._drop(layout)
-        check = admit(self._core, self._forward, call, padding_free=self._settings.padding_free)
+        check = admit(
+            self._core,
+            self._forward,
+            call,
+            padding_free=self._settings.padding_free,
+            store_dtype=self._settings.torch_dtype,
+        )
         replay = check.paths.replay
         if replay is None:
             self._states[layout] = self._state = _State(flags, precision, (), (), (), check)

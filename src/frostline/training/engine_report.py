@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.engine.admission import STORE_DTYPE
 from frostline.engine.costs import bytes_text
 
 if TYPE_CHECKING:
@@ -47,6 +48,8 @@ class EngineReport:
             does.append("padding cut off as far as all rows of a batch have it")
         if paths.single is not None:
             does.append(f"last layer for the {paths.single} only")
+        if paths.products:
+            does.append("matrix products by oneDNN")
         line = ", ".join(does) or "the plain path"
         return f"Engine: {line}; {self._stored()}."
 
@@ -57,7 +60,14 @@ class EngineReport:
             refused = [f"no {check.path}: {check.how}" for check in self.check.checks if not check.admitted]
             return "; ".join(refused) or "nothing is stored"
         size = f" ({bytes_text(self.bytes)})" if self.choice.where != "nowhere" else ""
-        return f"activations {_PLACES[self.choice.where]}{size}: {self.choice.why}"
+        return f"activations {_PLACES[self.choice.where]}{size}{self._rounded()}: {self.choice.why}"
+
+    def _rounded(self) -> str:
+        """What storing them in another dtype does to the results."""
+        check = next((check for check in self.check.checks if check.path == STORE_DTYPE), None)
+        if check is None or check.logits is None:
+            return ""
+        return f", {check.how.rpartition(' ')[2]}, which changes logits by up to {check.logits:.1e}"
 
     def explain(self) -> str:
         """The self-check and the reckoning behind the choice, as lines of plain text."""
