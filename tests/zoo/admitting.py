@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     Outcome = tuple[Tensor, list[Tensor | None]]
 
 _NOT_TEXT = ("vision", "audio")
+_FEW = 4  # depths, all of which are tried
 
 
 def call_of(model: nn.Module, batch: Mapping[str, Any]) -> Call:
@@ -41,10 +42,11 @@ def call_of(model: nn.Module, batch: Mapping[str, Any]) -> Call:
 
 
 def depths(anatomy: fl.ModelMap, model: nn.Module) -> list[str]:
-    """The units that have layers of a text beneath them."""
+    """Units that have layers of a text beneath them: where there are many, the first, every other one and the last."""
     routes = {unit.name: Route.at(model, unit.name, anatomy) for unit in anatomy.units[1:]}
     towers = {path for stack in anatomy.stacks if stack.name in _NOT_TEXT for layer in stack.layers for path in layer}
-    return [name for name, route in routes.items() if not towers.issuperset(route.skipped)]
+    names = [name for name, route in routes.items() if not towers.issuperset(route.skipped)]
+    return names if len(names) <= _FEW else [*names[:-1:2], names[-1]]
 
 
 def freeze_beneath(model: nn.Module, anatomy: fl.ModelMap, boundary: str | None) -> None:
@@ -70,9 +72,17 @@ class Survey:
     anatomy: fl.ModelMap
     checks: dict[str | None, SelfCheck]
 
+    def is_replayed(self, depth: str) -> bool:
+        """Whether all layers beneath a depth are skipped; what is stored may be for a unit further down."""
+        model, boundary = self.specimen.model, self.checks[depth].boundary
+        if boundary is None:
+            return False
+        found, whole = (Route.at(model, unit, self.anatomy) for unit in (boundary, depth))
+        return found.skipped == whole.skipped
+
 
 def survey(model_type: str, dtype: torch.dtype = torch.float32) -> Survey:
-    """Have the engine try a tiny model of a type at every depth of its text."""
+    """Have the engine try a tiny model of a type at the depths of its text."""
     specimen = build(model_type)
     nn.Module.to(specimen.model, dtype)
     model = specimen.model

@@ -52,8 +52,11 @@ logits and gradients on other batches as well: of other lengths, with other padd
 
 **Padding-free**: what runs on real tokens only. With `layers` it is whole layers, padded for attention alone; with
 `all but mixers` the modules that mix tokens run padded, too. **Replay**: whether the model runs from what is stored
-for a unit, for every unit that has layers of the text beneath it; `with padding` where a text's stored values hold
-for one length of padding only. **One position**: the one position of each text that the last layer is run for.
+for a unit. Of the units with layers of the text beneath them the first, every other one and the last are tried. With
+`yes` no layer beneath a unit runs again, be it that what is stored is for the unit below: there dropout acts on its way
+to the head. The line tells where a text's stored values hold for one length of padding only, and where
+[dropout between frozen layers](engine.md#dropout) is left out. **One position**: the one position of each text that the
+last layer is run for.
 
 | type | padding-free | replay | one position |
 | --- | --- | --- | --- |
@@ -97,6 +100,8 @@ def _replay(found: Survey) -> str:
     said = ["yes"] if served else []
     if padded:
         said = ["yes, with padding" if len(padded) == len(served) else f"yes; with padding: {', '.join(padded)}"]
+    if any(own.admitted and "is left out" in own.how for check in depths.values() for own in check.checks):
+        said.append("dropout between frozen layers is left out")
     for boundary, check in depths.items():
         if check.boundary is None:
             said.append(f"{boundary}: {_refused(check, 'replay')}")
