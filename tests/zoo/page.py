@@ -52,11 +52,11 @@ logits and gradients on other batches as well: of other lengths, with other padd
 
 **Padding-free**: what runs on real tokens only. With `layers` it is whole layers, padded for attention alone; with
 `all but mixers` the modules that mix tokens run padded, too. **Replay**: whether the model runs from what is stored
-for a unit. Of the units with layers of the text beneath them the first, every other one and the last are tried. With
-`yes` no layer beneath a unit runs again, be it that what is stored is for the unit below: there dropout acts on its way
-to the head. The line tells where a text's stored values hold for one length of padding only, and where
-[dropout between frozen layers](engine.md#dropout) is left out. **One position**: the one position of each text that the
-last layer is run for.
+for a unit. Of the units with layers of the text beneath them the first, every other one and the last are tried. Where
+what is stored is for the unit below instead, no layer runs again either, and dropout on the way to the head acts; what
+dropout is left out, the page on the engine [tells](engine.md#dropout). `with padding` stands where a text's stored
+values hold for one length of padding only. **One position**: the one position of each text that the last layer is run
+for.
 
 | type | padding-free | replay | one position |
 | --- | --- | --- | --- |
@@ -95,17 +95,19 @@ def engine_row(found: Survey) -> str:
 
 def _replay(found: Survey) -> str:
     depths = {boundary: check for boundary, check in found.checks.items() if boundary is not None}
+    refused = {boundary: _refused(check, "replay") for boundary, check in depths.items() if check.boundary is None}
+    if len(refused) == len(depths):
+        return "<br>".join(dict.fromkeys(refused.values()))
     served = {boundary: check.paths for boundary, check in depths.items() if check.boundary == boundary}
     padded = [boundary for boundary, paths in served.items() if paths.whole]
-    said = ["yes"] if served else []
+    said = ["yes"]
     if padded:
         said = ["yes, with padding" if len(padded) == len(served) else f"yes; with padding: {', '.join(padded)}"]
     if any(own.admitted and "is left out" in own.how for check in depths.values() for own in check.checks):
         said.append("dropout between frozen layers is left out")
+    said += [f"{boundary}: {reason}" for boundary, reason in refused.items()]
     for boundary, check in depths.items():
-        if check.boundary is None:
-            said.append(f"{boundary}: {_refused(check, 'replay')}")
-        elif check.boundary != boundary:
+        if check.boundary not in {None, boundary}:
             said.append(f"{boundary}: from what is stored for {check.boundary}")
     return "<br>".join(said)
 
