@@ -57,6 +57,14 @@ class NeighbourBlock(Block):
         return super().forward(hidden + hidden.mean(dim=0, keepdim=True), mask)
 
 
+class FragileBlock(Block):
+    """Takes a root, which has no slope at exactly zero: zeros are what stored padding is."""
+
+    def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
+        size = (hidden @ self.dense.weight).square().sum(-1, keepdim=True).sqrt()
+        return super().forward(hidden + 0 * size, mask)
+
+
 class TestWhatIsAdmitted:
     def test_a_model_that_minds_its_own_rows(self) -> None:
         check = _admit(Classifier())
@@ -75,6 +83,11 @@ class TestWhatIsAdmitted:
     def test_the_boundary_that_was_asked_for(self) -> None:
         check = _admit(Classifier(), boundary="layer 1")
         assert check.boundary == "layer 1"
+
+    @pytest.mark.parametrize("lengths", [(10, 6, 3), (7, 4, 5)])  # packed for the trial without spare slots, and with
+    def test_no_zeros_stand_behind_packed_tokens(self, lengths: tuple[int, ...]) -> None:
+        check = _admit(Classifier(FragileBlock), batch=padded(lengths))
+        assert check.paths.packing == "modules"
 
     def test_padding_may_not_be_spared(self) -> None:
         check = _admit(Classifier(), padding_free=False)
@@ -136,13 +149,7 @@ class TestWhatIsNot:
         assert "no logits" in _refused(_admit(Bare()), "all")
 
     def test_gradients_that_are_not_a_number(self) -> None:
-        class Fragile(Block):
-            def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-                # The root's slope at exactly zero is infinite, and zeros are what stored padding is.
-                size = (hidden @ self.dense.weight).square().sum(-1, keepdim=True).sqrt()
-                return super().forward(hidden + 0 * size, mask)
-
-        check = _admit(Classifier(Fragile), padding_free=False)
+        check = _admit(Classifier(FragileBlock), padding_free=False)
         assert check.paths.replay is not None
         assert check.paths.whole  # with its own padding, which is not zero, there is no such root
 

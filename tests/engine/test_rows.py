@@ -40,6 +40,25 @@ def test_the_layout_is_counted_right(mask: list[list[bool]]) -> None:
 
 
 @given(MASKS)
+def test_spare_slots_hold_the_last_token_and_get_no_gradient(mask: list[list[bool]]) -> None:
+    rows = _rows(mask)
+    packed = torch.arange(1.0, rows.tokens * 2 + 1).reshape(-1, 2).requires_grad_()
+    filled = rows.fill(packed)
+    assert len(filled) == rows.slots >= rows.tokens
+    assert rows.slots % 16 == 0
+    assert torch.equal(rows.cut(filled), packed)
+    assert torch.equal(filled[rows.tokens :], packed[-1:].expand(rows.slots - rows.tokens, 2))
+    filled.sum().backward()
+    assert packed.grad is not None
+    assert bool((packed.grad == 1).all())
+
+
+def test_one_padded_row_does_not_look_packed() -> None:
+    assert _rows([[True] * 16]).slots == 16
+    assert _rows([[True] * 10 + [False] * 6]).slots == 32
+
+
+@given(MASKS)
 def test_gradients_are_those_of_indexing(mask: list[list[bool]]) -> None:
     rows = _rows(mask)
     generator = torch.Generator().manual_seed(0)

@@ -7,7 +7,6 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -81,7 +80,7 @@ class Rows:
 
     @property
     def slots(self) -> int:
-        """How many tokens layers that run packed are given: some zeros follow the real ones.
+        """How many tokens layers that run packed are given: the last real one stands there some times more.
 
         Each number of tokens is a product of another shape, for which oneDNN prepares anew; rounded up, they are few.
         """
@@ -91,7 +90,9 @@ class Rows:
 
     def fill(self, packed: Tensor) -> Tensor:
         """(tokens, ...) to (slots, ...)."""
-        return pad(packed, (*(0 for _ in range(2 * packed.dim() - 1)), self.slots - self.tokens))
+        # No zeros: at them a root or a norm has no gradient, which a trial without spare slots would not show.
+        spare = packed[-1:].detach().expand(self.slots - self.tokens, *packed.shape[1:])
+        return torch.cat([packed, spare])
 
     def cut(self, filled: Tensor) -> Tensor:
         """(slots, ...) to (tokens, ...)."""
