@@ -12,6 +12,7 @@ import frostline as fl
 from frostline.engine.admission import MOST_ROWS, SelfCheck, admit, trial_rows
 from tests.engine.stubs import Block, Classifier, call_of, padded
 from tests.models import tiny
+from tests.zoo.build import build
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -242,3 +243,10 @@ class TestTrialRows:
         for row in range(call.rows.count):
             ids = call.inputs["input_ids"][row][call.rows.mask[row]]
             assert (ids[0], ids[-1]) in [(own[0], own[-1]) for own in batch["input_ids"]]
+
+
+def test_keys_and_values_are_folded_where_they_are_plain_linear_maps() -> None:
+    specimen = build("bert")
+    paths = _admit(specimen.model, "embeddings, layers[:2]", specimen.batch).paths
+    assert paths.single == "first token"
+    assert paths.folded

@@ -129,24 +129,24 @@ class Single:
         """Attend to hidden states, (rows, length, width), without keys and values: (rows, 1, heads, head width)."""
         query = query.squeeze(2)  # (rows, heads, head width)
         rows, heads, size = query.shape
-        keys, values = (
-            cast("nn.Linear", projection).weight.view(-1, size, hidden.shape[-1]) for projection in self._projections
-        )
+        to_key, to_value = (cast("nn.Linear", projection) for projection in self._projections)
+        keys, values = (own.weight.view(-1, size, hidden.shape[-1]) for own in (to_key, to_value))
         grouped = query.view(rows, len(keys), -1, size)  # queries that share keys and values, side by side
         asked = torch.einsum("rkgs,ksw->rkgw", grouped, keys).flatten(1, 2)  # (rows, heads, width)
+        scores = asked @ hidden.transpose(1, 2)  # (rows, heads, length)
+        if to_key.bias is not None:  # the same for all scores of a query, which softmax does not see
+            scores = scores + torch.einsum("rkgs,ks->rkg", grouped, to_key.bias.view(-1, size)).view(rows, heads, 1)
         scaling = options.get("scaling")
-        scores = asked @ hidden.transpose(1, 2) * (size**-0.5 if scaling is None else scaling)  # (rows, heads, length)
+        scores = scores * (size**-0.5 if scaling is None else scaling)
         if isinstance(mask, torch.Tensor):
             mask = mask.squeeze(2)
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        # The bias of the keys adds the same to all scores of a query, which softmax does not see.
         weights = torch.dropout(scores.softmax(dim=-1), options.get("dropout", 0.0), train=True)
         attended = (weights @ hidden).view(rows, len(values), -1, hidden.shape[-1])
         output = torch.einsum("rkgw,ksw->rkgs", attended, values)
-        bias = cast("nn.Linear", self._projections[1]).bias
-        if bias is not None:
+        if to_value.bias is not None:
             shares = weights.sum(dim=-1).view(rows, len(values), -1, 1)  # 1 but for dropout
-            output = output + shares * bias.view(len(values), 1, size)
+            output = output + shares * to_value.bias.view(len(values), 1, size)
         return output.reshape(rows, 1, heads, size)
 
     def _of_everything(self, projection: nn.Module, hidden: Tensor) -> Forward:
