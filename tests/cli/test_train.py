@@ -107,9 +107,7 @@ def test_what_the_engine_did_is_told(train: Callable[..., Done], tmp_path: Path)
     words = ("--freeze", "embeddings, layers[0]", "--store", "disk", "--store-dir", tmp_path / "store", "--explain")
     done = train(*words)
     assert done.status == 0, done.err
-    line = (
-        "Engine: replay from layer 1, padding-free, last layer for the first token only"  # then how products are made
-    )
+    line = "Engine: replay from layer 1, padding-free, last layer for the first token only"
     (told,) = [own for own in done.out.splitlines() if own.startswith("Engine: ")]
     assert told.startswith(line)
     assert "; activations on disk (" in told
