@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import copy
-from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,13 +8,15 @@ import torch
 from torch import nn
 
 import frostline as fl
-from frostline.engine.admission import MOST_ROWS, SelfCheck, admit, trial_rows
+from frostline.engine.admission import admit
 from tests.engine.stubs import Block, Classifier, call_of, padded
 from tests.models import tiny
 from tests.zoo.build import build
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from frostline.engine.checked import SelfCheck
 
 BATCH = padded((7, 4, 5))
 FROZEN = "embeddings, layers[:2]"
@@ -218,31 +219,6 @@ class TestLeftAlone:
         state = torch.random.get_rng_state()
         _admit(Classifier(RandomBlock))
         assert torch.equal(torch.random.get_rng_state(), state)
-
-
-class TestTrialRows:
-    def _rows(self, lengths: tuple[int, ...], **options: Any) -> Any:
-        model = SimpleNamespace(config=SimpleNamespace(pad_token_id=0))
-        return trial_rows(call_of(padded(lengths, **options)), model)  # type: ignore[arg-type]
-
-    @pytest.mark.parametrize("lengths", [(7,), (7, 7, 7), (5, 9, 7, 3, 8, 4, 6), (200, 180, 300), (3, 3)])
-    @pytest.mark.parametrize("side", ["right", "left"])
-    def test_there_are_few_and_short_rows_with_padding(self, lengths: tuple[int, ...], side: str) -> None:
-        call = self._rows(lengths, side=side)
-        assert 2 <= call.rows.count <= MOST_ROWS
-        assert call.rows.length <= 64
-        assert not call.rows.full
-        assert bool(call.rows.mask.any(dim=1).all())
-        assert call.inputs["input_ids"].shape == call.inputs["attention_mask"].shape == call.shape
-        assert torch.equal(call.inputs["attention_mask"].bool(), call.rows.mask)
-        assert torch.equal(call.inputs["input_ids"] != 0, call.rows.mask)
-
-    def test_what_opens_and_ends_a_text_stays(self) -> None:
-        batch = padded((40, 40, 40))
-        call = trial_rows(call_of(batch), nn.Identity())
-        for row in range(call.rows.count):
-            ids = call.inputs["input_ids"][row][call.rows.mask[row]]
-            assert (ids[0], ids[-1]) in [(own[0], own[-1]) for own in batch["input_ids"]]
 
 
 def test_keys_and_values_are_folded_where_they_are_plain_linear_maps() -> None:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from frostline.engine.admission import SelfCheck
+    from frostline.engine.checked import SelfCheck
     from frostline.engine.costs import Measured
     from frostline.engine.store.spec import StoreKey, StreamSpec
 

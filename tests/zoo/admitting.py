@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from frostline.engine.admission import SelfCheck
     from frostline.engine.calls import Call
+    from frostline.engine.checked import SelfCheck
     from frostline.engine.paths import Paths
 
     Outcome = tuple[Tensor, list[Tensor | None]]

@@ -11,21 +11,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten
-from transformers import PreTrainedModel
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.checkpoints.classifier import position_limit
 from frostline.engine import products
-from frostline.engine.calls import Call
+from frostline.engine.checked import STORE_DTYPE, PathCheck, SelfCheck
 from frostline.engine.finding import find_replay
 from frostline.engine.interpose import interposed
 from frostline.engine.packing import MODES
 from frostline.engine.paths import Paths, Runner, in_eval
 from frostline.engine.replay import NotReplayable
 from frostline.engine.route import Route, frost_line
-from frostline.engine.rows import Rows
 from frostline.engine.single import keys_and_values, pooled_position
 from frostline.engine.store.packed import Packed
+from frostline.engine.trial import trial_rows
 from frostline.evidence.rng import RngState
 from frostline.freezing.mode import frozen_modules
 
@@ -34,16 +32,12 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
+    from frostline.engine.calls import Call
     from frostline.engine.interpose import Forward
     from frostline.engine.packing import PackingMode
     from frostline.engine.replay import Replay
     from frostline.engine.single import Position
 
-STORE_DTYPE = "store dtype"
-MOST_ROWS = 4  # of a batch are tried; it costs a few forwards of so many
-_MOST_TOKENS = 48  # of a row are tried
-_LEAST_WIDTH = 8
-_PADDING = 3  # so many positions of the trial are padding in every row
 _BOUNDARIES = 4  # so many depths are tried, from the frost line down, before replay is given up
 # Of configs of models that cut the padded text into chunks once it is longer than one (Reformer).
 _CHUNKED = ("lsh_attn_chunk_length", "local_attn_chunk_length")
@@ -51,69 +45,6 @@ _CHUNKED = ("lsh_attn_chunk_length", "local_attn_chunk_length")
 _LOGITS = {torch.float32: 1e-5, torch.float64: 1e-9}
 _GRADIENTS = {torch.float32: 1e-4, torch.float64: 1e-8}
 _HALF = 0.05
-
-
-@dataclass(frozen=True, slots=True)
-class PathCheck:
-    """What was found out about one fast path.
-
-    Attributes:
-        path: ``"padding-free"``, ``"matrix products"``, ``"replay"``, ``"one position"``, ``"store dtype"``;
-            ``"all"`` where none was tried.
-        admitted: Whether it is taken.
-        how: In words, what it does for this model; or why it is not taken.
-        logits: Largest difference of the logits from the plain path's, relative to the largest of them; None where
-            it was not run.
-        gradients: The same of the gradients of all parameters that train.
-    """
-
-    path: str
-    admitted: bool
-    how: str
-    logits: float | None = None
-    gradients: float | None = None
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return {name: getattr(self, name) for name in self.__dataclass_fields__}
-
-
-@dataclass(frozen=True)
-class SelfCheck:
-    """Which fast paths are exact for a model, as measured.
-
-    Attributes:
-        checks: One per path.
-        boundary: The unit that activations are stored for; None where nothing is replayed.
-        seconds: What the check took.
-        paths: What the engine runs.
-    """
-
-    checks: tuple[PathCheck, ...]
-    boundary: str | None
-    seconds: float
-    paths: Paths
-
-    def to_dict(self) -> dict[str, Any]:
-        """As plain values."""
-        return {
-            "boundary": self.boundary,
-            "seconds": self.seconds,
-            "checks": [check.to_dict() for check in self.checks],
-        }
-
-    def __str__(self) -> str:
-        return "\n".join(
-            f"{check.path}: {'yes' if check.admitted else 'no'}, {check.how}{_differences(check)}"
-            for check in self.checks
-        )
-
-
-def _differences(check: PathCheck) -> str:
-    if check.logits is None:
-        return ""
-    gradients = "" if check.gradients is None else f", of gradients {check.gradients:.1e}"
-    return f" (largest difference of logits {check.logits:.1e}{gradients})"
 
 
 @dataclass(frozen=True)
@@ -435,42 +366,3 @@ def _difference(own: Tensor | None, other: Tensor | None, least: float) -> float
     difference = float((own - other).abs().max()) if other.numel() else 0.0
     relative = difference / size if size else difference
     return relative if math.isfinite(relative) else math.inf
-
-
-def trial_rows(call: Call, model: nn.Module) -> Call:
-    """A few short rows of different lengths, padded as the batch is, and all of them by a few positions.
-
-    Where rows are of one length, or long, tokens are left out of their middle, so that what opens and ends a text
-    stays. A lone row is taken twice, the second time with its inner tokens in another order.
-    """
-    order = call.rows.lengths.argsort().tolist()
-    wanted = list(dict.fromkeys(order[round(place * (len(order) - 1) / (MOST_ROWS - 1))] for place in range(MOST_ROWS)))
-    lone = len(wanted) == 1
-    call = call.select(wanted * 2 if lone else wanted)
-    layout = call.layout
-    if layout == "no mask":
-        return call
-    limit = position_limit(model) if isinstance(model, PreTrainedModel) else None
-    width = min(max(call.rows.length, min(_LEAST_WIDTH, limit or _LEAST_WIDTH)), _MOST_TOKENS)
-    longest = max(1, width - _PADDING)
-    lengths = [min(length, longest) for length in call.rows.lengths.tolist()]
-    if len(set(lengths)) < len(lengths):
-        lengths = [max(min(length, 2), length - 2 * place) for place, length in enumerate(lengths)]
-    padding = getattr(getattr(model, "config", None), "pad_token_id", None) or 0
-    chosen = torch.zeros(len(lengths), width, dtype=torch.int64, device=call.rows.mask.device)
-    real = torch.zeros_like(chosen, dtype=torch.bool)
-    for row, length in enumerate(lengths):
-        places = call.rows.mask[row].nonzero().reshape(-1)
-        span = slice(width - length, width) if layout == "left" else slice(length)
-        kept = torch.cat([places[: length - 1], places[-1:]])
-        kept[1:-1] = kept[1:-1].roll(row) if lone else kept[1:-1]
-        chosen[row, span] = kept
-        real[row, span] = True
-    inputs = dict(call.inputs)
-    for name, value in call.inputs.items():
-        if call.per_token(value):
-            index = chosen.reshape(*chosen.shape, *(1 for _ in value.shape[2:])).expand(-1, -1, *value.shape[2:])
-            blank = torch.full((), padding if name == "input_ids" else 0, dtype=value.dtype, device=value.device)
-            there = real.reshape(*real.shape, *(1 for _ in value.shape[2:]))
-            inputs[name] = value.gather(1, index).where(there, blank)
-    return Call(inputs, Rows(real))

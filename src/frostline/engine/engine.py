@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.stored import whole_digest
-from frostline.engine.admission import SelfCheck, admit
+from frostline.engine.admission import admit
 from frostline.engine.calibration import calibrate
 from frostline.engine.calls import Call, Layout, read_call
 from frostline.engine.interpose import interposed
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from frostline.engine.checked import SelfCheck
     from frostline.engine.costs import Measured
     from frostline.engine.interpose import Forward
     from frostline.engine.settings import EngineSettings

@@ -16,7 +16,7 @@ from frostline.evidence.inputs import refuse_model, usable_batch
 if TYPE_CHECKING:
     from torch import nn
 
-    from frostline.engine.admission import SelfCheck
+    from frostline.engine.checked import SelfCheck
 
 
 def selfcheck(model: nn.Module, batch: Any) -> SelfCheck:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from frostline.engine.admission import STORE_DTYPE
+from frostline.engine.checked import STORE_DTYPE
 from frostline.engine.costs import bytes_text
 
 if TYPE_CHECKING:
-    from frostline.engine.admission import SelfCheck
+    from frostline.engine.checked import SelfCheck
     from frostline.engine.choice import Choice
 
 _PLACES = {"memory": "in memory", "disk": "on disk", "nowhere": "of the frozen part computed anew each time"}

@@ -10,10 +10,10 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
-from frostline.engine.admission import MOST_ROWS
 from frostline.engine.engine import Engine
 from frostline.engine.interpose import interposed
 from frostline.engine.route import core_of
+from frostline.engine.trial import MOST_ROWS
 from frostline.evidence.inputs import on_device
 from frostline.evidence.rng import RngState
 from frostline.log import get_logger
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from frostline.engine.admission import SelfCheck
+    from frostline.engine.checked import SelfCheck
     from frostline.engine.costs import Where
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StoreKey, StreamSpec

@@ -21,7 +21,7 @@ from frostline.engine.store.store import Store
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from frostline.engine.admission import SelfCheck
+    from frostline.engine.checked import SelfCheck
     from frostline.engine.choice import Choice
     from frostline.engine.costs import Measured, Where, Work
     from frostline.engine.engine import Engine
