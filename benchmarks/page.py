@@ -30,10 +30,10 @@ Frostline and what people use today, side by side. `make bench` measures every r
 - **Memory** is the greatest rise of the process's resident memory in the timed region, above what is resident as it
   begins: libraries, model and texts are not in it, Frostline's store is.
 - **Limit** says how many times longer Frostline took than the matrix products that must be computed would take at the
-  machine's own rate, measured for each shape (`torch.mm`) right after the run: the frozen prefix once, the suffix three
-  times per epoch, the last layer's queries, output and feed-forward on the one position that the head reads. Norms,
-  activations, softmax and optimizer count nothing. Where oneDNN is faster than `torch.mm`, as on the processor named
-  below, the engine takes it, and the limit is no bound. For `prefix` it counts the frozen layers alone.
+  machine's own rate, measured for each shape right after the run (`torch.mm` or oneDNN's linear map, whichever is
+  faster): the frozen prefix once, the suffix three times per epoch, the last layer's queries, output and feed-forward
+  on the one position that the head reads. Norms, activations, softmax and optimizer count nothing. For `prefix` it
+  counts the frozen layers alone.
 
 | row | work | peer | target | ratio | time | accuracy | memory | limit |
 | --- | --- | --- | --- | --- | --- | --- | --- | --- |

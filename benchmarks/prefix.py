@@ -2,42 +2,56 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from benchmarks.job import Job
-from benchmarks.limit import PREFIX_BATCH
-from benchmarks.models import load_model, load_tokenizer
+from benchmarks.models import freeze_below, load_model, load_tokenizer
 from benchmarks.row import Row, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from transformers import PreTrainedTokenizerBase
+    from collections.abc import Callable
 
     from benchmarks.case import Case, Predict, Work
+    from frostline.engine.checked import SelfCheck
+    from frostline.engine.store.spec import StoreKey, StreamSpec
+    from frostline.engine.store.store import Store
 
 
 def _prefix(job: Job, case: Case) -> Work:
-    model, tokenizer = load_model(job, case).eval(), load_tokenizer()
-    layers = model.bert.encoder.layer
-    model.bert.encoder.layer = layers[: len(layers) - (job.top or 0)]
+    """The engine's own pass, from tokenised rows to a filled store; its self-check stands outside."""
+    import torch
+    from transformers import DataCollatorWithPadding
+
+    from frostline.engine.engine import Engine
+    from frostline.engine.settings import EngineSettings
+    from frostline.engine.trial import MOST_ROWS
+    from frostline.training.filling import Texts, batches_of, lengths_of, rows_to_try
+
+    model, tokenizer = load_model(job, case), load_tokenizer()
+    freeze_below(model, job.top or 0)
     rows = [dict(tokenizer(text, truncation=True)) for text in case.train.texts]
+    lengths = lengths_of(rows)
+    if lengths is None:
+        raise ValueError("there are no rows")
+    texts = Texts(rows, DataCollatorWithPadding(tokenizer), torch.device("cpu"))
+    engine = Engine(model, EngineSettings(), _store)
+    engine.ready(texts.batch(rows_to_try(lengths, MOST_ROWS)))
 
     def work() -> Predict:
-        _prefix_pass(model, tokenizer, rows)
+        computed = sum(engine.fill(batch) for _, batch in texts.batches(batches_of(lengths)))
+        if not computed:
+            raise ValueError("nothing was stored: the self-check did not admit replay")
         return lambda texts: [0] * len(texts)  # nothing is learned
 
     return work
 
 
-def _prefix_pass(model: Any, tokenizer: PreTrainedTokenizerBase, rows: Sequence[dict[str, Any]]) -> None:
-    """The frozen layers, once over all rows, in batches of like length."""
-    import torch
+def _store(_check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]) -> tuple[Store, int]:
+    import psutil
 
-    ordered = sorted(rows, key=lambda row: len(row["input_ids"]))
-    with torch.no_grad():
-        for start in range(0, len(ordered), PREFIX_BATCH):
-            model.bert(**tokenizer.pad(ordered[start : start + PREFIX_BATCH], return_tensors="pt"))
+    from frostline.engine.store.store import Store
+
+    return Store.in_memory(key(), streams), psutil.virtual_memory().available
 
 
 ROWS = (
