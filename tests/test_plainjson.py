@@ -22,7 +22,8 @@ def test_what_is_read(tmp_path: Path) -> None:
     [
         ("[" * 100_000, "nested too deeply"),
         ('{"a":' * 100_000, "nested too deeply"),
-        ('"\\ud800"', "half a character"),
+        ('"\\ud800"', r"half a character, \\ud800"),
+        ('"\\uD83D!"', "half a character"),
         ('{"\\udfff": 1}', "half a character"),
         ("{", "Expecting"),
         ("", "Expecting value"),

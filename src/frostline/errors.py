@@ -19,6 +19,7 @@ An error quotes what the user gave and says the mend, in one or two lines.
 
 from __future__ import annotations
 
+import reprlib
 from typing import Any, ClassVar
 
 
@@ -78,3 +79,8 @@ class DriftError(FrostlineError):
     def __init__(self, message: str, proof: Any) -> None:
         super().__init__(message)
         self.proof = proof
+
+
+def as_given(value: Any) -> str:
+    """What the user gave, cut to a part of a line, and its type: ``'bert', a str``."""
+    return f"{' '.join(reprlib.repr(value).split())}, a {type(value).__name__}"

@@ -60,6 +60,11 @@ def _free(place: Path) -> str:
     return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
 
 
+def _refuse_zero_byte(place: Path) -> None:
+    if "\0" in str(place):
+        raise OutputError(f"{str(place)!r} cannot be written: it holds a zero byte.\nName another place.")
+
+
 @contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
     """Yield a path to write to; when it is written, it takes the place of `file`.
@@ -67,6 +72,7 @@ def atomic_file(file: Path) -> Iterator[Path]:
     Raises:
         OutputError: If it cannot be written.
     """
+    _refuse_zero_byte(file)
     if file.is_dir():
         raise OutputError(f"'{file}' is a folder.\nName a file.")
     temporary = file.with_name(f".{file.name}.partial")
@@ -89,6 +95,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises:
         OutputError: If something is there already, or it cannot be written.
     """
+    _refuse_zero_byte(target)
     try:
         if target.is_symlink() or (target.exists() and not target.is_dir()):
             raise OutputError(f"'{target}' is not a folder.\nName a new one.")

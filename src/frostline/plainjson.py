@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+
+_HALF = re.compile(r"\\u[dD]")  # only such an escape can stand for half a character
 
 
 def read_json(file: Path) -> Any:
@@ -28,10 +32,11 @@ def parse_json(text: str) -> Any:
     """
     try:
         values = json.loads(text)
-        if "\\u" in text:  # only an escape can stand for half a character
+        if _HALF.search(text):
             json.dumps(values, ensure_ascii=False).encode()
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
-    except UnicodeEncodeError:
-        raise ValueError("it holds half a character") from None
+    except UnicodeEncodeError as error:
+        code = ord(error.object[error.start])
+        raise ValueError(f"it holds half a character, \\u{code:04x}, as is left of an emoji cut in two") from None
     return values

@@ -70,7 +70,7 @@ def test_a_forward_s_own_error_is_not_taken_for_a_misfit() -> None:
 
 def test_models_that_cannot_be_used() -> None:
     for run in (lambda model: fl.probe(model, TEXTS), lambda model: fl.check(model, None, TEXTS)):
-        with pytest.raises(ModelError, match=r"^The model is 'bert', a str\.\nGive a torch\.nn\.Module"):
+        with pytest.raises(ModelError, match=r"^The model is 'bert', a str\.\nLoad it first, by from_pretrained\.$"):
             run("bert")
         with pytest.raises(ModelError, match="is on the meta device"):
             run(tiny("bert", meta=True))

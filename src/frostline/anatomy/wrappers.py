@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
+
+from frostline.errors import ModelError, as_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,12 +30,29 @@ class Unwrapped:
     wrappers: tuple[str, ...]
 
 
+def refuse_no_module(model: Any) -> None:
+    """Look whether what was given as a model is one.
+
+    Raises:
+        ModelError: If it is no module of torch.
+    """
+    from torch import nn
+
+    if not isinstance(model, nn.Module):
+        mend = "Load it first, by from_pretrained" if isinstance(model, str | PathLike) else "Give a torch.nn.Module"
+        raise ModelError(f"The model is {as_given(model)}.\n{mend}.")
+
+
 def unwrap(model: nn.Module) -> Unwrapped:
     """Look through wrappers for distributed training, ``torch.compile`` and PEFT.
 
     Args:
         model: The outermost module.
+
+    Raises:
+        ModelError: If it is no module.
     """
+    refuse_no_module(model)
     core, prefix, wrappers = model, "", []
     while (inner := _inner(core)) is not None:
         wrappers.append(type(core).__name__)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from dataclasses import asdict, dataclass
-from os import PathLike, fspath
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -26,13 +25,14 @@ from frostline.checkpoints.pairing import pair
 from frostline.checkpoints.places import Places
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.safewrite import dtype_of_name, write_safetensors
-from frostline.checkpoints.source import Source
+from frostline.checkpoints.source import Source, given_name
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.errors import ModelError
 from frostline.files import atomic_folder
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
+    from os import PathLike
 
     import torch
     from transformers import PreTrainedModel
@@ -246,7 +246,7 @@ class _Opened:
     """
 
     def __init__(self, delta: str | PathLike[str], base: str | PathLike[str] | None, report: Report = silent) -> None:
-        self.folder = folder = Path(fspath(delta)).expanduser()
+        self.folder = folder = Path(given_name(delta)).expanduser()
         if not folder.is_dir():
             raise ModelError(f"There is no folder '{folder}'.\nGive the folder that 'frostline delta save' wrote.")
         self.manifest = manifest = Manifest.read(folder)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import difflib
 from dataclasses import dataclass
+from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
-from frostline.errors import ModelError
+from frostline.errors import ModelError, as_given
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,17 +24,30 @@ class Source:
     folder: Path | None
 
 
-def locate(name: str) -> Source:
+def given_name(name: Any) -> str:
+    """What was given as a checkpoint's name, as a text.
+
+    Raises:
+        ModelError: If it is none.
+    """
+    name = fspath(name) if isinstance(name, PathLike) else name
+    if not isinstance(name, str):
+        raise ModelError(f"What was given for a checkpoint is {as_given(name)}.\nGive a folder, or a hub name.")
+    if "\0" in name:
+        raise ModelError(f"{name[:80]!r} is no name: it holds a zero byte.\nGive a folder, or a hub name.")
+    return name
+
+
+def locate(name: str | PathLike[str]) -> Source:
     """Find out whether a name is a folder or a hub name.
 
     Args:
         name: A folder, or a hub name such as ``org/model``.
 
     Raises:
-        ModelError: If it can only be a folder and there is none, or the folder holds no configuration.
+        ModelError: If it is none, if it can only be a folder and there is none, or the folder holds no configuration.
     """
-    if "\0" in name:
-        raise ModelError(f"{name[:80]!r} is no name: it holds a zero byte.\nGive a folder, or a hub name.")
+    name = given_name(name)
     try:
         path = Path(name).expanduser()
         is_folder = path.is_dir()

@@ -8,7 +8,7 @@ import struct
 import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from os import PathLike, cpu_count, fspath
+from os import PathLike, cpu_count
 from typing import TYPE_CHECKING, Any
 
 from frostline.checkpoints.headers import read_headers, shard_names, unreachable, weight_files
@@ -164,7 +164,7 @@ class Checkpoint:
         Raises:
             ModelError: If there are no weights, or they are damaged, unsafe or out of reach.
         """
-        source = locate(fspath(name))
+        source = locate(name)
         folder = source.folder or _fetched(source.name)
         headers = read_headers(Source(source.name, folder))  # refuses what is damaged or unsafe
         tensors: dict[str, StoredTensor] = {}

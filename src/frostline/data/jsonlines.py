@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.data.messages import quoted, quoted_path
 from frostline.errors import DataError
+from frostline.plainjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -27,7 +28,7 @@ def count_rows(path: Path, source: str) -> int:
         source: The file as the user named it, for messages.
 
     Raises:
-        DataError: A line is no JSON object, a text holds half a surrogate pair, or there are no
+        DataError: A line is no JSON object, a text holds half a character, or there are no
             rows; the message names the line (1-based).
     """
     rows = sum(1 for _ in json_rows(path, source))
@@ -50,20 +51,8 @@ def json_rows(path: Path, source: str) -> Iterator[dict[str, Any]]:
             line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
             if not line:
                 continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise DataError(
-                    f"{quoted_path(source)}: line {number} is not JSON: {error.msg} at character "
-                    f"{error.pos + 1}, in {quoted(line)}.\n"
-                    f"Write one whole object per line, e.g. {_EXAMPLE}."
-                ) from None
-            except RecursionError:
-                raise DataError(
-                    f"{quoted_path(source)}: line {number} is nested too deeply.\n"
-                    f"Write one plain object per line, e.g. {_EXAMPLE}."
-                ) from None
-            yield _checked(row, source, f"line {number}", surrogates="\\ud" in line.lower())
+            row = _parsed(line, source, f"line {number}", number, f"Write one whole object per line, e.g. {_EXAMPLE}.")
+            yield _checked(row, source, f"line {number}")
 
 
 def is_array(path: Path) -> bool:
@@ -74,38 +63,28 @@ def is_array(path: Path) -> bool:
 
 def _array_rows(path: Path, source: str) -> Iterator[dict[str, Any]]:
     text = path.read_text(encoding="utf-8-sig")
-    try:
-        rows = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise DataError(
-            f"{quoted_path(source)}: line {error.lineno} is not JSON: {error.msg} at character "
-            f"{error.colno}.\nWrite one array of objects, or one object per line."
-        ) from None
-    except RecursionError:
-        raise DataError(
-            f"{quoted_path(source)} is nested too deeply.\nWrite one plain object per line, e.g. {_EXAMPLE}."
-        ) from None
+    rows = _parsed(text, source, "the array", 1, "Write one array of objects, or one object per line.")
     if not isinstance(rows, list):  # an array that something follows was refused above
         raise DataError(f"{quoted_path(source)} is not one array of objects.")
-    surrogates = "\\ud" in text.lower()
     for number, row in enumerate(rows, 1):
-        yield _checked(row, source, f"element {number} of the array", surrogates=surrogates)
+        yield _checked(row, source, f"element {number} of the array")
 
 
-def _checked(row: Any, source: str, place: str, *, surrogates: bool) -> dict[str, Any]:
+def _parsed(text: str, source: str, place: str, first_line: int, mend: str) -> Any:
+    try:
+        return parse_json(text)
+    except json.JSONDecodeError as error:
+        line = quoted(text.split("\n")[error.lineno - 1])
+        cause = f"line {first_line + error.lineno - 1} is not JSON: {error.msg} at character {error.colno}, in {line}"
+    except ValueError as error:
+        cause = f"{place} cannot be used: {error}"
+    raise DataError(f"{quoted_path(source)}: {cause}.\n{mend}")
+
+
+def _checked(row: Any, source: str, place: str) -> dict[str, Any]:
     if not isinstance(row, dict):
         raise DataError(
             f"{quoted_path(source)}: {place} is no object, but {quoted(json.dumps(row))}.\n"
             f"Write one object per line, e.g. {_EXAMPLE}."
         )
-    if surrogates:
-        try:
-            json.dumps(row, ensure_ascii=False).encode()
-        except UnicodeEncodeError as error:
-            character = error.object[error.start]
-            raise DataError(
-                f"{quoted_path(source)}: {place} holds half a surrogate pair, "
-                f"\\u{ord(character):04x}, which is no character.\n"
-                "Remove it; it is what remains of an emoji that was cut in two."
-            ) from None
     return row

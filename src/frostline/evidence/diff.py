@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.anatomy.modelmap import ModelMap
@@ -20,6 +19,7 @@ from frostline.plan.recipe import compile_selector
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
+    from os import PathLike
 
     from transformers import PreTrainedModel
 
@@ -173,7 +173,7 @@ def diff(
         ModelError: If a checkpoint cannot be found or read, or parameters are expected of one that is no classifier.
         SelectorError: If a selector does not fit the model.
     """
-    model, note = _skeleton(locate(fspath(tuned)), locate(fspath(base)))
+    model, note = _skeleton(locate(tuned), locate(base))
     if model is None and (expect_frozen is not None or expect_moved is not None):
         raise ModelError(note)
     anatomy = ModelMap.of(model) if model is not None else None

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.anatomy.wrappers import refuse_no_module
 from frostline.evidence.checks.finding import PAGE, some
 from frostline.evidence.messages import MESSAGES, Message
 
@@ -73,7 +74,12 @@ def explain(error_or_message: BaseException | str, model: nn.Module | None = Non
     Returns:
         The explanation; None for a message that is not known. `frostline.check` may find its cause in the model all the
         same; the messages that are known are in docs/messages.md.
+
+    Raises:
+        ModelError: If the model is none.
     """
+    if model is not None:
+        refuse_no_module(model)
     text = _plain(str(error_or_message))
     message = next((one for one in MESSAGES if _is_in(one, text)), None)
     if message is None:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.ties import tied_groups
+from frostline.anatomy.wrappers import refuse_no_module
 from frostline.checkpoints.stored import Checkpoint, whole_digest
 
 if TYPE_CHECKING:
@@ -56,11 +57,12 @@ def fingerprint(model: nn.Module | str | os.PathLike[str]) -> Fingerprint:
         checkpoint and the same tensor in the loaded model have equal digests.
 
     Raises:
-        ModelError: If a checkpoint has no weights, or they are damaged, unsafe or out of reach.
+        ModelError: If it is neither, or a checkpoint has no weights, or they are damaged, unsafe or out of reach.
     """
     if isinstance(model, str | os.PathLike):
         checkpoint = Checkpoint.open(model)
         return Fingerprint(checkpoint.digests(), checkpoint.aliases)
+    refuse_no_module(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())
     # hashlib releases the GIL; a thread per core keeps the memory for copies small.
     with ThreadPoolExecutor(max_workers=os.cpu_count()) as pool:

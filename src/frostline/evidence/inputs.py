@@ -8,26 +8,16 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from frostline.errors import DataError, ModelError
+from frostline.anatomy.wrappers import refuse_no_module
+from frostline.errors import DataError, ModelError, as_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-_SHOWN = 60  # characters of what the user gave
-
-
-def refuse_no_module(model: Any) -> None:
-    """Look whether what was given as a model is one.
-
-    Raises:
-        ModelError: If it is no module of torch.
-    """
-    if not isinstance(model, nn.Module):
-        raise ModelError(f"The model is {_short(model)}, a {type(model).__name__}.\nGive a torch.nn.Module.")
+    from torch import nn
 
 
 def refuse_model(model: Any) -> None:
@@ -69,11 +59,11 @@ def usable_batch(model: nn.Module, batch: Any) -> Any:
     """
     if batch is None or isinstance(batch, str | bytes | int | float | np.ndarray | DataLoader | Iterator):
         mend = "Give one of its batches: next(iter(…))" if isinstance(batch, DataLoader | Iterator) else _WANTED
-        raise DataError(f"The batch is {_short(batch)}, a {type(batch).__name__}.\n{mend}.")
+        raise DataError(f"The batch is {as_given(batch)}.\n{mend}.")
     if isinstance(batch, list) and batch and all(isinstance(row, Mapping) for row in batch):
         raise DataError(f"The batch is a list of {len(batch)} rows.\nCollate them into one mapping of tensors first.")
     if isinstance(batch, Mapping | list | tuple) and not len(batch):
-        raise DataError(f"The batch is empty: {_short(batch)}.\n{_WANTED}.")
+        raise DataError(f"The batch is empty: {batch!r}.\n{_WANTED}.")
     if isinstance(batch, Mapping) and (strange := [key for key in batch if not isinstance(key, str)]):
         raise DataError(f"The batch has the key {strange[0]!r}, which names no argument.\n{_WANTED}.")
     for name, tensor in _tensors(batch):
@@ -152,8 +142,3 @@ def _tensors(batch: Any) -> Iterable[tuple[str, torch.Tensor]]:
     named = batch.items() if isinstance(batch, Mapping) else enumerate(batch) if isinstance(batch, list | tuple) else ()
     found = [("it", batch)] if isinstance(batch, torch.Tensor) else named
     return ((str(name), value) for name, value in found if isinstance(value, torch.Tensor))
-
-
-def _short(value: Any) -> str:
-    text = repr(value)
-    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"

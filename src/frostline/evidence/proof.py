@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.wrappers import refuse_no_module
 from frostline.errors import DriftError, PlanError
 from frostline.evidence.fingerprint import Fingerprint, fingerprint
 from frostline.freezing.mode import frozen_modules, is_pinned
@@ -188,9 +189,11 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
         The proof; it is not raised, see `Proof.raise_for_drift`.
 
     Raises:
+        ModelError: If the model is none.
         SelectorError: If the plan does not fit the model.
         PlanError: If the fingerprint is of another model.
     """
+    refuse_no_module(model)
     frozen = frozen_names(model) if plan is None else planned_names(model, plan)
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
@@ -19,6 +18,7 @@ from frostline.plan.plan import PLAN_FILE, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator, Mapping
+    from os import PathLike
     from pathlib import Path
 
     import torch
@@ -126,7 +126,7 @@ def verify_run(folder: str | PathLike[str], base: str | PathLike[str] | None = N
     Raises:
         ModelError: If the folder holds no proof that can be read, or folder or base no weights.
     """
-    source = locate(fspath(folder))
+    source = locate(folder)
     place = source.folder
     if place is None:
         raise ModelError(f"There is no folder '{source.name}'.\nGive the folder that a run left.")

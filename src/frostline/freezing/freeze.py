@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, cast
 from weakref import WeakKeyDictionary, ref
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.anatomy.wrappers import unwrap
+from frostline.anatomy.wrappers import refuse_no_module, unwrap
 from frostline.errors import PlanError
 from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules, is_pinned, pin, unpin
 from frostline.plan.describe import describe
@@ -219,9 +219,11 @@ def freeze(
         A handle that takes it back: ``.restore()``, or the end of a ``with`` block.
 
     Raises:
+        ModelError: If the model is none; a name is to be loaded first.
         SelectorError: If the selector cannot be read or does not fit the model.
         PlanError: If the plan beside the weights is missing or cannot be read.
     """
+    refuse_no_module(model)
     if selectors is None:
         plan = _stored_plan(model)
     elif isinstance(selectors, Plan):
@@ -243,6 +245,7 @@ def train_only(model: nn.Module, selectors: str | Iterable[str], *, frozen_mode:
         A handle that takes it back, as for `freeze`.
 
     Raises:
+        ModelError: If the model is none.
         SelectorError: If the selector cannot be read or does not fit the model.
     """
     return Freeze(model, Plan(train_only=join(selectors), frozen_mode=frozen_mode))

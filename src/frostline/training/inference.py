@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.data.messages import counted
 from frostline.data.tokenising import tokenise
 from frostline.errors import DataError, ModelError
+from frostline.plainjson import read_json
 from frostline.training.devices import device_options
 from frostline.training.metrics import THRESHOLD, first_output, metrics_for, probabilities
 
@@ -194,7 +194,7 @@ def _refuse_other_width(name: str, examples: Examples) -> None:
     from frostline.training.run import METRICS_FILE
 
     try:
-        metrics = json.loads((Path(name).expanduser() / METRICS_FILE).read_text(encoding="utf-8"))
+        metrics = read_json(Path(name).expanduser() / METRICS_FILE)
         columns = metrics["settings"]["text_columns"]
     except (OSError, ValueError, LookupError, TypeError, RuntimeError):  # a model of another origin: nobody knows
         return

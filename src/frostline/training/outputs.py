@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.errors import OutputError
 from frostline.log import get_logger
+from frostline.plainjson import read_json
 from frostline.training.settings import option
 
 if TYPE_CHECKING:
@@ -146,8 +147,8 @@ class OutputFolder:
         file = self.work / _SETTINGS_FILE
         current = json.loads(json.dumps(settings))
         try:
-            earlier = json.loads(file.read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            earlier = dict(read_json(file))
+        except (OSError, ValueError, TypeError):
             file.write_text(json.dumps(current, indent=1), encoding="utf-8")
             return
         for key, value in current.items():
@@ -179,7 +180,7 @@ class OutputFolder:
         complete = []
         for folder in self.checkpoints.glob("checkpoint-*"):
             try:
-                json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+                read_json(folder / "trainer_state.json")
                 complete.append((int(folder.name.rpartition("-")[2]), folder))
             except (OSError, ValueError):
                 continue

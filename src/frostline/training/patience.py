@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from transformers import EarlyStoppingCallback
+
+from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +36,7 @@ def ran_out(checkpoint: Path, patience: int) -> float | None:
     Returns:
         The epoch that was its last; None if it was to go on.
     """
-    state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
+    state = read_json(checkpoint / "trainer_state.json")
     waited = _waited(state["log_history"], state["best_global_step"])
     return float(state["epoch"]) if waited >= patience else None
 

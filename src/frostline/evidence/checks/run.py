@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from frostline.anatomy.wrappers import refuse_no_module
 from frostline.evidence.checks import (
     adapters,
     checkpointing,
@@ -20,7 +21,6 @@ from frostline.evidence.checks import (
 from frostline.evidence.checks.case import Case, Check
 from frostline.evidence.checks.finding import Findings
 from frostline.evidence.checks.trial import try_batch
-from frostline.evidence.inputs import refuse_no_module
 from frostline.evidence.optimizers import refuse_no_optimizer
 
 if TYPE_CHECKING:
