@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ from frostline import hub
 from tests.training import tiny
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
@@ -53,3 +55,13 @@ def gpt2(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def table(tmp_path: Path) -> Path:
     """24 rows of text and label."""
     return tiny.write_csv(tmp_path / "rows.csv", tiny.rows())
+
+
+@pytest.fixture
+def heard(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
+    """What Frostline tells, down to its notices."""
+    logger = logging.getLogger("frostline")
+    before = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.level, logger.propagate = [caplog.handler], logging.INFO, False
+    yield caplog
+    logger.handlers, logger.level, logger.propagate = before

@@ -1,0 +1,71 @@
+"""The same training by ``fl.Trainer`` and by ``transformers.Trainer``, and what is compared of it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+import transformers
+from datasets import Dataset
+
+import frostline as fl
+from tests.training import tokens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS = Dataset.from_list(tokens.rows())
+HELD_OUT = Dataset.from_list(tokens.rows(12, seed=1))
+
+
+def losses(trainer: transformers.Trainer) -> list[float]:
+    """Every loss that was logged, in training and in evaluation."""
+    return [entry[name] for entry in trainer.state.log_history for name in ("loss", "eval_loss") if name in entry]
+
+
+def weights(trainer: transformers.Trainer) -> dict[str, torch.Tensor]:
+    """The model's tensors, copied."""
+    assert trainer.model is not None
+    return {name: tensor.detach().clone() for name, tensor in trainer.model.state_dict().items()}
+
+
+def both(
+    tmp_path: Path,
+    mixin: type | None = None,
+    freeze: str | None = tokens.LOWER,
+    given: dict[str, Any] | None = None,
+    **changes: Any,
+) -> tuple[fl.Trainer, transformers.Trainer]:
+    """The same training by both Trainers."""
+    trained = []
+    for kind in (fl.Trainer, transformers.Trainer):
+        model = tokens.model()
+        if freeze is not None:
+            fl.freeze(model, freeze)
+        usual: dict[str, Any] = {"data_collator": tokens.collate, "train_dataset": ROWS, "eval_dataset": HELD_OUT}
+        args = tokens.arguments(tmp_path / kind.__module__, **{"store": "memory"} | changes)
+        trainer: Any = type("Own", (kind,) if mixin is None else (mixin, kind), {})(
+            model=model, args=args, **usual | (given or {})
+        )
+        trainer.train()
+        trained.append(trainer)
+    return trained[0], trained[1]
+
+
+def assert_alike(ours: transformers.Trainer, theirs: transformers.Trainer) -> None:
+    """The same losses and weights, within 1e-4."""
+    assert losses(ours) == pytest.approx(losses(theirs), abs=1e-4)
+    assert len(losses(ours)) > 3
+    own, other = weights(ours), weights(theirs)
+    assert own.keys() == other.keys()
+    assert all(torch.allclose(own[name], other[name], atol=1e-4, rtol=0) for name in own)
+
+
+def replayed(trainer: fl.Trainer) -> int:
+    """How many rows were replayed from a store."""
+    report = trainer.engine_report
+    assert report is not None
+    assert report.check.boundary == "layer 2"
+    assert report.check.paths.packing is not None
+    return report.rows
