@@ -16,6 +16,7 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.engine import products
 from frostline.engine.checked import STORE_DTYPE, PathCheck, SelfCheck
 from frostline.engine.finding import find_replay
+from frostline.engine.fused import find_fusions
 from frostline.engine.interpose import interposed
 from frostline.engine.packing import MODES
 from frostline.engine.paths import Paths, Runner, in_eval
@@ -210,8 +211,24 @@ class _Trial:
         faster = replace(paths, products=True)
         how = f"oneDNN, {products.gain():.1f} times as fast here as torch's own choice"
         check = self._try("matrix products", how, partial(self._runner.run, self._call, faster))
-        self._checks.append(check)
-        return faster if check.admitted else paths
+        if not check.admitted:
+            self._checks.append(check)
+            return paths
+        within = replace(faster, fusions=find_fusions(self._model, lambda: self._forward(**self._call.inputs)))
+        if not within.fusions or not self._same_logits(self._call, within, self._plain.logits):
+            self._checks.append(check)
+            return faster
+        self._checks.append(replace(check, how=f"{how}, activations within where no gradient is needed"))
+        return within
+
+    def _same_logits(self, call: Call, paths: Paths, plain: Tensor) -> bool:
+        """Whether paths change no logits where no gradient is asked for."""
+        try:
+            with torch.no_grad():
+                logits = _logits_of(self._runner.run(call, paths))
+        except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
+            return False
+        return _difference(logits, plain, 1.0) <= _LOGITS.get(self._dtype, _HALF)
 
     def _trims(self) -> bool:
         """Whether cutting off positions that are padding in every row changes nothing."""
@@ -219,12 +236,7 @@ class _Trial:
         short = [row for row, length in enumerate(rows.lengths.tolist()) if length < rows.length]
         if not short:
             return False
-        try:
-            with torch.no_grad():
-                logits = _logits_of(self._runner.run(self._call.select(short), Paths(trim=True)))
-        except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
-            return False
-        return _difference(logits, self._plain.logits[short], 1.0) <= _LOGITS.get(self._dtype, _HALF)
+        return self._same_logits(self._call.select(short), Paths(trim=True), self._plain.logits[short])
 
     def _replay(self, paths: Paths, line: str | None, position: Position | None) -> Paths | None:
         names = [unit.name for unit in self._anatomy.units]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from frostline.engine import products
+from frostline.engine import fused, products
 from frostline.engine.interpose import interposed
 from frostline.engine.packing import Packing, PackingMode
 from frostline.engine.replay import Enough, Replay
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from frostline.engine.calls import Call
+    from frostline.engine.fused import Fusion
     from frostline.engine.interpose import Forward
     from frostline.engine.replay import Stream
     from frostline.engine.store.packed import Packed
@@ -37,6 +38,7 @@ class Paths:
         single: The one position that its last layer is run for; None to run it for all.
         folded: Whether its keys and values are folded into query and attended value there.
         products: Whether oneDNN computes the products of its linear layers.
+        fusions: The activations that it computes within them, where no gradient is needed.
         replay: How it runs from stored activations; None to run it from its inputs.
         stored_positions: Per stream of which one position only is stored, which one.
         whole: Whether what is stored of a row holds for it and its padding only, and is stored with the padding.
@@ -49,6 +51,7 @@ class Paths:
     single: Position | None = None
     folded: bool = False
     products: bool = False
+    fusions: tuple[Fusion, ...] = ()
     replay: Replay | None = None
     stored_positions: Mapping[str, Position] = field(default_factory=dict)
     whole: bool = False
@@ -132,7 +135,9 @@ class Runner:
 
     @contextmanager
     def _packed(self, call: Call, paths: Paths, skipped: set[str]) -> Iterator[dict[nn.Module, Forward]]:
-        forwards = products.forwards(self._model) if paths.products else {}
+        linear = filter(products.is_linear, self._model.modules())
+        forwards = products.forwards(linear) if paths.products else {}
+        forwards |= fused.forwards(self._model, paths.fusions, forwards)
         if paths.packing is None:
             yield forwards
             return

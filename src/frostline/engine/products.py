@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from torch import Tensor
 
@@ -30,15 +30,15 @@ _SHAPE = (256, 768, 768)  # of the product that is timed: tokens, in, out
 _REPEATS = 5
 
 
-def forwards(model: nn.Module) -> dict[nn.Module, Forward]:
-    """Forwards by oneDNN for the linear layers of a model."""
-    found: dict[nn.Module, Forward] = {}
-    for module in model.modules():
-        if type(module) is nn.Linear:
-            found[module] = _forward(module, turned=False)
-        elif type(module) is Conv1D:  # GPT-2's name for a linear layer that keeps its weight turned
-            found[module] = _forward(module, turned=True)
-    return found
+def is_linear(module: nn.Module) -> bool:
+    """Whether a module is a linear layer, and nothing more."""
+    # Conv1D is GPT-2's name for a linear layer that keeps its weight turned.
+    return type(module) in {nn.Linear, Conv1D}
+
+
+def forwards(layers: Iterable[nn.Module]) -> dict[nn.Module, Forward]:
+    """Forwards by oneDNN for linear layers."""
+    return {layer: _forward(layer) for layer in layers}
 
 
 def gain() -> float:
@@ -55,7 +55,7 @@ def _gain(_threads: int) -> float:
     values, weight = torch.ones(tokens, inner), torch.ones(outer, inner)
     with torch.no_grad():
         try:
-            own = _seconds(lambda: _product(values, weight, None))
+            own = _seconds(lambda: product(values, weight, None))
         except RuntimeError:  # built without it for this processor
             return 0.0
         return _seconds(lambda: nn.functional.linear(values, weight)) / own
@@ -76,9 +76,40 @@ def _seconds(run: Callable[[], Any]) -> float:
     return min(times)
 
 
-def _product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+class Operation(NamedTuple):
+    """What oneDNN does to a product's values, as torch names it."""
+
+    name: str = "none"
+    algorithm: str = ""
+
+
+_NOTHING_MORE = Operation()
+
+
+def product(values: Tensor, weight: Tensor, bias: Tensor | None, operation: Operation = _NOTHING_MORE) -> Tensor:
     """(..., in) by (out, in), each of any strides, to (..., out)."""
-    return cast("Tensor", torch.ops.mkldnn._linear_pointwise(values, weight, bias, "none", [], ""))  # noqa: SLF001
+    name, algorithm = operation
+    return cast("Tensor", torch.ops.mkldnn._linear_pointwise(values, weight, bias, name, [], algorithm))  # noqa: SLF001
+
+
+def parameters_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+    """The weight of a linear layer, (out, in), and its bias."""
+    weight, bias = cast("Tensor", layer.weight), cast("Tensor | None", layer.bias)
+    return weight.t() if type(layer) is Conv1D else weight, bias
+
+
+def takes(values: Tensor, weight: Tensor) -> bool:
+    """Whether a product is in single precision, and large enough for oneDNN."""
+    return (
+        values.dtype == weight.dtype == torch.float32
+        and not torch.is_autocast_enabled("cpu")
+        and values.numel() * weight.numel() >= _SMALLEST * values.shape[-1]
+    )
+
+
+def needs_gradient(*tensors: Tensor | None) -> bool:
+    """Whether what is computed from some tensors is part of a graph."""
+    return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
 
 class _Linear(torch.autograd.Function):
@@ -86,36 +117,30 @@ class _Linear(torch.autograd.Function):
     def forward(ctx: Any, values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         ctx.save_for_backward(values, weight)
         ctx.has_bias = bias is not None
-        return _product(values, weight, bias)
+        return product(values, weight, bias)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
         values, weight = ctx.saved_tensors
         wants_values, wants_weight, wants_bias = ctx.needs_input_grad
         gradient = gradients[0].reshape(-1, weight.shape[0])
-        into = _product(gradient, weight.t(), None).view(values.shape) if wants_values else None
+        into = product(gradient, weight.t(), None).view(values.shape) if wants_values else None
         by_weight = None
         if wants_weight:
-            by_weight = _product(gradient.t(), values.reshape(-1, weight.shape[1]).t(), None)
+            by_weight = product(gradient.t(), values.reshape(-1, weight.shape[1]).t(), None)
         by_bias = gradient.sum(dim=0) if ctx.has_bias and wants_bias else None
         return into, by_weight, by_bias
 
 
-def _forward(module: nn.Module, *, turned: bool) -> Forward:
-    original = module.forward
+def _forward(layer: nn.Module) -> Forward:
+    original = layer.forward
 
     def forward(values: Tensor) -> Tensor:
-        weight, bias = cast("Tensor", module.weight), cast("Tensor | None", module.bias)
-        if (
-            values.dtype != torch.float32
-            or weight.dtype != torch.float32
-            or torch.is_autocast_enabled("cpu")
-            or values.numel() * weight.numel() < _SMALLEST * values.shape[-1]
-        ):
+        weight, bias = parameters_of(layer)
+        if not takes(values, weight):
             return cast("Tensor", original(values))
-        weight = weight.t() if turned else weight
-        if torch.is_grad_enabled():
+        if needs_gradient(values, weight, bias):
             return cast("Tensor", _Linear.apply(values, weight, bias))  # type: ignore[no-untyped-call]
-        return _product(values, weight, bias)
+        return product(values, weight, bias)
 
     return forward
