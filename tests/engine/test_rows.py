@@ -57,6 +57,14 @@ def test_one_padded_row_does_not_look_packed() -> None:
     assert _rows([[True] * 10 + [False] * 6]).slots == 32
 
 
+def test_numbers_of_slots_recur() -> None:
+    slots = {tokens: _rows([[True] * tokens]).slots for tokens in range(1, 2049)}
+    assert all(found >= tokens for tokens, found in slots.items())
+    assert len({slots[tokens] for tokens in range(1025, 2049)}) == 8
+    assert max(found / tokens for tokens, found in slots.items() if tokens > 128) < 1.125
+    assert slots[1] == 16
+
+
 @given(MASKS)
 def test_gradients_are_those_of_indexing(mask: list[list[bool]]) -> None:
     rows = _rows(mask)
