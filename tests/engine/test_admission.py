@@ -166,6 +166,18 @@ class TestWhatIsNot:
         assert "ValueError" in _refused(check, "padding-free")
         assert check.boundary == "layer 2"
 
+    def test_code_that_fails_when_activations_are_stored_in_train_mode(self) -> None:
+        class Strict(Classifier):
+            def embedded(self, input_ids: Tensor) -> Tensor:
+                if self.training:
+                    raise ValueError("no training")
+                return super().embedded(input_ids)
+
+        check = _admit(Strict())
+        assert "ValueError: no training" in _refused(check, "replay")
+        assert check.boundary is None
+        assert check.paths.packing == "modules"
+
     def test_a_model_that_fails_is_told(self) -> None:
         class Broken(Classifier):
             def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
@@ -219,6 +231,14 @@ class TestLeftAlone:
         state = torch.random.get_rng_state()
         _admit(Classifier(RandomBlock))
         assert torch.equal(torch.random.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("kind", "position"), [("llama", "last token"), ("gpt2", "last token")])
+def test_one_position_where_keys_are_turned_or_projections_are_one(kind: str, position: str) -> None:
+    specimen = build(kind)
+    paths = _admit(specimen.model, None, specimen.batch).paths
+    assert paths.single == position
+    assert not paths.folded
 
 
 def test_keys_and_values_are_folded_where_they_are_plain_linear_maps() -> None:

@@ -110,10 +110,8 @@ class _Trial:
             return [PathCheck("all", admitted=False, how=how)], Paths()
         try:
             self._plain, strength = self._reference()
-        except NotReplayable as reason:
-            return [PathCheck("all", admitted=False, how=str(reason))], Paths()
         except Exception as error:  # noqa: BLE001 - the model's own code, which may not train in eval mode
-            return [PathCheck("all", admitted=False, how=f"its code fails: {type(error).__name__}: {error}")], Paths()
+            return [_failed("all", error)], Paths()
         paths = self._products(self._padding_free(modes))
         position = pooled_position(strength, self._call.rows) if strength is not None else None
         replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
@@ -172,10 +170,8 @@ class _Trial:
         """Compare a path with the plain one."""
         try:
             result = self._measure(run)
-        except NotReplayable as reason:
-            return PathCheck(path, admitted=False, how=str(reason))
         except Exception as error:  # noqa: BLE001 - the model's own code, given what it does not expect
-            return PathCheck(path, admitted=False, how=f"its code fails: {type(error).__name__}: {error}")
+            return _failed(path, error)
         logits = _difference(result.logits, self._plain.logits, 1.0)
         scale = max((float(own.abs().max()) for own in self._plain.gradients if own is not None), default=0.0)
         gradients = max(
@@ -247,7 +243,11 @@ class _Trial:
             if not route.skipped:
                 break
             check, replayed = self._replay_at(route, paths, position)
-            if check.admitted and self._draws(replayed):
+            try:
+                draws = check.admitted and self._draws(replayed)
+            except Exception as error:  # noqa: BLE001 - the model's own code, given more rows than one
+                check, draws = _failed("replay", error), False
+            if draws:
                 # Dropout before the head acts if activations enter beneath it. What remains is that between frozen
                 # layers, which is as off as that inside them.
                 lowest = below is None or below.skipped != route.skipped
@@ -324,13 +324,11 @@ class _Trial:
         if position is None:
             self._checks.append(PathCheck("one position", admitted=False, how="the head reads more than one position"))
             return None
-        foldings = self._foldings()
-        if paths.packing != "attention" or not foldings:
-            why = "its last layer has no projections for keys and values of their own"
-            why = why if paths.packing == "attention" else "its attention is not called through transformers' interface"
+        if paths.packing != "attention":
+            why = "its attention is not called through transformers' interface"
             self._checks.append(PathCheck("one position", admitted=False, how=why))
             return None
-        for folded in foldings:
+        for folded in self._foldings():
             one = replace(paths, single=position, folded=folded)
             how = f"the last layer runs for the {position} only"
             how += ", without keys and values" if folded else ""
@@ -350,7 +348,7 @@ class _Trial:
         """In which ways the last layer may be run for one position, the cheapest first."""
         projections = keys_and_values(self._model.get_submodule(self._chains[-1][-1])) if self._chains else None
         if projections is None:
-            return ()
+            return (False,)
         return (True, False) if all(type(module) is nn.Linear for module in projections) else (False,)
 
 
@@ -358,6 +356,12 @@ _PACKED = {
     "attention": "its layers run on real tokens only",
     "modules": "its layers run on real tokens only, but for the modules that mix tokens",
 }
+
+
+def _failed(path: str, error: Exception) -> PathCheck:
+    known = isinstance(error, NotReplayable)
+    how = str(error) if known else f"its code fails: {type(error).__name__}: {error}"
+    return PathCheck(path, admitted=False, how=how)
 
 
 def _logits_of(output: Any) -> Tensor:

@@ -3,9 +3,9 @@
 Just before the first layer (rows, length, width) becomes (1, slots, width), and so does what shares these
 axes (position ids, rotary tables); behind the last one it is padded again, so that pooling and loss see what
 they always see. Only attention has to know of the rows. Where a model attends through transformers' attention
-interface, queries, keys and values are padded for it alone, or not even then, where torch has a kernel for rows of
-different lengths; where it does not, the modules that mix tokens are. Masks stay as the model made them, so that
-causal, local and biased attention work as they are.
+interface, queries, keys and values are padded for it alone, in groups of similar length, or not even then, where torch
+has a kernel for rows of different lengths; where it does not, the modules that mix tokens are. Masks stay as the model
+made them, so that causal, local and biased attention work as they are.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from contextlib import contextmanager
 from contextvars import ContextVar
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -21,6 +22,7 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from frostline.engine import varlen
+from frostline.engine.groups import CALL, Groups, can_split
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -38,6 +40,8 @@ MODES: tuple[PackingMode, ...] = ("attention", "modules")
 _MIXES = re.compile(r"att|mixer|mamba|conv|ssm|fourier", re.IGNORECASE)
 # The implementation that models of transformers attend through unless told otherwise.
 _IMPLEMENTATION = "sdpa"
+# Options of attention with values for all rows of a batch.
+_OF_ALL_ROWS = ("position_bias", "cache")
 
 _current: ContextVar[Packing | None] = ContextVar("packing", default=None)
 
@@ -66,6 +70,7 @@ class Packing:
         # Both by id, which stays a tensor's own while it is held.
         self._packed: dict[int, tuple[Tensor, Tensor]] = {}
         self._reaches: dict[int, tuple[Tensor | None, varlen.Reach | None]] = {}
+        self._groups: dict[int | None, Groups] = {}
 
     def forwards(
         self, layers: Sequence[nn.Module], chain: int, single: Single | None = None
@@ -95,6 +100,16 @@ class Packing:
             self._reaches[id(mask)] = (mask, varlen.reach_of(mask, self.rows, causal=causal))
         return self._reaches[id(mask)][1]
 
+    def groups(self, heads: int | None) -> Groups:
+        """The rows in groups of similar length for attention with so many heads; None for all in one.
+
+        In a trial a call counts as nothing, so that rows of each length are a group of their own.
+        """
+        if heads not in self._groups:
+            call = CALL / heads if heads is not None and self._places is not None else 0.0
+            self._groups[heads] = Groups(self.rows, call if heads is not None else None)
+        return self._groups[heads]
+
     @contextmanager
     def attending(self) -> Iterator[None]:
         """Let transformers' attention interface attend within each row while this packing is in force."""
@@ -116,9 +131,11 @@ class Packing:
 
     def _last(self, original: Forward, chain: int, single: Single | None) -> Forward:
         def forward(*arguments: Any, **options: Any) -> Any:
-            arguments, options = self._each(self._pack, f"{chain} in", (arguments, options))
+            given = self._each(self._pack, f"{chain} in", (arguments, options))
             if single is not None:
-                return single.run(original, arguments, options)
+                chosen = self._each(partial(self._choose, single), f"{chain} in", (arguments, options))
+                return single.run(original, given, chosen)
+            arguments, options = given
             return self._each(self._pad, f"{chain} out", original(*arguments, **options))
 
         return forward
@@ -157,6 +174,14 @@ class Packing:
             return None
         return self.rows.pad(self.rows.cut(leaf.squeeze(0)))
 
+    def _choose(self, single: Single, leaf: Tensor) -> Tensor | None:
+        """(rows, length, ...) or (1, slots, ...) to (rows, 1, ...); None for another shape."""
+        if leaf.dim() >= 2 and leaf.shape[:2] == (1, self.rows.slots):
+            return single.choose_packed(leaf)
+        if not self._shares_axes(leaf):
+            return None
+        return single.choose(leaf.expand(self.rows.count, *leaf.shape[1:]))
+
     def _shares_axes(self, leaf: Tensor) -> bool:
         rows = self.rows
         if leaf.dim() == 2:  # position ids; a mask of two axes is read by the modules that pad
@@ -192,15 +217,27 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
             reach = packing.reach(mask, causal=options.get("is_causal", getattr(module, "is_causal", True)))
             if reach is not None:
                 return varlen.attend(query, key, value, rows, reach, options.get("scaling")), None
-        query, key, value = (_pad_heads(heads, rows) for heads in (query, key, value))
-        output, weights = function(module, query, key, value, mask, **options)
-        return rows.fill(rows.pack(output)).unsqueeze(0), weights
+        alike = key.shape[0] == 1 and key.shape[2] == value.shape[2] == rows.slots
+        grouped = (
+            alike
+            and query.device.type == "cpu"
+            and can_split(mask, rows)
+            and all(options.get(name) is None for name in _OF_ALL_ROWS)
+        )
+        groups = packing.groups(query.shape[1] if grouped else None)
+        parts = (_pad_heads(heads, rows, groups) for heads in (query, key, value))
+        pieces = zip(*parts, groups.split(mask), strict=True)
+        outputs = [function(module, *piece, **options) for piece in pieces]
+        return rows.fill(groups.pack([output for output, _ in outputs])).unsqueeze(0), outputs[0][1]
 
     return attend
 
 
-def _pad_heads(heads: Tensor, rows: Rows) -> Tensor:
-    """(1, heads, slots, width) to (rows, heads, length, width); those of another text, padded already, as they are."""
+def _pad_heads(heads: Tensor, rows: Rows, groups: Groups) -> tuple[Tensor, ...]:
+    """(1, heads, slots, width) to (rows, heads, length, width) per group.
+
+    Those of another text, padded already, stay as they are.
+    """
     if heads.shape[0] != 1 or heads.shape[2] != rows.slots:
-        return heads
-    return rows.pad(rows.cut(heads.squeeze(0).transpose(0, 1))).transpose(1, 2)
+        return (heads,)
+    return tuple(own.transpose(1, 2) for own in groups.pad(rows.cut(heads.squeeze(0).transpose(0, 1))))

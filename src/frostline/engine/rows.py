@@ -44,6 +44,16 @@ class _Gather(torch.autograd.Function):
         return whole.index_copy_(0, ctx.saved_tensors[0], gradient), None
 
 
+def scatter(packed: Tensor, places: Tensor, size: int) -> Tensor:
+    """Put (n, ...) at n different places of zeros, (size, ...), differentiably."""
+    return _Scatter.apply(packed, places, size)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def gather(padded: Tensor, places: Tensor) -> Tensor:
+    """Take (n, ...) from n different places of (size, ...), differentiably."""
+    return _Gather.apply(padded, places)  # type: ignore[no-untyped-call, no-any-return]
+
+
 @dataclass(frozen=True)
 class Rows:
     """The layout of one batch.
@@ -109,9 +119,9 @@ class Rows:
 
     def pack(self, padded: Tensor) -> Tensor:
         """(rows, length, ...) to (tokens, ...), differentiably."""
-        return _Gather.apply(padded.flatten(0, 1), self.places)  # type: ignore[no-untyped-call, no-any-return]
+        return gather(padded.flatten(0, 1), self.places)
 
     def pad(self, packed: Tensor) -> Tensor:
         """(tokens, ...) to (rows, length, ...) with zeros as padding, differentiably."""
-        flat: Tensor = _Scatter.apply(packed, self.places, self.mask.numel())  # type: ignore[no-untyped-call]
+        flat = scatter(packed, self.places, self.mask.numel())
         return flat.view(self.count, self.length, *flat.shape[1:])

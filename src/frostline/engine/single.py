@@ -1,8 +1,9 @@
 """The last layer for one position of each row only.
 
 Where the head reads one position (the first token, the last one), the last layer needs queries, attention's output and
-its feed-forward network for that position alone. The layer is given only that position. Its projections for keys and
-values are given everything; or, where they are plain linear maps, nothing: for one query q and hidden states h, the
+its feed-forward network for that position alone, but keys and values of all. So it runs twice: with all tokens as far
+as its attention, of which the keys and values are kept; then with that one position, and those. Where keys and values
+are plain linear maps of what the layer is given, the first run is spared: for one query q and hidden states h, the
 scores q W_k h are those of the one vector q W_k with all h, and the attended value is W_v times the attended h, by
 associativity. Both are exact but for rounding, forward and backward.
 """
@@ -10,12 +11,15 @@ associativity. Both are exact but for rounding, forward and backward.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
 from torch.utils._pytree import tree_map
+from transformers.cache_utils import Cache
 
 from frostline.engine.interpose import interposed
+from frostline.engine.replay import NotReplayable
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +28,8 @@ if TYPE_CHECKING:
 
     from frostline.engine.interpose import Forward
     from frostline.engine.rows import Rows
+
+    Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
 Position = Literal["first token", "last token"]
 
@@ -63,48 +69,79 @@ def keys_and_values(layer: nn.Module) -> tuple[nn.Module, nn.Module] | None:
     return found[0][1], found[1][1]
 
 
+class _Reached(Exception):  # noqa: N818 - it ends the run of a layer early, and is no error
+    """The layer's attention was reached."""
+
+
 class Single:
     """One run of the last layer for one position of each row.
 
     Args:
         position: Which one.
-        projections: The modules that make the layer's keys and its values, in this order.
         rows: The layout of the batch.
-        folded: Whether they are plain linear maps, to be folded into query and attended value.
+        folded: The modules that make the layer's keys and its values, in this order, if they are plain linear maps of
+            what it is given, to be folded into query and attended value; None to compute keys and values.
 
     Attributes:
         running: Whether that layer is running right now.
     """
 
-    def __init__(
-        self, position: Position, projections: tuple[nn.Module, nn.Module], rows: Rows, *, folded: bool
-    ) -> None:
-        self._projections = projections
+    def __init__(self, position: Position, rows: Rows, folded: tuple[nn.Module, nn.Module] | None) -> None:
         self._rows = rows
         self._folded = folded
         self._hidden: Tensor | None = None  # (rows, length, width)
+        self._keys_and_values: tuple[Tensor, Tensor] | None = None  # (rows, heads, length, width) each
+        self._seeks = self._attended = False
         self._each = torch.arange(rows.count, device=rows.mask.device)
         self._places = places_of(position, rows)
+        self._packed_places = rows.mask.reshape(-1).cumsum(0)[self._each * rows.length + self._places] - 1
         self.running = False
 
-    def run(self, original: Forward, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
-        """Run the layer on packed hidden states, (1, slots, width); give them out padded, (rows, length, width)."""
-        rows = self._rows
-        hidden = rows.cut(arguments[0].squeeze(0))
-        packed_places = torch.zeros(rows.mask.numel(), dtype=torch.int64, device=rows.mask.device)
-        packed_places[rows.places] = torch.arange(rows.tokens, device=rows.mask.device)
-        chosen = hidden[packed_places[self._each * rows.length + self._places]].unsqueeze(1)  # (rows, 1, width)
-        self._hidden = rows.pad(hidden) if self._folded else None
-        project = self._left_out if self._folded else self._of_everything
-        forwards = {module: project(module, hidden) for module in self._projections}
-        self.running = True
+    def choose(self, padded: Tensor) -> Tensor:
+        """(rows, length, ...) to (rows, 1, ...)."""
+        return padded[self._each, self._places].unsqueeze(1)
+
+    def choose_packed(self, packed: Tensor) -> Tensor:
+        """(1, slots, ...) to (rows, 1, ...)."""
+        return packed.squeeze(0)[self._packed_places].unsqueeze(1)
+
+    def run(self, original: Forward, given: Arguments, chosen: Arguments) -> Any:
+        """Run the layer; give out what it gives padded, (rows, length, ...).
+
+        Args:
+            original: Its forward.
+            given: What it is given for all tokens: packed hidden states, (1, slots, width), first.
+            chosen: The same for that position of each row, (rows, 1, ...).
+
+        Raises:
+            NotReplayable: If it attends in a way that is not known.
+        """
+        given, chosen = _without_cache(given), _without_cache(chosen)
+        forwards: dict[nn.Module, Forward] = {}
+        self.running, self._attended = True, False
         try:
+            if self._folded is None:
+                self._seek(original, given)
+            else:
+                self._hidden = self._rows.pad(self._rows.cut(given[0][0].squeeze(0)))
+                forwards = {module: self._left_out(module, self._hidden) for module in self._folded}
             with interposed(forwards):
-                output = original(chosen, *arguments[1:], **options)
+                output = original(*chosen[0], **chosen[1])
         finally:
             self.running = False
-            self._hidden = None
+            self._hidden = self._keys_and_values = None
+        if not self._attended:
+            raise NotReplayable("its last layer does not attend through transformers' interface")
         return tree_map(self._spread, output)
+
+    def _seek(self, original: Forward, given: Arguments) -> None:
+        """Run the layer up to its attention, and keep the keys and values."""
+        self._seeks = True
+        try:
+            with suppress(_Reached):
+                original(*given[0], **given[1])
+        finally:
+            self._seeks = False
 
     def attend(
         self,
@@ -113,23 +150,46 @@ class Single:
         query: Tensor,
         key: Tensor,
         value: Tensor,
-        mask: Any,
+        mask: Tensor | None,
         options: dict[str, Any],
     ) -> Any:
-        """Attend from one position to all: query (rows, heads, 1, width), keys as the layer cut them up for one."""
-        if isinstance(mask, torch.Tensor):  # (rows or 1, heads or 1, length or 1, length)
-            whole = mask.expand(self._rows.count, -1, self._rows.length, -1)
-            mask = whole[self._each, :, self._places].unsqueeze(2)
+        """Attend from one position to all: query (rows, heads, 1, width), keys and values those of all tokens."""
+        if self._seeks:
+            self._keys_and_values = self._padded(key), self._padded(value)
+            raise _Reached
+        if self._attended:
+            raise NotReplayable("its last layer attends more than once")
+        self._attended = True
+        mask = self._seen(mask, module, options)
         if self._hidden is not None:
             return self._attend_folded(self._hidden, query, mask, options), None
-        key, value = (self._heads(projected) for projected in (key, value))
+        if self._keys_and_values is None:
+            raise NotReplayable("its last layer attends in another way for one position")
+        key, value = self._keys_and_values
         return function(module, query, key, value, mask, **options)
+
+    def _padded(self, heads: Tensor) -> Tensor:
+        """(1, heads, slots, width) to (rows, heads, length, width)."""
+        if heads.shape[0] != 1 or heads.shape[2] != self._rows.slots:
+            raise NotReplayable("its last layer attends to something else than the text")
+        return self._rows.pad(self._rows.cut(heads.squeeze(0).transpose(0, 1))).transpose(1, 2)
+
+    def _seen(self, mask: Tensor | None, module: nn.Module, options: dict[str, Any]) -> Tensor | None:
+        """What the one position attends to: (rows, heads or 1, 1, length)."""
+        if mask is not None:  # (rows or 1, heads or 1, length or 1, length)
+            whole = mask.expand(self._rows.count, -1, self._rows.length, -1)
+            return whole[self._each, :, self._places].unsqueeze(2)
+        causal = options.get("is_causal")
+        if causal is False or (causal is None and not getattr(module, "is_causal", True)):
+            return None
+        before = torch.arange(self._rows.length, device=self._places.device) <= self._places[:, None]
+        return None if bool(before.all()) else before[:, None, None, :]
 
     def _attend_folded(self, hidden: Tensor, query: Tensor, mask: Any, options: dict[str, Any]) -> Tensor:
         """Attend to hidden states, (rows, length, width), without keys and values: (rows, 1, heads, head width)."""
         query = query.squeeze(2)  # (rows, heads, head width)
         rows, heads, size = query.shape
-        to_key, to_value = (cast("nn.Linear", projection) for projection in self._projections)
+        to_key, to_value = (cast("nn.Linear", projection) for projection in self._folded or ())
         keys, values = (own.weight.view(-1, size, hidden.shape[-1]) for own in (to_key, to_value))
         grouped = query.view(rows, len(keys), -1, size)  # queries that share keys and values, side by side
         asked = torch.einsum("rkgs,ksw->rkgw", grouped, keys).flatten(1, 2)  # (rows, heads, width)
@@ -149,16 +209,6 @@ class Single:
             output = output + shares * to_value.bias.view(len(values), 1, size)
         return output.reshape(rows, 1, heads, size)
 
-    def _of_everything(self, projection: nn.Module, hidden: Tensor) -> Forward:
-        """A projection of all tokens, (rows, length, heads x head width), whatever it is given."""
-        project: Forward = projection.forward
-
-        def forward(*_: Any, **__: Any) -> Tensor:
-            projected: Tensor = project(hidden)
-            return self._rows.pad(projected)
-
-        return forward
-
     def _left_out(self, projection: nn.Module, hidden: Tensor) -> Forward:
         """Nothing, in the shape of a projection of one token per row."""
         width = cast("nn.Linear", projection).out_features
@@ -169,14 +219,16 @@ class Single:
 
         return forward
 
-    def _heads(self, projected: Tensor) -> Tensor:
-        """(rows, length x heads, 1, width), cut up as if each row had one position, to (rows, heads, length, width)."""
-        rows, width = self._rows, projected.shape[-1]
-        return projected.transpose(1, 2).reshape(rows.count, rows.length, -1, width).transpose(1, 2)
-
     def _spread(self, leaf: Any) -> Any:
         """(rows, 1, ...) to (rows, length, ...), zeros at all other positions."""
         if not isinstance(leaf, torch.Tensor) or leaf.shape[:2] != (self._rows.count, 1):
             return leaf
         whole = leaf.new_zeros(self._rows.count, self._rows.length, *leaf.shape[2:])
         return whole.index_put((self._each, self._places), leaf.squeeze(1))
+
+
+def _without_cache(given: Arguments) -> Arguments:
+    """The same without what generation would keep: a layer that runs twice would add to it twice."""
+    arguments, options = given
+    kept = {name: None if isinstance(value, Cache) else value for name, value in options.items()}
+    return tuple(None if isinstance(value, Cache) else value for value in arguments), kept
