@@ -74,7 +74,8 @@ def run(arguments: Sequence[str]) -> int:
     except typer.TyperException as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "frostline"
-        return _say(f"{error.format_message()}\nSee: {path} --help", 2)
+        said = error.format_message().replace("Value error, ", "")  # a word of pydantic's, in which typer checks values
+        return _say(f"{said}\nSee: {path} --help", 2)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # typer exits where more is printed than a pipe's reader takes

@@ -13,6 +13,8 @@ from frostline.errors import SettingsError
 if TYPE_CHECKING:
     from frostline.evidence.explain import Explanation
 
+_ROWS = 8  # of the batch that --data gives
+
 
 def check(
     model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")] = None,
@@ -41,18 +43,16 @@ def check(
         return 0
     if model is None:
         raise SettingsError("Name a model to check, or a message with --explain.")
+    from frostline.plan.plan import Plan
     from frostline.training.checking import check_checkpoint
+    from frostline.training.firstbatch import Rows
 
-    findings = check_checkpoint(
-        model,
-        data,
-        freeze=freeze,
-        train_only=train_only,
-        frozen_mode=frozen_mode.value,
-        text_columns=options.columns(text_column),
-        label_columns=options.columns(label_column),
-        trust_remote_code=trust_remote_code,
-    )
+    rows = None
+    if data is not None:
+        texts, labels = options.columns(text_column), options.columns(label_column)
+        rows = Rows(data=data, count=_ROWS, text_columns=texts, label_columns=labels)
+    plan = Plan.named(freeze, train_only, frozen_mode.value)
+    findings = check_checkpoint(model, plan, rows, trust_remote_code=trust_remote_code)
     if as_json:
         print_json(findings.to_dict())
     else:

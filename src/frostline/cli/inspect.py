@@ -31,8 +31,9 @@ def inspect(
 
     overrides = {} if num_labels is None else {"num_labels": num_labels}
     skeleton, origin = open_skeleton(model, from_config=from_config, trust_remote_code=trust_remote_code, **overrides)
-    if freeze is not None or train_only is not None:
-        Freeze(skeleton, Plan(freeze, train_only, frozen_mode.value))
+    plan = Plan.named(freeze, train_only, frozen_mode.value)
+    if plan is not None:
+        Freeze(skeleton, plan)
     inspection = inspect_model(skeleton, origin)
     if as_json:
         print_json(inspection.to_dict())

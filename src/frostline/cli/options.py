@@ -20,6 +20,28 @@ class DeviceOption(StrEnum):
     mps = "mps"
 
 
+class DtypeOption(StrEnum):
+    """Precision of the computation; the weights are saved in fp32."""
+
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class ProblemOption(StrEnum):
+    """The problem types of transformers."""
+
+    auto = "auto"
+    single = "single_label_classification"
+    multi = "multi_label_classification"
+    regression = "regression"
+
+    @property
+    def asked(self) -> str | None:
+        """The type that was asked for; None to tell it from the labels."""
+        return None if self is ProblemOption.auto else self.value
+
+
 class FrozenModeOption(StrEnum):
     """How frozen modules behave."""
 
@@ -47,6 +69,7 @@ LabelColumn = Annotated[
     str,
     typer.Option(metavar="NAME[,NAME…]", help="Column of labels; several for multi-label or several values."),
 ]
+ProblemType = Annotated[ProblemOption, typer.Option(help="By default told from the labels.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run model code that comes with the checkpoint.")

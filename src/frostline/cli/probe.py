@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frostline.cli import options
-from frostline.cli.options import DeviceOption, FrozenModeOption
-from frostline.cli.train import DtypeOption, ProblemOption
+from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
 
 if TYPE_CHECKING:
     from frostline.evidence.movement import Probe
@@ -26,7 +25,7 @@ def probe(
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Seed of new weights and dropout.")] = 42,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
-    problem_type: Annotated[ProblemOption, typer.Option(help="By default told from the labels.")] = ProblemOption.auto,
+    problem_type: options.ProblemType = ProblemOption.auto,
     dtype: Annotated[DtypeOption, typer.Option(help="bf16 computes in mixed precision.")] = DtypeOption.fp32,
     device: options.Device = DeviceOption.auto,
     parameters: Annotated[bool, typer.Option("--parameters", help="A row per parameter instead of per unit.")] = False,
@@ -35,21 +34,24 @@ def probe(
 ) -> int:
     """Take one real training step and tell what it changed; exit status 1 where that is not what the flags say."""
     from frostline.cli.render import print_json
+    from frostline.plan.plan import Plan
+    from frostline.training.firstbatch import Rows
     from frostline.training.probing import probe_checkpoint
 
-    found = probe_checkpoint(
-        model,
-        data,
-        freeze=freeze,
-        train_only=train_only,
-        frozen_mode=frozen_mode.value,
-        learning_rate=lr,
-        batch_size=batch_size,
-        max_length=max_length,
-        seed=seed,
+    rows = Rows(
+        data=data,
+        count=batch_size,
         text_columns=options.columns(text_column),
         label_columns=options.columns(label_column),
-        problem_type=None if problem_type is ProblemOption.auto else problem_type.value,
+        problem_type=problem_type.asked,
+        max_length=max_length,
+    )
+    found = probe_checkpoint(
+        model,
+        rows,
+        Plan.named(freeze, train_only, frozen_mode.value),
+        learning_rate=lr,
+        seed=seed,
         dtype=dtype.value,
         device=device.value,
         trust_remote_code=trust_remote_code,

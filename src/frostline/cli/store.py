@@ -84,6 +84,10 @@ def verify(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys
         if not found:
             print_text(f"There is no store in '{folder}'.")
     if any(result.faults for result in found):
+        if not as_json:
+            print_text(
+                "What is damaged is never used: a run that needs it computes it again. Clear the store to be rid of it."
+            )
         raise typer.Exit(1)
 
 

@@ -9,27 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frostline.cli import options
-from frostline.cli.options import DeviceOption, FrozenModeOption
+from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
 
 if TYPE_CHECKING:
     from frostline.training.result import TrainResult, TrainStart
-
-
-class DtypeOption(StrEnum):
-    """Precision of the computation; the weights are saved in fp32."""
-
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class ProblemOption(StrEnum):
-    """The problem types of transformers."""
-
-    auto = "auto"
-    single = "single_label_classification"
-    multi = "multi_label_classification"
-    regression = "regression"
 
 
 class StoreOption(StrEnum):
@@ -66,7 +49,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of new weights, dropout and the order of rows.")] = 42,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
-    problem_type: Annotated[ProblemOption, typer.Option(help="By default told from the labels.")] = ProblemOption.auto,
+    problem_type: options.ProblemType = ProblemOption.auto,
     dtype: Annotated[DtypeOption, typer.Option(help="bf16 and fp16 compute in mixed precision.")] = DtypeOption.fp32,
     device: options.Device = DeviceOption.auto,
     limit: Annotated[int | None, typer.Option(help="Training rows at most, the first ones.")] = None,
@@ -113,7 +96,7 @@ def train(
         seed=seed,
         text_columns=options.columns(text_column),
         label_columns=options.columns(label_column),
-        problem_type=None if problem_type is ProblemOption.auto else problem_type.value,
+        problem_type=problem_type.asked,
         dtype=dtype.value,
         device=device.value,
         limit=limit,
@@ -170,6 +153,8 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
     if result.engine is not None:
         print_text(result.engine.explain() if explain else str(result.engine))
+    elif explain and not result.start.settings.engine:
+        print_text("Engine: off, because it is switched off.")
     print_text(f"Proof: {result.proof} ({result.proof.cost}).")
     print_text(
         f"{result.steps:,} steps in {result.seconds:.1f} s, training loss {result.train_loss:.4f}.",

@@ -71,5 +71,5 @@ def parse_size(text: str) -> int:
     """
     found = _SIZE.fullmatch(text)
     if found is None or found[2].lower() not in _UNITS:
-        raise SettingsError(f"{text!r} is no size.\nWrite it as '4GB' or '512MiB'.")
+        raise SettingsError(f"The store's budget is {text!r}, which is no size.\nWrite it as '4GB' or '512MiB'.")
     return int(float(found[1]) * _UNITS[found[2].lower()])

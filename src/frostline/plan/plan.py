@@ -51,6 +51,15 @@ class Plan:
             raise PlanError(f"frozen_mode={self.frozen_mode!r} is unknown.\nGive 'eval' (the default) or 'train'.")
 
     @classmethod
+    def named(cls, freeze: str | None, train_only: str | None, frozen_mode: FrozenMode = "eval") -> Plan | None:
+        """The plan that two settings name, of which both may be left out; None where nothing is named.
+
+        Raises:
+            PlanError: If both are given, or the mode of a plan that is named is unknown.
+        """
+        return None if freeze is None and train_only is None else cls(freeze, train_only, frozen_mode)
+
+    @classmethod
     def of(cls, model: nn.Module, *, frozen_mode: FrozenMode) -> Plan | None:
         """Read the plan that the flags of a model amount to.
 

@@ -10,31 +10,22 @@ from frostline.checkpoints.quiet import quiet
 from frostline.errors import SettingsError
 from frostline.evidence.probe import LEARNING_RATE, probe
 from frostline.freezing.freeze import Freeze
-from frostline.plan.plan import Plan
 from frostline.training.devices import device_options
-from frostline.training.firstbatch import Rows, load_with_batch
+from frostline.training.firstbatch import load_with_batch
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from frostline.evidence.movement import Probe
-    from frostline.plan.plan import FrozenMode
+    from frostline.plan.plan import Plan
+    from frostline.training.firstbatch import Rows
 
 
 def probe_checkpoint(
     name: str,
-    data: str,
+    rows: Rows,
+    plan: Plan | None = None,
     *,
-    freeze: str | None = None,
-    train_only: str | None = None,
-    frozen_mode: FrozenMode = "eval",
     learning_rate: float = LEARNING_RATE,
-    batch_size: int = 16,
-    max_length: int | None = None,
     seed: int = 42,
-    text_columns: Sequence[str] = ("text",),
-    label_columns: Sequence[str] = ("label",),
-    problem_type: str | None = None,
     dtype: str = "fp32",
     device: str = "auto",
     trust_remote_code: bool = False,
@@ -43,17 +34,10 @@ def probe_checkpoint(
 
     Args:
         name: A folder or a hub name.
-        data: Where the training rows are; all of them are read for their labels.
-        freeze: What is frozen, as a selector.
-        train_only: What trains, as a selector; not together with `freeze`.
-        frozen_mode: ``"eval"`` or ``"train"``.
+        rows: The rows of the step; all rows of their table are read for their labels.
+        plan: What is frozen; None to take the model as it stands.
         learning_rate: Rate of the AdamW that takes the step.
-        batch_size: Rows of the step.
-        max_length: Tokens per row at most; None for what the model can take.
         seed: Seed of new weights and dropout.
-        text_columns: One column, or two for pairs of texts.
-        label_columns: One column, or several.
-        problem_type: One of transformers' problem types; None to tell it from the labels.
         dtype: ``"fp32"``, or ``"bf16"`` for mixed precision.
         device: ``"auto"``, ``"cpu"``, ``"cuda"`` or ``"mps"``.
         trust_remote_code: Whether code that comes with the model may run.
@@ -61,16 +45,7 @@ def probe_checkpoint(
     Raises:
         FrostlineError: If settings, data or model cannot be used.
     """
-    plan = Plan(freeze, train_only, frozen_mode) if freeze is not None or train_only is not None else None
     place = _device(device, dtype)
-    rows = Rows(
-        data=data,
-        count=batch_size,
-        text_columns=tuple(text_columns),
-        label_columns=tuple(label_columns),
-        problem_type=problem_type,
-        max_length=max_length,
-    )
     model, batch = load_with_batch(name, rows, seed=seed, trust_remote_code=trust_remote_code)
     if plan is not None:
         Freeze(model, plan)

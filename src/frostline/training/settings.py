@@ -111,14 +111,11 @@ class TrainSettings:
         if self.patience is not None and self.eval_data is None:
             raise SettingsError("--patience needs evaluation data to judge by.\nName it with --eval.")
         EngineSettings(store=self.store, store_budget=self.store_budget, store_dtype=self.store_dtype)
-        if self.freeze is not None or self.train_only is not None:
-            self.plan()
+        self.plan()
 
     def plan(self) -> Plan | None:
         """The plan that the settings name; None where they name nothing to freeze."""
-        if self.freeze is None and self.train_only is None:
-            return None
-        return Plan(self.freeze, self.train_only, self.frozen_mode)
+        return Plan.named(self.freeze, self.train_only, self.frozen_mode)
 
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
