@@ -18,6 +18,7 @@ PUBLIC = [
     "check",
     "diff",
     "explain",
+    "features",
     "fingerprint",
     "freeze",
     "inspect",

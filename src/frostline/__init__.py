@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from frostline.plan.recipe import select as select
     from frostline.training.arguments import TrainingArguments as TrainingArguments
     from frostline.training.callback import FreezeCallback as FreezeCallback
+    from frostline.training.features import features as features
     from frostline.training.trainer import Trainer as Trainer
 
 # The public names and the modules that they live in.
@@ -39,6 +40,7 @@ _HOMES = {
     "check": "frostline.evidence.checks.run",
     "diff": "frostline.evidence.diff",
     "explain": "frostline.evidence.explain",
+    "features": "frostline.training.features",
     "fingerprint": "frostline.evidence.fingerprint",
     "freeze": "frostline.freezing.freeze",
     "inspect": "frostline.evidence.inspection",

@@ -127,6 +127,16 @@ def test_the_rows_of_a_batch_that_a_store_of_an_earlier_run_lacks_are_counted(be
         assert engine.missing(inputs(3, 5), earlier.store) == 0
 
 
+def test_rows_that_steps_store_are_not_sorted(bert: nn.Module) -> None:
+    step = inputs(9, 3, 6, 2)
+    engine = Engine(bert, EngineSettings(), lambda *_: None)
+    with engine.active():
+        engine.ready(step)
+        found = engine.measure(step, step, None)
+    assert found is not None
+    assert found.fill == found.anew
+
+
 def test_without_replay_nothing_is_measured() -> None:
     model = tiny("bert")
     engine = Engine(model, EngineSettings(), lambda *_: None)

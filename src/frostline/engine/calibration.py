@@ -55,7 +55,7 @@ def calibrate(
     Args:
         runner: Runs the model.
         paths: What its forward is spared, replay included.
-        filling: A batch as the store is filled with: rows of about one length.
+        filling: A batch as the store is filled with: rows of about one length; `step` itself where steps fill it.
         step: A batch as a training step has it.
         dtype: The dtype that floats are stored in; None for their own.
         folder: The folder of stores; None where nothing may be kept on disk.
@@ -71,8 +71,11 @@ def calibrate(
     streams = [spec_of(stream, paths) for stream in paths.replay.streams]
     try:
         rows = _enough_rows(runner, paths, filling)
-        fill, anew = _seconds_per_token(runner, paths, (filling, step), rows)
-        fill = min(fill, anew)  # sorted rows are not slower: where they were, something else ran beside them
+        if filling is step:  # rows are stored as steps compute them
+            fill = anew = _seconds_per_token(runner, paths, [step], rows)[0]
+        else:
+            fill, anew = _seconds_per_token(runner, paths, (filling, step), rows)
+            fill = min(fill, anew)  # sorted rows are not slower: where they were, something else ran beside them
         part = _some(step, rows)
         trial = _Trial(step, paths, runner.tap(part, paths), streams, dtype)
         token_bytes, row_bytes = trial.sizes(part.rows.tokens)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
@@ -45,7 +46,7 @@ class Call:
         """Rows and positions."""
         return self.rows.count, self.rows.length
 
-    @property
+    @cached_property
     def layout(self) -> Layout | None:
         """On which side its rows are padded; None where a row has no tokens, or they do not stand side by side."""
         if self.inputs.get(_MASK) is None:

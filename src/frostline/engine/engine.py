@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
     from frostline.engine.checked import SelfCheck
     from frostline.engine.costs import Measured
-    from frostline.engine.interpose import Forward
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StreamSpec
     from frostline.engine.store.store import Store
@@ -45,7 +44,8 @@ if TYPE_CHECKING:
     # bytes that it may take, or nothing.
     StoreMaker = Callable[[SelfCheck, Callable[[], StoreKey], list[StreamSpec]], tuple[Store, int] | None]
 
-_Version = tuple[int, torch.dtype, int]
+_Version = tuple[int, torch.dtype, int] | None
+_Prefix = tuple[tuple[dict[str, torch.Tensor], str], ...]
 
 # Of a config, what activations do not depend on.
 _NOT_IN_KEY = frozenset(
@@ -68,7 +68,7 @@ class _State:
     Attributes:
         flags: Which parameters train.
         precision: What autocast rounds to; None outside of it.
-        prefix: The tensors beneath the boundary, by the module that holds each and its name there.
+        prefix: The tensors beneath the boundary, by what holds each of a module's and its name there.
         versions: What each of them was: where it lay, and how often it was written.
         skipped: The modules that are not run.
         check: Which paths are exact.
@@ -78,7 +78,7 @@ class _State:
 
     flags: tuple[bool, ...]
     precision: torch.dtype | None
-    prefix: tuple[tuple[nn.Module, str], ...]
+    prefix: _Prefix
     versions: tuple[_Version, ...]
     skipped: tuple[nn.Module, ...]
     check: SelfCheck
@@ -112,7 +112,7 @@ class Engine:
         self._states: dict[Layout, _State] = {}
         self._state: _State | None = None  # of the last call
         self._said: set[str] = set()
-        self._forward: Forward = self._core.forward
+        self._runner = Runner(self._core, self._core.forward)
 
     @property
     def check(self) -> SelfCheck | None:
@@ -130,7 +130,7 @@ class Engine:
         if vars(self._core).get("forward") == self._answer:  # it is active already
             yield
             return
-        self._forward = self._core.forward
+        self._runner.forward = self._core.forward
         with interposed({self._core: self._answer}):
             yield
 
@@ -147,19 +147,21 @@ class Engine:
         """Measure what the prefix costs computed and stored.
 
         Args:
-            filling: Model inputs of rows of about one length, as the store is filled with.
+            filling: Model inputs of rows of about one length, as the store is filled with; `step` itself where steps
+                fill it.
             step: Model inputs as a training step has them.
             folder: The folder of stores; None where nothing may be kept on disk.
 
         Returns:
             What was measured; None before replay is admitted, and where nothing can be stored of such batches.
         """
-        one, other = self._read((), filling), self._read((), step)
+        one = self._read((), filling)
+        other = one if step is filling else self._read((), step)
         if self.check is None or isinstance(one, str) or isinstance(other, str):
             return None
-        runner, dtype = Runner(self._core, self._forward), self._settings.torch_dtype
+        dtype = self._settings.torch_dtype
         try:
-            return calibrate(runner, self.check.paths, one, other, dtype=dtype, folder=folder)
+            return calibrate(self._runner, self.check.paths, one, other, dtype=dtype, folder=folder)
         except NotReplayable:
             return None
 
@@ -199,15 +201,13 @@ class Engine:
         call = self._read(arguments, options)
         if isinstance(call, str):
             self._say(call)
-            return self._forward(*arguments, **options)
+            return self._runner.forward(*arguments, **options)
         state = self._state_for(call)
-        paths = state.check.paths
-        runner = Runner(self._core, self._forward)
         try:
-            return runner.run(call, paths, self._values(call, state))
+            return self._runner.run(call, state.check.paths, self._values(call, state))
         except NotReplayable as reason:
             self._say(str(reason))
-            return self._forward(**call.inputs)
+            return self._runner.forward(**call.inputs)
 
     def _read(self, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Call | str:
         reason = self._needs_plain()
@@ -253,7 +253,7 @@ class Engine:
         """
         missing = store.missing(digests)
         if missing and store.bytes_used < state.budget:
-            values = Runner(self._core, self._forward).tap(call.select(missing), state.check.paths)
+            values = self._runner.tap(call.select(missing), state.check.paths)
             store.put([digests[row] for row in missing], values)
         return len(missing)
 
@@ -280,7 +280,7 @@ class Engine:
         self._drop(layout)
         check = admit(
             self._core,
-            self._forward,
+            self._runner.forward,
             call,
             padding_free=self._settings.padding_free,
             store_dtype=self._settings.torch_dtype,
@@ -289,8 +289,7 @@ class Engine:
         if replay is None:
             self._states[layout] = self._state = _State(flags, precision, (), (), (), check)
             return self._state
-        owners = (name.rpartition(".") for name in self._beneath(replay.route.boundary))
-        prefix = tuple((self._core.get_submodule(path), name) for path, _, name in owners)
+        prefix = tuple(map(self._place, self._beneath(replay.route.boundary)))
         outer = (self._core.get_submodule(path) for path in (*replay.route.tables, *replay.route.skipped))
         skipped = tuple(inner for module in outer for inner in module.modules())
         self._states[layout] = self._state = _State(flags, precision, prefix, _versions(prefix), skipped, check)
@@ -310,6 +309,12 @@ class Engine:
         units = ModelMap.of(self._core).units
         beneath = units[: [unit.name for unit in units].index(boundary)]
         return sorted(name for unit in beneath for name in (*unit.parameter_names, *unit.buffer_names))
+
+    def _place(self, name: str) -> tuple[dict[str, Any], str]:
+        """What holds a parameter or buffer, and its name there."""
+        path, _, own = name.rpartition(".")
+        module = self._core.get_submodule(path)
+        return next(held for held in (module._parameters, module._buffers) if own in held), own  # noqa: SLF001 - no public name
 
     def _key(self, paths: Paths, boundary: str, precision: torch.dtype | None) -> StoreKey:
         config = getattr(self._core, "config", None)
@@ -341,10 +346,13 @@ class Engine:
             get_logger().info("Plain path: %s.", reason)
 
 
-def _versions(tensors: tuple[tuple[nn.Module, str], ...]) -> tuple[_Version, ...]:
+def _versions(tensors: _Prefix) -> tuple[_Version, ...]:
     """What tells that a tensor was replaced, moved, cast, or written; writing through ``.data`` goes unnoticed."""
-    found = (getattr(module, name) for module, name in tensors)
-    return tuple((tensor.data_ptr(), tensor.dtype, tensor._version) for tensor in found)  # noqa: SLF001 - not public
+    found = [held.get(name) for held, name in tensors]
+    return tuple(
+        None if tensor is None else (tensor.data_ptr(), tensor.dtype, tensor._version)  # noqa: SLF001 - not public
+        for tensor in found
+    )
 
 
 def _is_hooked(module: nn.Module) -> bool:

@@ -71,13 +71,15 @@ class Runner:
         forward: Its forward.
 
     Attributes:
+        forward: As given; another one may take its place.
         places: Where values had the axes of the batch when layers last ran packed.
     """
 
     def __init__(self, model: nn.Module, forward: Forward) -> None:
         self._model = model
-        self._forward = forward
+        self.forward = forward
         self.places: frozenset[str] = frozenset()
+        self._linear: dict[frozenset[str], list[nn.Module]] = {}
 
     def run(self, call: Call, paths: Paths, values: Mapping[str, Packed] | None = None) -> Any:
         """Run the forward.
@@ -92,7 +94,7 @@ class Runner:
         """
         call = call.trimmed() if paths.trim else call
         replay = paths.replay if values is not None else None
-        skipped = set(replay.skips) if replay is not None else set()
+        skipped = frozenset(replay.skips if replay is not None else ())
         with self._packed(call, paths, skipped) as layers:
             if replay is not None and values is not None:
                 packed = {path for chain in paths.chains for path in chain} if paths.packing is not None else set()
@@ -103,7 +105,7 @@ class Runner:
                 }
                 layers.update(replay.entering(self._model, entering, layers))
             with interposed(layers):
-                return self._forward(**call.inputs)
+                return self.forward(**call.inputs)
 
     def tap(self, call: Call, paths: Paths, *, train: Sequence[nn.Module] = ()) -> dict[str, Packed]:
         """Run the prefix, in eval mode and without autograd.
@@ -127,23 +129,22 @@ class Runner:
 
         if paths.replay is None:
             return found
-        with torch.no_grad(), in_eval(self._model, train), self._packed(call, paths, set()) as layers:
+        with torch.no_grad(), in_eval(self._model, train), self._packed(call, paths, frozenset()) as layers:
             layers.update(paths.replay.leaving(self._model, keep, layers))
             with interposed(layers), suppress(Enough):
-                self._forward(**call.without_labels().inputs)
+                self.forward(**call.without_labels().inputs)
         return found
 
     @contextmanager
-    def _packed(self, call: Call, paths: Paths, skipped: set[str]) -> Iterator[dict[nn.Module, Forward]]:
-        linear = filter(products.is_linear, self._model.modules())
-        forwards = products.forwards(linear) if paths.products else {}
+    def _packed(self, call: Call, paths: Paths, skipped: frozenset[str]) -> Iterator[dict[nn.Module, Forward]]:
+        forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
         forwards |= fused.forwards(self._model, paths.fusions, forwards)
-        if paths.packing is None:
+        chains = [[self._model.get_submodule(path) for path in chain if path not in skipped] for chain in paths.chains]
+        if paths.packing is None or not any(chains):
             yield forwards
             return
         packing = Packing(call.rows, paths.packing, paths.places)
-        for number, chain in enumerate(paths.chains):
-            live = [self._model.get_submodule(path) for path in chain if path not in skipped]
+        for number, (chain, live) in enumerate(zip(paths.chains, chains, strict=True)):
             if live:
                 single = self._single(live[-1], call, paths) if chain is paths.chains[-1] else None
                 forwards |= packing.forwards(live, number, single)
@@ -151,10 +152,20 @@ class Runner:
             yield forwards
         self.places = frozenset(packing.seen)
 
+    def _linear_but(self, skipped: frozenset[str]) -> list[nn.Module]:
+        """The linear layers outside of some modules; one that is put in later is run as it is."""
+        if skipped not in self._linear:
+            inside = {inner for path in skipped for inner in self._model.get_submodule(path).modules()}
+            self._linear[skipped] = [
+                module for module in self._model.modules() if module not in inside and products.is_linear(module)
+            ]
+        return self._linear[skipped]
+
     def _single(self, layer: nn.Module, call: Call, paths: Paths) -> Single | None:
-        if paths.single is None:
+        projections = keys_and_values(layer)
+        if paths.single is None or projections is None:
             return None
-        return Single(paths.single, call.rows, keys_and_values(layer) if paths.folded else None)
+        return Single(paths.single, projections, call.rows, folded=paths.folded)
 
 
 @contextmanager

@@ -71,10 +71,8 @@ def from_store(stream: Stream, packed: Packed, rows: Rows, paths: Paths, *, pack
     """
     values = packed.values
     if stream.name in paths.stored_positions:
-        places = places_of(paths.stored_positions[stream.name], rows)
-        whole = values.new_zeros(rows.count, rows.length, *stream.shape)
-        each = torch.arange(rows.count, device=values.device)
-        return stream.as_taken(whole.index_put((each, places), values))
+        # At every position, as one of them only is read: a view takes no memory.
+        return stream.as_taken(values.unsqueeze(1).expand(rows.count, rows.length, *stream.shape))
     if paths.whole and (stream.shape or stream.token_axis is not None):
         if bool((packed.lengths != packed.lengths[0]).any()):
             raise NotReplayable("rows with different padding do not fit together")

@@ -41,7 +41,7 @@ class Keeping:
         settings: What the engine may do.
         ranks: The processes that take part.
         work: What is ahead.
-        fills: Model inputs as the store is filled with.
+        fills: Model inputs as the store is filled with; `steps` itself where steps fill it.
         steps: Model inputs as a step has them.
         earlier: Where the run that this one goes on with kept them; None for a run from the start.
 

@@ -7,6 +7,7 @@ from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
 import transformers
 
 from frostline.engine.settings import EngineSettings
@@ -14,10 +15,11 @@ from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback
 from frostline.training.deltas import has_delta, keep_delta, refuse_without_base, restore_delta
 from frostline.training.fast import FastPaths
+from frostline.training.padding import at_once
 
 if TYPE_CHECKING:
-    import torch
     from torch import nn
+    from torch.utils.data import DataLoader
     from transformers import PreTrainedModel
 
     from frostline.engine.settings import StoreWhere
@@ -82,6 +84,7 @@ class Trainer(transformers.Trainer):
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
+        self._operations: tuple[nn.Module, int] | None = None  # of which model, per token
         self._save_deltas = bool(getattr(fields, "save_deltas", False))
         if self._save_deltas:
             refuse_without_base(cast("nn.Module", self.model))
@@ -112,6 +115,26 @@ class Trainer(transformers.Trainer):
         """Run one batch as ``transformers.Trainer`` does, on the fast paths."""
         with self._fast.active(model):
             return super().prediction_step(model, *arguments, **options)
+
+    def _get_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
+        given = self.data_collator
+        if self._fast.off is None:
+            self.data_collator = at_once(given)
+        try:
+            return super()._get_dataloader(*arguments, **options)
+        finally:
+            self.data_collator = given
+
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Count as ``transformers.Trainer`` does, which goes through all parameters: once per model."""
+        model = cast("nn.Module", self.model)
+        given = inputs.get(getattr(model, "main_input_name", "input_ids"))
+        tokens = given.numel() if isinstance(given, torch.Tensor) else 0
+        if not tokens:
+            return super().floating_point_ops(inputs)
+        if self._operations is None or self._operations[0] is not model:
+            self._operations = model, super().floating_point_ops(inputs) // tokens
+        return self._operations[1] * tokens
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
