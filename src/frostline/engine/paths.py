@@ -162,10 +162,9 @@ class Runner:
         return self._linear[skipped]
 
     def _single(self, layer: nn.Module, call: Call, paths: Paths) -> Single | None:
-        projections = keys_and_values(layer)
-        if paths.single is None or projections is None:
+        if paths.single is None:
             return None
-        return Single(paths.single, projections, call.rows, folded=paths.folded)
+        return Single(paths.single, call.rows, keys_and_values(layer) if paths.folded else None)
 
 
 @contextmanager
