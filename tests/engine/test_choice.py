@@ -101,14 +101,6 @@ def test_one_pass_is_read_from_disk_where_an_earlier_run_left_it() -> None:
     assert chosen(passes=1, held_rows=1000, held_bytes=100 * MB).where == "disk"
 
 
-def test_equal_texts_are_computed_and_stored_once_but_run_each_time() -> None:
-    anew, memory, _ = chosen(different_rows=100, different_tokens=5000).alternatives
-    assert memory.bytes == 10 * MB
-    assert memory.once == pytest.approx(0.5 + 0.01)
-    assert memory.again == pytest.approx(1.0)
-    assert anew.seconds == pytest.approx(100)
-
-
 def test_evaluations_count() -> None:
     choice = chosen(passes=1, evaluation_rows=500, evaluation_tokens=25_000, evaluation_passes=4)
     assert choice.where == "memory"
@@ -119,6 +111,13 @@ def test_processes_share_the_work_and_the_store() -> None:
     alone, shared = chosen().alternatives, chosen(processes=4).alternatives
     assert [one.seconds / 4 for one in alone] == pytest.approx([other.seconds for other in shared])
     assert [one.bytes for one in alone] == [other.bytes for other in shared] == [0, 100 * MB, 100 * MB]
+
+
+def test_hosts_share_the_passes_but_each_fills_a_store_of_its_own() -> None:
+    one, two = chosen(processes=4).alternatives, chosen(processes=4, hosts=2).alternatives
+    assert [place.again for place in one] == [place.again for place in two]
+    assert [2 * place.once for place in one] == pytest.approx([place.once for place in two])
+    assert [place.bytes for place in one] == [place.bytes for place in two]
 
 
 @pytest.mark.parametrize("place", ["memory", "disk"])
@@ -155,7 +154,7 @@ def test_the_reckoning_as_text() -> None:
         "Ahead: 10 passes and 10 evaluations\n"
         "  a pass: 1,000 rows, 50,000 tokens\n"
         "  an evaluation: 500 rows, 25,000 tokens\n"
-        "  different texts: 1,500, 75,000 tokens; on disk already: 3\n"
+        "  to store: 1,500 rows, 75,000 tokens; on disk already: 3\n"
         "where     once  in all passes  together    size  at most\n"
         "nowhere   0 ms          150 s     150 s\n"
         "memory   7.7 s          1.5 s     9.2 s  150 MB    75 MB  excluded: 150 MB exceed its 75 MB\n"

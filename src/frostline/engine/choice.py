@@ -180,7 +180,7 @@ def _work_lines(work: Work) -> Iterator[str]:
     if work.evaluation_passes:
         yield (f"  an evaluation: {_counted(work.evaluation_rows, 'row')}, {_counted(work.evaluation_tokens, 'token')}")
     yield (
-        f"  different texts: {work.rows_to_store:,}, {_counted(work.tokens_to_store, 'token')}; "
+        f"  to store: {_counted(work.rows_to_store, 'row')}, {_counted(work.tokens_to_store, 'token')}; "
         f"on disk already: {min(work.held_rows, work.rows_to_store):,}"
     )
 

@@ -23,11 +23,10 @@ class Work:
         evaluation_rows: Rows that one evaluation runs.
         evaluation_tokens: Their tokens.
         evaluation_passes: How often they are run.
-        different_rows: Rows of both when equal texts are counted once; None where all differ.
-        different_tokens: Their tokens; None where all differ.
         held_rows: How many of these a store on disk holds from an earlier run.
         held_bytes: What that store takes on disk.
-        processes: Processes on this host that share the work.
+        processes: Processes that share the passes.
+        hosts: How many hosts they are on; on each of them its processes fill a store of their own.
     """
 
     rows: int
@@ -36,21 +35,20 @@ class Work:
     evaluation_rows: int = 0
     evaluation_tokens: int = 0
     evaluation_passes: float = 0.0
-    different_rows: int | None = None
-    different_tokens: int | None = None
     held_rows: int = 0
     held_bytes: int = 0
     processes: int = 1
+    hosts: int = 1
 
     @property
     def rows_to_store(self) -> int:
-        """Rows that differ, of training and evaluation."""
-        return self.different_rows if self.different_rows is not None else self.rows + self.evaluation_rows
+        """Rows of training and evaluation."""
+        return self.rows + self.evaluation_rows
 
     @property
     def tokens_to_store(self) -> int:
-        """Tokens of the rows that differ."""
-        return self.different_tokens if self.different_tokens is not None else self.tokens + self.evaluation_tokens
+        """Their tokens."""
+        return self.tokens + self.evaluation_tokens
 
     @property
     def held(self) -> float:
@@ -172,8 +170,8 @@ def _stored(
     again = measured.stored_bytes(work.rows, work.tokens) * work.passes
     again += measured.stored_bytes(work.evaluation_rows, work.evaluation_tokens) * work.evaluation_passes
     excess = f"{bytes_text(size)} exceed its {bytes_text(budget)}" if round(size) > budget else None
-    shared = work.processes
-    return Alternative(where, once / shared, again / rates.read / shared, round(size), budget, excess)
+    again /= rates.read * work.processes
+    return Alternative(where, once * work.hosts / work.processes, again, round(size), budget, excess)
 
 
 def bytes_text(size: float) -> str:

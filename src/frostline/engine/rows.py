@@ -97,7 +97,7 @@ class Rows:
         each weight and direction. So there are at most 8 numbers between one power of two and the next, for which 4 %
         more tokens are computed on average.
         """
-        step = max(_LEAST_STEP, 2 ** self.tokens.bit_length() // 2 // _STEPS)
+        step = max(_LEAST_STEP, (1 << self.tokens.bit_length()) // 2 // _STEPS)
         slots = -(-self.tokens // step) * step
         # One row alone must not look padded when it is packed.
         return slots + step if slots == self.length != self.tokens else slots

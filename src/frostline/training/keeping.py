@@ -11,11 +11,10 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import psutil
-
 from frostline.engine.choice import choose
 from frostline.engine.replay import NotReplayable
 from frostline.engine.store.folder import FOLDER_DIGITS, default_folder
+from frostline.engine.store.room import free_memory
 from frostline.engine.store.store import Store
 
 if TYPE_CHECKING:
@@ -65,7 +64,7 @@ class Keeping:
         self._engine = engine
         self._settings = settings
         self._ranks = ranks
-        self._work = work
+        self._work = replace(work, hosts=max(1, ranks.count // ranks.on_host))
         self._fills = fills
         self._steps = steps
         self._earlier = earlier
@@ -127,7 +126,7 @@ class Keeping:
         settings = self._settings
         if self._earlier in {"memory", "disk"} and settings.store == "auto":
             settings = replace(settings, store=self._earlier)
-        self.choice = choose(settings, work, measured, psutil.virtual_memory().available, free_disk)
+        self.choice = choose(settings, work, measured, free_memory(), free_disk)
         if self._earlier is not None and self._settings.store == "auto":
             self.choice = replace(self.choice, where=self._earlier, why="as before the interruption")
         self._may_choose = False
