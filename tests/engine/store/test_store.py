@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from frostline.engine.store import memory
 from frostline.engine.store import store as module
 from frostline.engine.store.spec import StreamSpec
 from frostline.engine.store.store import Packed, Store
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 ROWS = st.lists(st.integers(0, 30), max_size=12)
-STEPS = st.lists(st.tuples(st.sampled_from(["put", "get", "flush", "refresh", "reserve", "reopen"]), ROWS), max_size=12)
+STEPS = st.lists(st.tuples(st.sampled_from(["put", "get", "flush", "refresh", "reopen"]), ROWS), max_size=12)
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -52,8 +54,6 @@ def test_against_a_plain_set_of_rows(steps: list[tuple[str, list[int]]]) -> None
                     put(store, rows)
                 elif step == "get":
                     assert holds(store, [row for row in rows if row in held])
-                elif step == "reserve":
-                    store.reserve(len(rows), {stream.name: 2 * len(rows) for stream in STREAMS})
                 elif step in {"flush", "refresh"}:
                     getattr(store, step)()
             held |= set(rows) if step == "put" else set()
@@ -211,6 +211,6 @@ def test_no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
         raise MemoryError
 
     store = Store.in_memory(key(), STREAMS)
-    monkeypatch.setattr("frostline.engine.store.memory.np.empty", _none)
-    with pytest.raises(StoreError, match=r"no memory for a store of 8,000 MB more.\nKeep it on disk"):
-        store._backing.reserve([0, 10**9, 0])
+    monkeypatch.setattr(memory, "np", SimpleNamespace(empty=_none, uint8="uint8"))
+    with pytest.raises(StoreError, match=r"no memory for a store of 201 MB more.\nKeep it on disk"):
+        put(store, [1, 2])

@@ -31,9 +31,6 @@ class Backing(Protocol):
     def completed_rows(self) -> int | None:
         """How many rows there were when the store was complete; None before."""
 
-    def reserve(self, elements: Sequence[int], /) -> None:
-        """Make room for that many more elements of each stream."""
-
     def append(self, digests: Sequence[bytes], lengths: Ints, raw: Sequence[Bytes], /) -> tuple[int, list[int]]:
         """Take in rows; returns the segment and, per stream, the element where they start."""
 

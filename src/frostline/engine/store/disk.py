@@ -61,9 +61,6 @@ class DiskBacking:
             return None
         return rows if type(rows) is int else None
 
-    def reserve(self, _elements: Sequence[int]) -> None:
-        """A file grows as it is written."""
-
     def append(self, digests: Sequence[bytes], lengths: Ints, raw: Sequence[Bytes]) -> tuple[int, list[int]]:
         """Take in rows; returns the segment and, per stream, the element where they start.
 

@@ -40,10 +40,6 @@ class MemoryBacking:
         """What was found to be damaged: nothing."""
         return []
 
-    def reserve(self, elements: Sequence[int]) -> None:
-        """Allocate room for that many more elements of each stream."""
-        self._open([count * stream.element_bytes for count, stream in zip(elements, self._streams, strict=True)])
-
     def append(self, _digests: Sequence[bytes], _lengths: Ints, raw: Sequence[Bytes]) -> tuple[int, list[int]]:
         """Take in rows; returns the segment and, per stream, the element where they start."""
         sizes = [len(values) for values in raw]

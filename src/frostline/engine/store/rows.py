@@ -59,12 +59,11 @@ class RowTable:
     def _append(self, places: Ints) -> None:
         end = self._used + len(places)
         if end > len(self._places):
-            self.reserve(max(len(places), self._used))
+            self._grow(max(len(places), self._used))
         self._places[self._used : end] = places
         self._used = end
 
-    def reserve(self, rows: int) -> None:
-        """Make room for that many more rows."""
+    def _grow(self, rows: int) -> None:
         grown = np.empty((self._used + rows, self._places.shape[1]), dtype=np.int64)
         grown[: self._used] = self._places[: self._used]
         self._places = grown

@@ -135,16 +135,6 @@ class Store:
                 new.setdefault(digest, position)
         return list(new.values())
 
-    def reserve(self, rows: int, elements: Mapping[str, int]) -> None:
-        """Say what is coming, so that memory is allocated once.
-
-        Args:
-            rows: That many more rows.
-            elements: Per stream's name, their elements.
-        """
-        self._table.reserve(rows)
-        self._backing.reserve([elements.get(stream.spec.name, 0) for stream in self._streams])
-
     def put(self, digests: Sequence[bytes], values: Mapping[str, Packed]) -> None:
         """Store rows; those that it holds already are skipped.
 
