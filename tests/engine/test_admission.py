@@ -9,7 +9,7 @@ from torch import nn
 
 import frostline as fl
 from frostline.engine.admission import admit
-from tests.engine.stubs import Block, Classifier, call_of, padded
+from tests.engine.stubs import WIDTH, Block, Classifier, call_of, padded
 from tests.models import tiny
 from tests.zoo.build import build
 
@@ -65,6 +65,25 @@ class FragileBlock(Block):
     def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
         size = (hidden @ self.dense.weight).square().sum(-1, keepdim=True).sqrt()
         return super().forward(hidden + 0 * size, mask)
+
+
+class TestLargeTables:
+    def _model(self) -> Classifier:
+        model = Classifier()
+        model.body.embeddings = nn.Embedding(300_000, WIDTH)  # 9.6 MB
+        return model
+
+    def test_one_that_trains_has_its_gradient_in_memory_that_is_kept(self) -> None:
+        check = _admit(self._model(), frozen=None)
+        (found,) = (own for own in check.checks if own.path == "embedding gradients")
+        assert found.admitted
+        assert found.gradients is not None
+        assert check.paths.tables
+
+    def test_one_that_is_frozen_has_none(self) -> None:
+        check = _admit(self._model())
+        assert "embedding gradients" not in [own.path for own in check.checks]
+        assert not check.paths.tables
 
 
 class TestWhatIsAdmitted:

@@ -112,7 +112,7 @@ class _Trial:
             self._plain, strength = self._reference()
         except Exception as error:  # noqa: BLE001 - the model's own code, which may not train in eval mode
             return [_failed("all", error)], Paths()
-        paths = self._products(self._padding_free(modes))
+        paths = self._tables(self._products(self._padding_free(modes)))
         position = pooled_position(strength, self._call.rows) if strength is not None else None
         replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
         if replayed is None or self._chains_above(replayed):
@@ -216,6 +216,16 @@ class _Trial:
             return faster
         self._checks.append(replace(check, how=f"{how}, activations within where no gradient is needed"))
         return within
+
+    def _tables(self, paths: Paths) -> Paths:
+        """The same with gradients of large embedding tables in memory that is kept."""
+        if not self._runner.tables.forwards():
+            return paths
+        kept = replace(paths, tables=True)
+        how = "those of large tables are cleared by the rows that were written"
+        check = self._try("embedding gradients", how, partial(self._runner.run, self._call, kept))
+        self._checks.append(check)
+        return kept if check.admitted else paths
 
     def _same_logits(self, call: Call, paths: Paths, plain: Tensor) -> bool:
         """Whether paths change no logits where no gradient is asked for."""

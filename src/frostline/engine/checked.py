@@ -16,8 +16,8 @@ class PathCheck:
     """What was found out about one fast path.
 
     Attributes:
-        path: ``"padding-free"``, ``"matrix products"``, ``"replay"``, ``"one position"``, ``"store dtype"``;
-            ``"all"`` where none was tried.
+        path: ``"padding-free"``, ``"matrix products"``, ``"embedding gradients"``, ``"replay"``,
+            ``"one position"``, ``"store dtype"``; ``"all"`` where none was tried.
         admitted: Whether it is taken.
         how: In words, what it does for this model; or why it is not taken.
         logits: Largest difference of the logits from the plain path's, relative to the largest of them; None where

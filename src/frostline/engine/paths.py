@@ -14,9 +14,10 @@ from frostline.engine.packing import Packing, PackingMode
 from frostline.engine.replay import Enough, Replay
 from frostline.engine.single import Position, Single, keys_and_values
 from frostline.engine.stored import from_store, to_store
+from frostline.engine.tables import Tables
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -39,6 +40,7 @@ class Paths:
         folded: Whether its keys and values are folded into query and attended value there.
         products: Whether oneDNN computes the products of its linear layers.
         fusions: The activations that it computes within them, where no gradient is needed.
+        tables: Whether gradients of large embedding tables are taken in memory that is kept.
         replay: How it runs from stored activations; None to run it from its inputs.
         stored_positions: Per stream of which one position only is stored, which one.
         whole: Whether what is stored of a row holds for it and its padding only, and is stored with the padding.
@@ -52,6 +54,7 @@ class Paths:
     folded: bool = False
     products: bool = False
     fusions: tuple[Fusion, ...] = ()
+    tables: bool = False
     replay: Replay | None = None
     stored_positions: Mapping[str, Position] = field(default_factory=dict)
     whole: bool = False
@@ -60,7 +63,7 @@ class Paths:
     @property
     def any(self) -> bool:
         """Whether it is spared anything."""
-        return self.trim or self.products or self.packing is not None or self.replay is not None
+        return self.trim or self.products or self.tables or self.packing is not None or self.replay is not None
 
 
 class Runner:
@@ -72,12 +75,14 @@ class Runner:
 
     Attributes:
         forward: As given; another one may take its place.
+        tables: The large embedding tables.
         places: Where values had the axes of the batch when layers last ran packed.
     """
 
     def __init__(self, model: nn.Module, forward: Forward) -> None:
         self._model = model
         self.forward = forward
+        self.tables = Tables(model)
         self.places: frozenset[str] = frozenset()
         self._linear: dict[frozenset[str], list[nn.Module]] = {}
 
@@ -138,13 +143,14 @@ class Runner:
     @contextmanager
     def _packed(self, call: Call, paths: Paths, skipped: frozenset[str]) -> Iterator[dict[nn.Module, Forward]]:
         forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
-        forwards |= fused.forwards(self._model, paths.fusions, forwards)
-        chains = [[self._model.get_submodule(path) for path in chain if path not in skipped] for chain in paths.chains]
-        if paths.packing is None or not any(chains):
+        live_fusions = [fusion for fusion in paths.fusions if not _is_inside(fusion.linear, skipped)]
+        forwards |= fused.forwards(self._model, live_fusions, forwards)
+        if paths.packing is None or skipped.issuperset(path for chain in paths.chains for path in chain):
             yield forwards
             return
         packing = Packing(call.rows, paths.packing, paths.places)
-        for number, (chain, live) in enumerate(zip(paths.chains, chains, strict=True)):
+        for number, chain in enumerate(paths.chains):
+            live = [self._model.get_submodule(path) for path in chain if path not in skipped]
             if live:
                 single = self._single(live[-1], call, paths) if chain is paths.chains[-1] else None
                 forwards |= packing.forwards(live, number, single)
@@ -165,6 +171,10 @@ class Runner:
         if paths.single is None:
             return None
         return Single(paths.single, call.rows, keys_and_values(layer) if paths.folded else None)
+
+
+def _is_inside(path: str, outer: Iterable[str]) -> bool:
+    return any(path.startswith(f"{one}.") for one in outer)
 
 
 @contextmanager

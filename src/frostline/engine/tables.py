@@ -126,7 +126,7 @@ def _forward(module: nn.Embedding, gradient: _Gradient) -> Forward:
     original = module.forward
 
     def forward(rows: Tensor) -> Tensor:
-        if not torch.is_grad_enabled() or torch.is_autocast_enabled("cpu"):
+        if not torch.is_grad_enabled():
             return original(rows)
         looked_up: Tensor = _LookUp.apply(module.weight, rows, gradient)  # type: ignore[no-untyped-call]
         return looked_up
