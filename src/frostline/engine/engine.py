@@ -8,6 +8,7 @@ import json
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -294,7 +295,8 @@ class Engine:
         skipped = tuple(inner for module in outer for inner in module.modules())
         self._states[layout] = self._state = _State(flags, precision, prefix, _versions(prefix), skipped, check)
         streams = [spec_of(stream, check.paths) for stream in replay.streams]
-        made = self._make_store(check, lambda: self._key(check.paths, replay.route.boundary, precision), streams)
+        key = cache(partial(self._key, check.paths, replay.route.boundary, precision))  # it reads the whole prefix
+        made = self._make_store(check, key, streams)
         if made is not None:
             self._state.store, self._state.budget = made
         return self._state

@@ -15,6 +15,7 @@ from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback
 from frostline.training.deltas import has_delta, keep_delta, refuse_without_base, restore_delta
 from frostline.training.fast import FastPaths
+from frostline.training.gradients import WithGradients
 from frostline.training.padding import at_once
 
 if TYPE_CHECKING:
@@ -135,6 +136,9 @@ class Trainer(transformers.Trainer):
         if self._operations is None or self._operations[0] is not model:
             self._operations = model, super().floating_point_ops(inputs) // tokens
         return self._operations[1] * tokens
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        return super()._clip_grad_norm(WithGradients.of(model) if self._fast.off is None else model)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
