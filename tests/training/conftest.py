@@ -5,13 +5,18 @@ from typing import TYPE_CHECKING
 
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from frostline import hub
 from tests.training import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+    from tests.training.pretrained import Batch
 
 
 @pytest.fixture(scope="session")
@@ -65,3 +70,24 @@ def heard(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture
     logger.handlers, logger.level, logger.propagate = [caplog.handler], logging.INFO, False
     yield caplog
     logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.fixture
+def make(bert: Path) -> Callable[[], PreTrainedModel]:
+    """Loads a classifier, each time with the same values."""
+
+    def _make() -> PreTrainedModel:
+        torch.manual_seed(3)
+        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(bert)
+        return model
+
+    return _make
+
+
+@pytest.fixture
+def batch() -> Batch:
+    """Twelve rows of nine tokens."""
+    draw = torch.Generator().manual_seed(1)
+    return [
+        {"input_ids": torch.randint(5, 160, (9,), generator=draw), "labels": torch.tensor(row % 2)} for row in range(12)
+    ]

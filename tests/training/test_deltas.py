@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, BertConfig, BertFor
 import frostline as fl
 from frostline.errors import ModelError, SettingsError
 from frostline.training.deltas import DELTA_FOLDER
-from tests.training.test_trainer import arguments
+from tests.training.pretrained import arguments
 
 if TYPE_CHECKING:
     from pathlib import Path

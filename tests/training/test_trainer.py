@@ -1,78 +1,26 @@
+"""The Trainer: what it is told, what trains by it, and that all else is as upstream."""
+
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
 import transformers
 from torch import nn
-from transformers import AutoModelForSequenceClassification, HfArgumentParser, TrainerCallback
+from transformers import HfArgumentParser
 
 import frostline as fl
-from frostline.errors import DriftError, PlanError, SelectorError, SettingsError
+from frostline.errors import PlanError, SelectorError, SettingsError
 from frostline.training.padding import PaddedAtOnce
 from tests.training import tiny
+from tests.training.pretrained import FROZEN, LINE, arguments, options, same, state_of, trains
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from transformers import PreTrainedModel
-
-LINE = "embeddings, layers[0]"
-FROZEN = "bert.encoder.layer.0.output.dense.weight"
-Batch = list[dict[str, Any]]
-
-
-@pytest.fixture
-def make(bert: Path) -> Callable[[], PreTrainedModel]:
-    def _make() -> PreTrainedModel:
-        torch.manual_seed(3)
-        model: PreTrainedModel = AutoModelForSequenceClassification.from_pretrained(bert)
-        return model
-
-    return _make
-
-
-@pytest.fixture
-def batch() -> Batch:
-    draw = torch.Generator().manual_seed(1)
-    return [
-        {"input_ids": torch.randint(5, 160, (9,), generator=draw), "labels": torch.tensor(row % 2)} for row in range(12)
-    ]
-
-
-def options(folder: Path, **changes: Any) -> dict[str, Any]:
-    values = {"output_dir": str(folder / "run"), "per_device_train_batch_size": 4, "num_train_epochs": 2}
-    values |= {"learning_rate": 1e-2, "report_to": "none", "disable_tqdm": True, "save_strategy": "epoch"}
-    return values | {"use_cpu": True, "dataloader_pin_memory": False} | changes
-
-
-def arguments(folder: Path, **changes: Any) -> fl.TrainingArguments:
-    return fl.TrainingArguments(**options(folder, **changes))
-
-
-def trains(model: nn.Module | None) -> set[str]:
-    assert model is not None
-    return {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-
-
-def state_of(model: nn.Module) -> dict[str, torch.Tensor]:
-    return {name: tensor.clone() for name, tensor in model.state_dict().items()}
-
-
-def same(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
-
-
-class Meddle(TrainerCallback):
-    """Changes a frozen tensor in the middle of training, as an optimizer of somebody's own might."""
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step == 2:
-            with torch.no_grad():
-                kwargs["model"].get_parameter(FROZEN)[0, 0] += 1e-6
+    from tests.training.pretrained import Batch
 
 
 # What is said to the Trainer
@@ -350,160 +298,3 @@ def test_the_statistics_of_a_frozen_batch_norm(tmp_path: Path, batch: Batch, mod
     assert statistics & stayed == (statistics if mode == "eval" else set())
     assert trainer.proof is not None
     assert trainer.proof.ok
-
-
-# The proof
-
-
-def read_proof(folder: Path) -> dict[str, Any]:
-    values: dict[str, Any] = json.loads((folder / "proof.json").read_text(encoding="utf-8"))
-    return values
-
-
-def test_the_proof_is_written(tmp_path: Path, make: Any, batch: Batch) -> None:
-    trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
-    assert not trainer.proof
-    trainer.train()
-    written = read_proof(tmp_path / "run")
-    assert trainer.proof is not None
-    assert written == json.loads(json.dumps(trainer.proof.to_dict()))
-    assert written["ok"] is True
-    assert written["tensors"][FROZEN]["before"] == written["tensors"][FROZEN]["after"]
-    assert written["tensors"]["classifier.weight"]["before"] != written["tensors"]["classifier.weight"]["after"]
-    assert written["seconds"] > 0
-    assert 0 < written["share"] < 1
-
-
-def test_a_frozen_tensor_that_moves_is_an_error_after_the_model_is_saved(
-    tmp_path: Path, make: Any, batch: Batch
-) -> None:
-    model = make()
-    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze=LINE, callbacks=[Meddle()])
-    with pytest.raises(DriftError, match=rf"Drift: 1 of \d+ frozen tensors moved: {FROZEN}") as caught:
-        trainer.train()
-    assert caught.value.proof.drifted == (FROZEN,)
-    assert caught.value.exit_status == 1
-    assert read_proof(tmp_path / "run")["ok"] is False
-    saved = tiny.weights(tmp_path / "run")
-    assert same(saved, {name: tensor for name, tensor in model.state_dict().items() if name in saved})
-
-
-def test_each_run_is_proven_from_its_own_start(tmp_path: Path, make: Any, batch: Batch) -> None:
-    trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
-    trainer.train()
-    first = trainer.proof
-    trainer.train()
-    second = trainer.proof
-    assert first is not None
-    assert second is not None
-    after = {tensor.name: tensor.after for tensor in first.tensors}
-    assert {tensor.name: tensor.before for tensor in second.tensors} == after
-
-
-def test_a_checkpoint_carries_the_start_and_the_plan(tmp_path: Path, make: Any, batch: Batch) -> None:
-    model = make()
-    start = fl.fingerprint(model)
-    trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze=LINE)
-    trainer.train()
-    for step in (3, 6):
-        folder = tmp_path / "run" / f"checkpoint-{step}"
-        assert json.loads((folder / "fingerprint.json").read_text(encoding="utf-8")) == start.to_dict() | {
-            "from_step": 0
-        }
-        assert fl.Plan.load(folder) == fl.Plan(freeze=LINE)
-
-
-def test_a_resumed_run_is_proven_from_the_true_start(tmp_path: Path, make: Any, batch: Batch) -> None:
-    fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE).train()
-    checkpoint = tmp_path / "run" / "checkpoint-3"
-    resumed = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
-    resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert resumed.proof is not None
-    assert resumed.proof.from_step == 0
-    start = json.loads((checkpoint / "fingerprint.json").read_text(encoding="utf-8"))["digests"]
-    assert {tensor.name: tensor.before for tensor in resumed.proof.tensors} == start
-
-
-def test_a_checkpoint_without_its_start_is_proven_from_there_and_told(
-    tmp_path: Path, make: Any, batch: Batch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE).train()
-    checkpoint = tmp_path / "run" / "checkpoint-3"
-    (checkpoint / "fingerprint.json").unlink()
-    capsys.readouterr()
-    resumed = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
-    resumed.train(resume_from_checkpoint=str(checkpoint))
-    assert "the proof covers the run from step 3 on" in capsys.readouterr().err
-    assert resumed.proof is not None
-    assert resumed.proof.ok
-    assert resumed.proof.from_step == 3
-    assert "since step 3" in str(resumed.proof)
-    assert json.loads((tmp_path / "run" / "proof.json").read_text(encoding="utf-8"))["from_step"] == 3
-    # Who goes on with that run once more does not take its start for that of the whole.
-    again = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
-    again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))
-    assert again.proof is not None
-    assert again.proof.from_step == 3
-
-
-def test_a_run_resumed_in_another_folder_is_proven_from_its_own_start(tmp_path: Path, make: Any, batch: Batch) -> None:
-    fl.Trainer(make(), arguments(tmp_path / "one"), train_dataset=batch, freeze=LINE).train()
-    other = make()
-    torch.nn.init.ones_(other.get_parameter(FROZEN))
-    fl.Trainer(other, arguments(tmp_path / "two"), train_dataset=batch, freeze=LINE).train()
-    resumed = fl.Trainer(make(), arguments(tmp_path / "two"), train_dataset=batch, freeze=LINE)
-    resumed.train(resume_from_checkpoint=str(tmp_path / "one" / "run" / "checkpoint-3"))
-    assert resumed.proof is not None
-    assert resumed.proof.ok
-
-
-@pytest.mark.parametrize("half", [False, True])
-def test_interrupted_and_resumed_as_if_it_were_not(tmp_path: Path, make: Any, batch: Batch, half: bool) -> None:
-    whole, part = make(), make()
-    fl.Trainer(whole, arguments(tmp_path / "a"), train_dataset=batch, freeze=LINE).train()
-    step = 5 if half else 3
-    steps = {"save_strategy": "steps", "save_steps": step}
-    fl.Trainer(part, arguments(tmp_path / "b", **steps), train_dataset=batch, freeze=LINE).train()
-    resumed = make()
-    trainer = fl.Trainer(resumed, arguments(tmp_path / "b", **steps), train_dataset=batch, freeze=LINE)
-    trainer.train(resume_from_checkpoint=str(tmp_path / "b" / "run" / f"checkpoint-{step}"))
-    assert same(whole.state_dict(), resumed.state_dict())
-
-
-# For those who keep the Trainer of transformers
-
-
-def test_the_callback_in_a_plain_trainer(tmp_path: Path, make: Any, batch: Batch) -> None:
-    ours, theirs = make(), make()
-    fl.Trainer(ours, arguments(tmp_path / "a"), train_dataset=batch, freeze=LINE, engine=False).train()
-    callback = fl.FreezeCallback(LINE)
-    trainer = transformers.Trainer(
-        theirs, transformers.TrainingArguments(**options(tmp_path / "b")), train_dataset=batch, callbacks=[callback]
-    )
-    assert FROZEN not in trains(theirs)  # before an optimizer is made
-    trainer.train()
-    assert same(ours.state_dict(), theirs.state_dict())
-    assert callback.proof is not None
-    assert callback.proof.ok
-    assert read_proof(tmp_path / "b" / "run")["ok"] is True
-
-
-def test_the_callback_finds_drift(tmp_path: Path, make: Any, batch: Batch) -> None:
-    trainer = transformers.Trainer(
-        make(),
-        transformers.TrainingArguments(**options(tmp_path)),
-        train_dataset=batch,
-        callbacks=[fl.FreezeCallback(train_only="head"), Meddle()],
-    )
-    with pytest.raises(DriftError):
-        trainer.train()
-    assert read_proof(tmp_path / "run")["ok"] is False
-
-
-def test_the_callback_with_a_plan_that_fits_nothing(tmp_path: Path, make: Any) -> None:
-    with pytest.raises(PlanError):
-        fl.FreezeCallback("head", train_only="head")
-    with pytest.raises(SelectorError):
-        transformers.Trainer(
-            make(), transformers.TrainingArguments(**options(tmp_path)), callbacks=[fl.FreezeCallback("nosuch")]
-        )
