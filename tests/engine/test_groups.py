@@ -148,7 +148,7 @@ def test_what_is_not_of_single_rows_is_padded_as_a_whole() -> None:
     slots = torch.zeros(1, HEADS, rows.slots, WIDTH)
     AttentionInterface.register("sdpa", watch)
     try:
-        with Packing(rows, "attention").attending():
+        with torch.no_grad(), Packing(rows, "attention").attending():
             attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
             attend(_Attention(), slots, slots, slots, None, position_bias=torch.zeros(1, HEADS, 6, 6))
             attend(_Attention(), slots, torch.zeros(3, HEADS, 7, WIDTH), torch.zeros(3, HEADS, 7, WIDTH), None)

@@ -21,7 +21,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from frostline.engine import varlen
+from frostline.engine import attention, varlen
 from frostline.engine.groups import CALL, Groups, can_split
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ class Packing:
         if self.mode == "modules":
             forwards |= {module: self._mixer(module.forward, chain) for layer in layers for module in mixers(layer)}
         return forwards
+
+    @property
+    def is_trial(self) -> bool:
+        """Whether it is not yet known where values have the axes of the batch."""
+        return self._places is None
 
     @property
     def single(self) -> Single | None:
@@ -227,7 +232,8 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         groups = packing.groups(query.shape[1] if grouped else None)
         parts = (_pad_heads(heads, rows, groups) for heads in (query, key, value))
         pieces = zip(*parts, groups.split(mask), strict=True)
-        outputs = [function(module, *piece, **options) for piece in pieces]
+        attend_all = attention.with_dropout(function, always=packing.is_trial)
+        outputs = [attend_all(module, *piece, **options) for piece in pieces]
         return rows.fill(groups.pack([output for output, _ in outputs])).unsqueeze(0), outputs[0][1]
 
     return attend

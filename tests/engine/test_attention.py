@@ -1,0 +1,129 @@
+"""Attention with dropout against torch's own, and against its formula."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+import torch
+
+from frostline.engine.attention import kept, with_dropout
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+ROWS, HEADS, LENGTH, WIDTH = 3, 2, 5, 4
+MODULE: Any = SimpleNamespace(is_causal=False)
+REAL = torch.arange(LENGTH) < torch.tensor([5, 3, 1]).unsqueeze(1)  # (rows, length)
+MASKS = {
+    "none": None,
+    "rows": REAL[:, None, None],
+    "added": torch.zeros(ROWS, 1, LENGTH, LENGTH).masked_fill(~REAL[:, None, None], -torch.inf),
+    "causal": REAL[:, None, None] & torch.ones(LENGTH, LENGTH, dtype=torch.bool).tril(),
+}
+
+
+def heads(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.randn(3, ROWS, HEADS, LENGTH, WIDTH, generator=generator).to(dtype)
+    query, key, value = (own.clone().requires_grad_() for own in drawn)
+    return query, key, value
+
+
+def never(*_: Any, **__: Any) -> Any:
+    raise AssertionError("it was called")
+
+
+def own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
+    output, _ = with_dropout(never, always=True)(MODULE, query, key, value, mask, **options)
+    return cast("Tensor", output).transpose(1, 2)
+
+
+def differs(one: list[Tensor], other: list[Tensor]) -> float:
+    return max(float((mine - its).detach().abs().max()) for mine, its in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("scaling", [None, 0.3])
+@pytest.mark.parametrize(("dtype", "most"), [(torch.float64, 1e-12), (torch.float32, 1e-5), (torch.bfloat16, 0.06)])
+def test_without_dropout_it_is_torchs_attention(
+    mask: Tensor | None, scaling: float | None, dtype: torch.dtype, most: float
+) -> None:
+    inputs = heads(dtype)
+    mask = mask.to(dtype) if mask is not None and mask.is_floating_point() else mask
+    plain = torch.nn.functional.scaled_dot_product_attention(*inputs, mask, scale=scaling)
+    mine = own(*inputs, mask, scaling=scaling)
+    weights = torch.linspace(-1, 1, plain.numel()).view(plain.shape).to(dtype)
+    by_plain = torch.autograd.grad((plain * weights).sum(), inputs)
+    by_mine = torch.autograd.grad((mine * weights).sum(), inputs)
+    assert mine.dtype == dtype
+    assert differs([mine, *by_mine], [plain, *by_plain]) <= most
+
+
+def test_with_dropout_it_is_the_formula() -> None:
+    inputs = query, key, value = heads(torch.float64)
+    torch.manual_seed(1)
+    mine = own(*inputs, MASKS["rows"], dropout=0.25)
+    scores = (query @ key.transpose(-1, -2) / WIDTH**0.5).masked_fill(~REAL[:, None, None], -torch.inf)
+    weights = scores.softmax(dim=-1)
+    torch.manual_seed(1)
+    plain = (weights * kept(weights, 0.25)) @ value
+    by_mine, by_plain = (torch.autograd.grad(found.square().sum(), inputs) for found in (mine, plain))
+    assert differs([mine, *by_mine], [plain, *by_plain]) <= 1e-12
+
+
+def test_a_position_that_attends_to_nothing_spoils_no_other() -> None:
+    inputs = heads()
+    mask = REAL[:, None, :, None] & REAL[:, None, None]
+    gradients = torch.autograd.grad(own(*inputs, mask, dropout=0.1)[0].sum(), inputs)
+    assert all(bool(gradient.isfinite().all()) for gradient in gradients)
+
+
+@pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
+def test_values_are_dropped_with_their_probability_and_keep_their_mean(dropout: float) -> None:
+    torch.manual_seed(0)
+    factors = kept(torch.empty(1001, 1003), dropout)
+    spread = (dropout * (1 - dropout) / factors.numel()) ** 0.5
+    assert abs(float((factors == 0).double().mean()) - dropout) < 5 * spread + 1 / 65536
+    assert sorted(set(factors.flatten().tolist())) == pytest.approx([0, 1 / (1 - dropout)], rel=1e-3)
+    # Neighbours are cut from one number, and know nothing of each other.
+    gone = (factors == 0).double().flatten()
+    assert abs(float((gone[1:] * gone[:-1]).mean()) - dropout**2) < 5 * (dropout**2 / factors.numel()) ** 0.5
+
+
+def test_the_same_seed_drops_the_same() -> None:
+    found = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        found.append(own(*heads(), None, dropout=0.5))
+    assert torch.equal(*found)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"is_causal": True},
+        {"position_bias": torch.zeros(1)},
+        {"dropout": 0.0},
+        {"attention_mask": object()},
+        {"key": torch.zeros(ROWS, 1, LENGTH, WIDTH), "value": torch.zeros(ROWS, 1, LENGTH, WIDTH)},
+    ],
+    ids=lambda change: next(iter(change)),
+)
+def test_all_other_attention_is_called_as_it_is(change: dict[str, Any]) -> None:
+    query, key, value = heads()
+    given = {"query": query, "key": key, "value": value, "attention_mask": None, "dropout": 0.1} | change
+    arguments = [given.pop(name) for name in ("query", "key", "value", "attention_mask")]
+    attend = with_dropout(lambda *_, **options: options, always=False)
+    assert attend(MODULE, *arguments, **given) == given
+    with torch.no_grad():
+        assert attend(MODULE, query, key, value, None, dropout=0.1) == {"dropout": 0.1}
+
+
+def test_autocast_decides_the_dtype() -> None:
+    with torch.autocast("cpu", torch.bfloat16):
+        mine = own(*heads(), None)
+        plain = torch.nn.functional.scaled_dot_product_attention(*heads())
+    assert mine.dtype == plain.dtype == torch.bfloat16
+    torch.testing.assert_close(mine, plain, rtol=0.02, atol=0.02)
