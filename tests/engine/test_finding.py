@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
+from torch import nn
 
 from frostline.engine.finding import find_replay
 from frostline.engine.interpose import interposed
@@ -102,6 +103,52 @@ def test_values_that_belong_to_no_row() -> None:
 
     with pytest.raises(NotReplayable, match=r"shape \(1, 1, 8\) that belongs to no row"):
         _find(Shared().eval(), "layer 1")
+
+
+class Biased(Block):
+    """Gives out a bias of positions, (1, length, width), which the first layer makes for all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.bias = nn.Embedding(16, WIDTH)
+        self.rows: list[int] = []
+
+    def forward(self, hidden: Tensor, mask: Tensor, bias: Tensor | None = None) -> Any:
+        self.rows.append(len(hidden))
+        bias = self.bias(torch.arange(hidden.shape[1]))[None] if bias is None else bias
+        return super().forward(hidden + bias, mask), bias
+
+
+class BiasHandedOn(Classifier):
+    def __init__(self) -> None:
+        super().__init__(Biased)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+        hidden, bias = self.embedded(input_ids), None
+        for layer in self.layers:
+            hidden, bias = layer(hidden, attention_mask, bias)
+        return SimpleNamespace(logits=self.classifier(self.pooled(hidden, attention_mask)))
+
+
+def test_what_is_the_same_for_all_rows_is_made_from_one() -> None:
+    model = BiasHandedOn().eval()
+    replay = _find(model, "layer 2")
+    assert set(replay.skips) == {"body.embeddings", "body.layers.0", "body.layers.1"}
+    (stream,) = replay.streams
+    assert stream.shape == (WIDTH,)
+    other = padded((3, 5, 2, 9), seed=1)
+    kept = {}
+    with torch.no_grad():
+        plain = model(**other).logits
+        taking = replay.leaving(model, lambda stream, value: kept.update({stream.name: value.clone()}), {})
+        with interposed(taking), pytest.raises(Enough):
+            model(**other)
+        for layer in model.layers:
+            layer.rows.clear()  # type: ignore[operator, union-attr]
+        values = {leaf: kept[stream.name] for stream in replay.streams for leaf in stream.leaves}
+        with interposed(replay.entering(model, values, {})):
+            assert torch.equal(model(**other).logits, plain)
+    assert [layer.rows for layer in model.layers] == [[1], [], [4]]
 
 
 def test_axes_that_are_turned_round_are_found() -> None:

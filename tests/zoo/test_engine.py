@@ -35,9 +35,7 @@ NOT_PADDING_FREE = frozenset(
 )
 # Units beneath which layers run.
 NOT_REPLAYED = {
-    "mt5": {"encoder layer 1"},  # the first layer makes the bias of positions for all
     "reformer": {"layer 1", "layer 3", "head"},  # nothing is admitted, as it works in chunks of the padded text
-    "t5": {"encoder layer 1"},
 }
 # Where what is stored of a text depends on its padding.
 STORED_WITH_PADDING = frozenset(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 _LOGITS = 1e-5  # largest difference from the forward as it is; what is stored is held to more by the self-check
 _NOWHERE = "nowhere"
+_ONE_ROW = "one row"
 
 
 @dataclass(slots=True)
@@ -57,8 +58,9 @@ def find_replay(
     records, logits = _record(model, forward, route, batch)
     reason = ""
     # Embeddings are skipped where nothing but the first layer takes what they give; layers that give out more than
-    # their hidden states are first taken to do so for nobody, and are left running if that is wrong.
-    for skip_tables, skip_side_outputs in ((True, True), (False, True), (False, False)):
+    # their hidden states are first taken to do so for nobody. If that is wrong they are left running: for one row only
+    # where it is the same for all rows, as a bias of positions is.
+    for skip_tables, skip_side_outputs in ((True, True), (False, True), (True, False), (False, False)):
         experiment = _Experiment(
             model, route, records, shape, skip_tables=skip_tables, skip_side_outputs=skip_side_outputs
         )
@@ -124,7 +126,10 @@ class _Experiment:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._found: list[tuple[Tensor, list[Leaf]]] = []
         answers = {path: _blank(records[path], shape) for path in route.tables if skip_tables}
-        answers |= {path: _pass_through(records[path], side_outputs=skip_side_outputs) for path in route.skipped}
+        answers |= {
+            path: _pass_through(model.get_submodule(path), records[path], shape[0], side_outputs=skip_side_outputs)
+            for path in route.skipped
+        }
         self._skips: dict[str, Forward] = {path: answer for path, answer in answers.items() if answer is not None}
 
     def run(self, forward: Forward, batch: Mapping[str, Any], expected: Tensor) -> Replay:
@@ -228,29 +233,49 @@ def _blank(record: _Record, shape: tuple[int, int]) -> Forward | None:
     return answer
 
 
-def _pass_through(record: _Record, *, side_outputs: bool) -> Forward | None:
+def _pass_through(module: nn.Module, record: _Record, rows: int, *, side_outputs: bool) -> Forward | None:
     """Answer with what was given; None where a layer gives out more than what it was given can stand for.
 
     Args:
+        module: The layer.
         record: What it took and gave.
+        rows: Of the batch.
         side_outputs: Whether whatever else it gives out may be left out.
     """
     calls = zip(record.inputs, record.outputs, strict=True)
-    sources = [[_source(leaf, inputs, side_outputs=side_outputs) for leaf in outputs] for inputs, outputs in calls]
+    sources = [
+        [_source(leaf, inputs, rows, side_outputs=side_outputs) for leaf in outputs] for inputs, outputs in calls
+    ]
     specs = record.output_specs
     if not sources or any(own != sources[0] for own in sources) or any(spec != specs[0] for spec in specs):
         return None
     if _NOWHERE in sources[0]:
         return None
+    original: Forward = module.forward
+    of_rows = {
+        place
+        for place, given in enumerate(record.inputs[0])
+        if isinstance(given, torch.Tensor) and given.shape[:1] == (rows,)
+    }
 
     def answer(*arguments: Any, **options: Any) -> Any:
-        given = tree_flatten((arguments, options))[0]
-        return tree_unflatten([given[place] if isinstance(place, int) else None for place in sources[0]], specs[0])
+        given, spec = tree_flatten((arguments, options))
+        made = []
+        if _ONE_ROW in sources[0]:
+            first = [leaf[:1] if place in of_rows else leaf for place, leaf in enumerate(given)]
+            arguments, options = tree_unflatten(first, spec)
+            with torch.no_grad():
+                made = tree_flatten(original(*arguments, **options))[0]
+        leaves = [
+            given[source] if isinstance(source, int) else made[place] if source == _ONE_ROW else None
+            for place, source in enumerate(sources[0])
+        ]
+        return tree_unflatten(leaves, specs[0])
 
     return answer
 
 
-def _source(leaf: Any, inputs: Sequence[Any], *, side_outputs: bool) -> int | str | None:
+def _source(leaf: Any, inputs: Sequence[Any], rows: int, *, side_outputs: bool) -> int | str | None:
     """The place of the input that a skipped layer gives out for a result; None for nothing."""
     if not isinstance(leaf, torch.Tensor):
         return None if leaf is None else _NOWHERE
@@ -261,4 +286,6 @@ def _source(leaf: Any, inputs: Sequence[Any], *, side_outputs: bool) -> int | st
     first = next(iter(tensors), None)
     if first is not None and (tensors[first].shape, tensors[first].dtype) == (leaf.shape, leaf.dtype):
         return first
-    return None if side_outputs else _NOWHERE
+    if side_outputs:
+        return None
+    return _ONE_ROW if leaf.shape[:1] == (1,) and rows > 1 else _NOWHERE
