@@ -218,7 +218,11 @@ def test_operations_are_counted_as_upstream_for_each_model(tmp_path: Path, make:
 def test_loaders_pad_at_once_and_the_collator_stays_the_user_s(tmp_path: Path, make: Any, batch: Batch) -> None:
     collate = transformers.DataCollatorWithPadding(cast("Any", tiny.wordpiece()))
     trainer = fl.Trainer(make(), arguments(tmp_path), data_collator=collate, train_dataset=batch, eval_dataset=batch)
-    for loader in (trainer.get_train_dataloader(), trainer.get_eval_dataloader(), trainer.get_test_dataloader(batch)):
+    for loader in (
+        trainer.get_train_dataloader(),
+        trainer.get_eval_dataloader(),
+        trainer.get_test_dataloader(cast("Any", batch)),
+    ):
         made = cast("Any", loader.collate_fn)
         assert type(getattr(made, "data_collator", made)) is PaddedAtOnce
     assert trainer.data_collator is collate

@@ -138,7 +138,8 @@ class Trainer(transformers.Trainer):
         return self._operations[1] * tokens
 
     def _clip_grad_norm(self, model: nn.Module) -> Any:
-        return super()._clip_grad_norm(WithGradients.of(model) if self._fast.off is None else model)
+        seen = WithGradients.of(model) if self._fast.off is None else model
+        return super()._clip_grad_norm(seen)  # type: ignore[no-untyped-call]
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
