@@ -140,7 +140,9 @@ def test_twice_interrupted(tmp_path: Path, place: Path, quick_bert: Path, whole:
     assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
 
 
-def test_asked_to_stop_while_the_store_is_filled(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+def test_asked_to_stop_while_the_store_is_filled(
+    tmp_path: Path, place: Path, quick_bert: Path, heard: pytest.LogCaptureFixture
+) -> None:
     class AtFill(TrainerCallback):
         def on_fill(self, done: int, total: int) -> None:
             assert 0 < done <= total
@@ -151,6 +153,7 @@ def test_asked_to_stop_while_the_store_is_filled(tmp_path: Path, place: Path, qu
     with pytest.raises(KeyboardInterrupt):
         run_training(wanted, tmp_path / "out", callbacks=[AtFill(), steps])
     assert {entry.name for entry in tmp_path.iterdir()} == {"store"}
+    assert "no new checkpoint; what is on disk is kept" in heard.messages[-1]
     again = run_training(wanted, tmp_path / "out").engine
     assert again is not None
     assert again.rows > 0

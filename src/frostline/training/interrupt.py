@@ -57,6 +57,9 @@ class SaveOnInterrupt(TrainerCallback):
     def on_fill(self, _done: int, _total: int) -> None:
         """Stop while the store is filled: what was computed is kept on disk, and no step was taken."""
         if self.asked:
+            get_logger().warning(
+                "Stopped while the frozen part was stored: no new checkpoint; what is on disk is kept."
+            )
             raise KeyboardInterrupt
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
