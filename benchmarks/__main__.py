@@ -1,15 +1,23 @@
-"""The command behind ``make bench``: ``python -m benchmarks [ROW] [--repeats N] [--rows N] [--threads N]``."""
+"""The command behind ``make bench``: ``python -m benchmarks [ROW ...] [--repeats N] [--rows N] [--threads N]``."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from typing import TYPE_CHECKING
 
 from benchmarks.results import result_of, save
 from benchmarks.row import NAMES, Row, rows_named
 from benchmarks.timing import alternate
 from benchmarks.wording import line
 from frostline.errors import FrostlineError
+
+if TYPE_CHECKING:
+    from benchmarks.case import Contestant
+    from benchmarks.job import Job
+    from benchmarks.results import Repeat
+
+    Runs = tuple[Job, Contestant, Contestant | None]
 
 REPEATS = 3
 THREADS = 2
@@ -22,26 +30,31 @@ def main(arguments: list[str] | None = None) -> int:
         0; 1 if a run failed.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("row", nargs="?", choices=NAMES, help="the row to measure; all unless told")
+    parser.add_argument("row", nargs="*", help=f"the rows to measure: {', '.join(NAMES)}; all unless told")
     parser.add_argument("--repeats", type=_count, default=REPEATS, help="runs of each side (default: %(default)s)")
     parser.add_argument("--rows", type=_count, help="train on so many rows at most")
     parser.add_argument("--threads", type=_count, default=THREADS, help="threads (default: %(default)s)")
     options = parser.parse_args(arguments)
+    unknown = [name for name in options.row if name not in NAMES]
+    if unknown:
+        parser.error(f"no row is called {unknown[0]!r}; there are {', '.join(NAMES)}")
     trial = options.rows is not None or options.repeats < REPEATS or options.threads != THREADS
     if trial:
         print("A trial, by its options: nothing is kept.")
     status = 0
-    for name in [options.row] if options.row else NAMES:
+    done: dict[Runs, list[Repeat]] = {}
+    for name in options.row or NAMES:
         for row in rows_named(name):
             try:
-                _measure(row, options, keep=not trial)
+                _measure(row, options, done, keep=not trial)
             except FrostlineError as error:
                 print(f"{row.name:<13} {error}", file=sys.stderr)
                 status = 1
     return status
 
 
-def _measure(row: Row, options: argparse.Namespace, *, keep: bool) -> None:
+def _measure(row: Row, options: argparse.Namespace, done: dict[Runs, list[Repeat]], *, keep: bool) -> None:
+    """Measure a row; one that runs the same as another, for another figure, takes its runs."""
     reason = row.unavailable()
     if reason:
         print(f"{row.name:<13} not available: {reason}")
@@ -50,7 +63,10 @@ def _measure(row: Row, options: argparse.Namespace, *, keep: bool) -> None:
     def tell(run: str) -> None:
         print(f"... {run}", file=sys.stderr, flush=True)
 
-    repeats = alternate(row, repeats=options.repeats, rows=options.rows, threads=options.threads, on_run=tell)
+    runs = (row.job, row.ours, row.theirs)
+    if runs not in done:
+        done[runs] = alternate(row, repeats=options.repeats, rows=options.rows, threads=options.threads, on_run=tell)
+    repeats = done[runs]
     result = result_of(row, repeats, options.threads)
     print(line(result), flush=True)
     if keep:

@@ -12,6 +12,7 @@ from tests.benchmarks.measured import repeat
 
 if TYPE_CHECKING:
     from benchmarks.results import Repeat
+    from benchmarks.row import Row
 
 (TOP2,) = rows_named("top2")
 
@@ -33,6 +34,25 @@ def test_a_full_measurement_is_kept(kept: list[str], capsys: pytest.CaptureFixtu
     assert command.main(["top2"]) == 0
     assert kept == ["top2"]
     assert "4.00 (4.00–4.00)" in capsys.readouterr().out
+
+
+def test_rows_that_run_the_same_are_run_once(kept: list[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    ran: list[str] = []
+
+    def alternate(row: Row, *, repeats: int, **_: object) -> list[Repeat]:
+        ran.append(row.name)
+        return [repeat(1.0, 4.0)] * repeats
+
+    monkeypatch.setattr(command, "alternate", alternate)
+    assert command.main(["top2", "memory", "full"]) == 0
+    assert ran == ["top2", "full"]
+    assert kept == ["top2", "memory", "full"]
+
+
+def test_an_unknown_row_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        command.main(["top3"])
+    assert "no row is called 'top3'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("options", [["--rows", "64"], ["--repeats", "1"], ["--threads", "1"]])

@@ -122,7 +122,8 @@ def test_what_the_engine_did_is_told(train: Callable[..., Done], tmp_path: Path)
 
 
 def test_strange_sizes_and_stores_are_refused(refused_train: Callable[..., str]) -> None:
-    assert "The store's budget is 'many', which is no size.\nWrite it as '4GB' or '512MiB'." in refused_train("--store-budget", "many")
+    told = "The store's budget is 'many', which is no size.\nWrite it as '4GB' or '512MiB'."
+    assert told in refused_train("--store-budget", "many")
     assert "Invalid value for '--store': 'nowhere' is not one of" in refused_train("--store", "nowhere")
 
 

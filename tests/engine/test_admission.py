@@ -9,6 +9,7 @@ from torch import nn
 
 import frostline as fl
 from frostline.engine.admission import admit
+from frostline.engine.paths import Runner
 from tests.engine.stubs import WIDTH, Block, Classifier, call_of, padded
 from tests.models import tiny
 from tests.zoo.build import build
@@ -74,11 +75,19 @@ class TestLargeTables:
         return model
 
     def test_one_that_trains_has_its_gradient_in_memory_that_is_kept(self) -> None:
-        check = _admit(self._model(), frozen=None)
+        model = self._model()
+        check = _admit(model, frozen=None)
         (found,) = (own for own in check.checks if own.path == "embedding gradients")
         assert found.admitted
         assert found.gradients is not None
-        assert check.paths.tables
+        runner, table = Runner(model, model.forward), model.get_parameter("body.embeddings.weight")
+        places = []
+        for _ in range(2):
+            table.grad = None
+            runner.run(call_of(BATCH), check.paths).logits.sum().backward()
+            assert table.grad is not None
+            places.append(table.grad.data_ptr())
+        assert places[0] == places[1]
 
     def test_one_that_is_frozen_has_none(self) -> None:
         check = _admit(self._model())

@@ -161,7 +161,7 @@ def test_the_reckoning_as_text() -> None:
         "disk     7.6 s          1.5 s     9.1 s  150 MB   500 MB\n"
         "Chosen: disk; 10 passes and 10 evaluations cost 150 s computed anew, 9.1 s stored "
         "(not in memory: 150 MB exceed its 75 MB).\n"
-        "Break-even: 0.51 epochs."
+        "Break-even: 0.5 epochs."
     )
 
 

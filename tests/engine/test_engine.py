@@ -323,6 +323,16 @@ class TestPlainPath:
         assert torch.equal(output.logits, plain.logits)
         assert [line for line in told() if reason in line] == [f"Plain path: {reason}."]
 
+    def test_hooks_that_transformers_leaves_behind_are_none(self, told: Callable[[], list[str]]) -> None:
+        model, stores = _model(), Stores()
+        engine = _engine(model, stores)
+        with engine.active():
+            model(**BATCH, output_attentions=True)
+        assert any(module._forward_hooks for module in model.modules())
+        _answer(model, engine, BATCH)
+        assert not any("hooks" in line for line in told())
+        assert stores.made
+
     def test_gradient_checkpointing(self, told: Callable[[], list[str]]) -> None:
         model = _model().train()
         for module in model.modules():

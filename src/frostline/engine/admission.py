@@ -222,7 +222,7 @@ class _Trial:
         if not self._runner.tables.forwards():
             return paths
         kept = replace(paths, tables=True)
-        how = "those of large tables are cleared by the rows that were written"
+        how = "those of large tables are taken in memory that is kept"
         check = self._try("embedding gradients", how, partial(self._runner.run, self._call, kept))
         self._checks.append(check)
         return kept if check.admitted else paths

@@ -26,7 +26,7 @@ _IDS, _MASK, _LABELS = "input_ids", "attention_mask", "labels"
 _OUTPUTS = ("output_hidden_states", "output_attentions")
 _NEEDS_PLAIN = ("inputs_embeds", "past_key_values", "head_mask", *_OUTPUTS)
 # What changes neither the activations nor the logits.
-_INDIFFERENT = frozenset({_LABELS, "return_dict", "use_cache", "num_items_in_batch"})
+_INDIFFERENT = frozenset({_LABELS, "return_dict", "use_cache", "num_items_in_batch", *_OUTPUTS})
 
 
 @dataclass(frozen=True)

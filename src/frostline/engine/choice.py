@@ -156,7 +156,7 @@ def _lines(choice: Choice) -> Iterator[str]:
         yield from plain_table(columns, rows, right_aligned=columns[1:-1])
     yield f"Chosen: {choice.where}; {choice.why}."
     if choice.break_even is not None:
-        yield f"Break-even: {choice.break_even:.2g} epochs."
+        yield f"Break-even: {_counted(round(choice.break_even, 1), 'epoch')}."
     elif choice.alternatives:
         yield "Break-even: after no number of epochs."
 

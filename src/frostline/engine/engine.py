@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 _Version = tuple[int, torch.dtype, int] | None
 _Prefix = tuple[tuple[dict[str, torch.Tensor], str], ...]
 
+# Where transformers has the hooks that it leaves on a model once outputs were asked for; they see nothing unasked.
+_CAPTURING = "transformers.utils.output_capturing"
 # Of a config, what activations do not depend on.
 _NOT_IN_KEY = frozenset(
     {
@@ -359,5 +361,6 @@ def _versions(tensors: _Prefix) -> tuple[_Version, ...]:
 
 def _is_hooked(module: nn.Module) -> bool:
     # No public name for any of them.
-    forward = module._forward_hooks or module._forward_pre_hooks  # noqa: SLF001
-    return bool(forward or module._backward_hooks or module._backward_pre_hooks)  # noqa: SLF001
+    if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
+        return True
+    return any(hook.__module__ != _CAPTURING for hook in module._forward_hooks.values())  # noqa: SLF001

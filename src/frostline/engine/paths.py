@@ -145,6 +145,7 @@ class Runner:
         forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
         live_fusions = [fusion for fusion in paths.fusions if not _is_inside(fusion.linear, skipped)]
         forwards |= fused.forwards(self._model, live_fusions, forwards)
+        forwards |= self.tables.forwards() if paths.tables else {}
         if paths.packing is None or skipped.issuperset(path for chain in paths.chains for path in chain):
             yield forwards
             return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import transformers
 
+from frostline.engine.heap import kept_heap
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback
@@ -174,7 +176,8 @@ class Trainer(transformers.Trainer):
         given = _TRAIN.bind(self, *arguments, **options).arguments.get("resume_from_checkpoint")
         resumed_from = Path(given) if isinstance(given, str | PathLike) else None
         self._freeze_callback.resumed_from = self._fast.resumed_from = resumed_from
-        output = super().train(*arguments, **options)
+        with kept_heap() if self._fast.off is None else nullcontext():
+            output = super().train(*arguments, **options)
         if self.proof is not None and not self.proof.ok:
             self.save_model()
             self.proof.raise_for_drift()
