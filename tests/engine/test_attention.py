@@ -127,3 +127,30 @@ def test_autocast_decides_the_dtype() -> None:
         plain = torch.nn.functional.scaled_dot_product_attention(*heads())
     assert mine.dtype == plain.dtype == torch.bfloat16
     torch.testing.assert_close(mine, plain, rtol=0.02, atol=0.02)
+
+
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+def test_second_derivatives(mask: Tensor | None) -> None:
+    query, key, value = heads(torch.float64)
+    mask = mask.double() if mask is not None and mask.is_floating_point() else mask
+
+    def formula() -> Tensor:
+        scores = query @ key.transpose(-1, -2) * WIDTH**-0.5
+        if mask is not None:
+            scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
+        return scores.softmax(dim=-1) @ value
+
+    def penalty(output: Tensor) -> list[Tensor]:
+        first = torch.autograd.grad(output.pow(3).sum(), (query, key, value), create_graph=True)
+        total = sum((own.square().sum() for own in first), torch.zeros((), dtype=torch.float64))
+        return list(torch.autograd.grad(total, (query, key, value)))
+
+    assert differs(penalty(own(query, key, value, mask)), penalty(formula())) < 1e-10
+
+
+def test_a_mask_that_learns_and_a_dropout_of_all_are_left_to_others() -> None:
+    query, key, value = heads()
+    bias = torch.zeros(ROWS, HEADS, LENGTH, LENGTH, requires_grad=True)
+    for options in ({"mask": bias}, {"mask": None, "dropout": 1.0}):
+        with pytest.raises(AssertionError, match="it was called"):
+            own(query, key, value, **cast("Any", options))

@@ -37,6 +37,21 @@ def test_values_and_gradients_are_those_of_the_layer(layer: nn.Module, shape: tu
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
 
 
+def test_second_derivatives() -> None:
+    layer = layers()[0]
+    values = torch.randn(40, 256, generator=torch.Generator().manual_seed(1)).requires_grad_()
+
+    def penalty() -> tuple[torch.Tensor, ...]:
+        (first,) = torch.autograd.grad(layer(values).pow(3).sum(), values, create_graph=True)
+        return torch.autograd.grad(first.square().mean(), [values, *layer.parameters()])
+
+    plain = penalty()
+    with interposed(products.forwards([layer])):
+        own = penalty()
+    for mine, other in zip(own, plain, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
 def test_a_frozen_weight_gets_no_gradient() -> None:
     layer = layers()[0].requires_grad_(False)
     values = torch.ones(40, 256, requires_grad=True)

@@ -44,8 +44,11 @@ def with_dropout(function: Callable[..., Any], *, always: bool) -> Callable[...,
 
 def _takes(query: Tensor, key: Tensor, value: Tensor, mask: Any, options: Mapping[str, Any], *, causal: bool) -> bool:
     told = not causal if mask is None else isinstance(mask, torch.Tensor) and mask.dim() == query.dim()
+    learned = isinstance(mask, torch.Tensor) and mask.requires_grad  # as a bias of positions is
     return (
         told
+        and not learned
+        and options.get("dropout", 0.0) < 1.0
         and query.device.type == "cpu"
         and torch.is_grad_enabled()
         and query.shape[:2] == key.shape[:2] == value.shape[:2]  # no keys that several heads share
@@ -74,28 +77,40 @@ def kept(like: Tensor, dropout: float) -> Tensor:
     return (numbers >= level - _LEVELS // 2).to(like.dtype).mul_(_LEVELS / (_LEVELS - level))
 
 
+def _weights(query: Tensor, key: Tensor, mask: Tensor | None, scaling: float) -> Tensor:
+    """How much each position attends to each, before dropout, (rows, heads, length, length)."""
+    exact = torch.promote_types(query.dtype, torch.float32)
+    scores = torch.matmul(query, key.transpose(-1, -2)).to(exact).mul_(scaling)
+    if mask is not None and mask.dtype == torch.bool:
+        # No infinity: a position that attends to nothing, as padding does, has no softmax then.
+        scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
+    elif mask is not None:
+        scores.add_(mask).clamp_(min=torch.finfo(scores.dtype).min)
+    return scores.softmax(dim=-1).to(query.dtype)
+
+
 class _Attention(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float, dropout: float
     ) -> Tensor:
-        exact = torch.promote_types(query.dtype, torch.float32)
-        scores = torch.matmul(query, key.transpose(-1, -2)).to(exact).mul_(scaling)  # (rows, heads, length, length)
-        if mask is not None and mask.dtype == torch.bool:
-            # No infinity: a position that attends to nothing, as padding does, has no softmax then.
-            scores.masked_fill_(~mask, torch.finfo(scores.dtype).min)
-        elif mask is not None:
-            scores.add_(mask).clamp_(min=torch.finfo(scores.dtype).min)
-        weights = scores.softmax(dim=-1).to(value.dtype)
+        weights = _weights(query, key, mask, scaling)
         factors = kept(weights, dropout) if dropout > 0.0 else None
-        ctx.save_for_backward(query, key, value, weights, factors)
+        ctx.save_for_backward(query, key, value, mask, weights, factors)
         ctx.scaling = scaling
         return torch.matmul(weights if factors is None else weights * factors, value)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        query, key, value, weights, factors = ctx.saved_tensors
+        query, key, value, mask, weights, factors = ctx.saved_tensors
         gradient = gradients[0]
+        if torch.is_grad_enabled():  # create_graph=True: the weights have to be part of the graph
+            weights = _weights(query, key, mask, ctx.scaling)
+            output = torch.matmul(weights if factors is None else weights * factors, value)
+            inputs = (query, key, value)
+            wanted = [tensor for tensor, wants in zip(inputs, ctx.needs_input_grad, strict=False) if wants]
+            found = iter(torch.autograd.grad(output, wanted, gradient, create_graph=True))
+            return *(next(found) if wants else None for wants in ctx.needs_input_grad[:3]), None, None, None
         dropped = weights if factors is None else weights * factors
         by_value = torch.matmul(dropped.transpose(-1, -2), gradient)
         by_weights = torch.matmul(gradient, value.transpose(-1, -2))

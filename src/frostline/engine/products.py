@@ -124,10 +124,12 @@ class _Linear(torch.autograd.Function):
         values, weight = ctx.saved_tensors
         wants_values, wants_weight, wants_bias = ctx.needs_input_grad
         gradient = gradients[0].reshape(-1, weight.shape[0])
-        into = product(gradient, weight.t(), None).view(values.shape) if wants_values else None
+        # With create_graph=True, torch's own product, which can be differentiated once more.
+        multiply = torch.nn.functional.linear if torch.is_grad_enabled() else product
+        into = multiply(gradient, weight.t(), None).view(values.shape) if wants_values else None
         by_weight = None
         if wants_weight:
-            by_weight = product(gradient.t(), values.reshape(-1, weight.shape[1]).t(), None)
+            by_weight = multiply(gradient.t(), values.reshape(-1, weight.shape[1]).t(), None)
         by_bias = gradient.sum(dim=0) if ctx.has_bias and wants_bias else None
         return into, by_weight, by_bias
 
