@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 CUT = "element 0 of tensors does not require grad and does not have a grad_fn"
 
 MODEL: dict[str, Callable[[Any], Any]] = {
+    "Trainer": lambda given: fl.Trainer(given, freeze="embeddings"),
     "ModelMap.of": fl.ModelMap.of,
     "check": fl.check,
     "explain": lambda given: fl.explain(CUT, given),

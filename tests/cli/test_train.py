@@ -103,7 +103,9 @@ def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path, t
     }
 
 
-def test_what_the_engine_did_is_told(train: Callable[..., Done], tmp_path: Path) -> None:
+def test_what_the_engine_did_is_told(
+    train: Callable[..., Done], frostline: Callable[..., Done], tmp_path: Path, bert: Path
+) -> None:
     words = ("--freeze", "embeddings, layers[0]", "--store", "disk", "--store-dir", tmp_path / "store", "--explain")
     done = train(*words)
     assert done.status == 0, done.err
@@ -117,6 +119,9 @@ def test_what_the_engine_did_is_told(train: Callable[..., Done], tmp_path: Path)
     engine = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))["engine"]
     assert engine["line"] == told
     assert engine["rows"] == engine["computed"] == 24
+    (store,) = json.loads(frostline("store", "list", "--store-dir", tmp_path / "store", "--json").out)
+    assert store["rows"] == 24
+    assert str(bert).endswith(store["model"])
     again = train(*words, "--overwrite")
     assert "Filled: " not in again.out
 

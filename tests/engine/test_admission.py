@@ -39,6 +39,11 @@ def _refused(check: SelfCheck, path: str) -> str:
     return found.how
 
 
+def _gradient_of(parameter: Tensor) -> Tensor:
+    assert parameter.grad is not None
+    return parameter.grad
+
+
 class RandomBlock(Block):
     """Draws random numbers in eval mode as well."""
 
@@ -85,8 +90,7 @@ class TestLargeTables:
         for _ in range(2):
             table.grad = None
             runner.run(call_of(BATCH), check.paths).logits.sum().backward()
-            assert table.grad is not None
-            places.append(table.grad.data_ptr())
+            places.append(_gradient_of(table).data_ptr())
         assert places[0] == places[1]
 
     def test_one_that_is_frozen_has_none(self) -> None:

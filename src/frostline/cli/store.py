@@ -45,11 +45,11 @@ def list_(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys 
         print_text(f"There is no store in '{folder}'.")
         return
     print_table(
-        ("key", "model", "data", "boundary", "dtype", "rows", "size", "state", "age"),
+        ("key", "model", "boundary", "dtype", "rows", "size", "state", "age"),
         (
             (
                 info.name[:_SHOWN_DIGITS],
-                *(_plain(text) for text in (info.model, info.data, info.boundary, info.dtype)),
+                *(_plain(text) for text in (info.model, info.boundary, info.dtype)),
                 f"{info.rows:,}",
                 decimal(info.bytes),
                 "damaged" if info.fault else "complete" if info.complete else "begun",

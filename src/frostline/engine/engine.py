@@ -50,6 +50,7 @@ _Prefix = tuple[tuple[dict[str, torch.Tensor], str], ...]
 
 # Where transformers has the hooks that it leaves on a model once outputs were asked for; they see nothing unasked.
 _CAPTURING = "transformers.utils.output_capturing"
+_LONGEST_NAME = 200  # its end tells more than its beginning
 # Of a config, what activations do not depend on.
 _NOT_IN_KEY = frozenset(
     {
@@ -116,6 +117,11 @@ class Engine:
         self._state: _State | None = None  # of the last call
         self._said: set[str] = set()
         self._runner = Runner(self._core, self._core.forward)
+
+    @property
+    def model_name(self) -> str:
+        """Where the model was loaded from; its class where that is not known."""
+        return str(getattr(self._core, "name_or_path", None) or type(self._core).__name__)[-_LONGEST_NAME:]
 
     @property
     def check(self) -> SelfCheck | None:
@@ -242,7 +248,8 @@ class Engine:
         if state.store is None or self._is_random(state):
             return None
         digests = call.digests(whole=state.check.paths.whole)
-        if self._fill(call, digests, state.store, state) and state.store.missing(digests):  # there was no room for them
+        self._fill(call, digests, state.store, state)
+        if state.store.bytes_used >= state.budget and state.store.missing(digests):  # there was no room for them
             return None
         device = call.rows.mask.device
         values = state.store.get(digests)
@@ -252,12 +259,13 @@ class Engine:
         """Compute what the store does not hold of a batch, and keep it as far as there is room.
 
         Returns:
-            How many rows it did not hold.
+            How many rows were computed.
         """
         missing = store.missing(digests)
-        if missing and store.bytes_used < state.budget:
-            values = self._runner.tap(call.select(missing), state.check.paths)
-            store.put([digests[row] for row in missing], values)
+        if not missing or store.bytes_used >= state.budget:
+            return 0
+        values = self._runner.tap(call.select(missing), state.check.paths)
+        store.put([digests[row] for row in missing], values)
         return len(missing)
 
     def _is_random(self, state: _State) -> bool:

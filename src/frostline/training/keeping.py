@@ -113,7 +113,8 @@ class Keeping:
         self._budget = self.choice.budget
         if self._folder is None:
             return Store.in_memory(key(), streams, dtype=dtype), self._budget
-        store = Store.on_disk(self._folder, key(), streams, dtype=dtype, writer=self._ranks.place_on_host)
+        about = {"model": self._engine.model_name}
+        store = Store.on_disk(self._folder, key(), streams, dtype=dtype, writer=self._ranks.place_on_host, about=about)
         return store, self._budget
 
     def _choose(self, key: Callable[[], StoreKey], streams: Sequence[StreamSpec]) -> None:
@@ -139,7 +140,8 @@ class Keeping:
         """The work, with what a store on disk holds of it, reckoned by the share that it holds of a few rows."""
         if not (folder / key.digest()[:FOLDER_DIGITS]).is_dir():
             return self._work
-        with Store.on_disk(folder, key, streams, dtype=self._settings.torch_dtype) as store:
+        about = {"model": self._engine.model_name}
+        with Store.on_disk(folder, key, streams, dtype=self._settings.torch_dtype, about=about) as store:
             rows = len(self._fills["input_ids"])
             share = 1 - self._engine.missing(self._fills, store) / rows
             return replace(self._work, held_rows=round(share * self._work.rows_to_store), held_bytes=store.bytes_used)

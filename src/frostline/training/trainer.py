@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 import torch
 import transformers
 
+from frostline.anatomy.wrappers import refuse_no_module
 from frostline.engine.heap import kept_heap
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
@@ -55,6 +56,7 @@ class Trainer(transformers.Trainer):
         **options: As for ``transformers.Trainer``.
 
     Raises:
+        ModelError: If the model is no module.
         SelectorError: If a selector cannot be read or does not fit the model.
         PlanError: If the plan contradicts itself, or leaves nothing to train.
         SettingsError: If checkpoints are to be deltas and the model was loaded from none, or if a setting of the
@@ -74,6 +76,8 @@ class Trainer(transformers.Trainer):
     ) -> None:
         upstream = _UPSTREAM.bind(self, *arguments, **options).arguments
         del upstream["self"]
+        if upstream.get("model") is not None:
+            refuse_no_module(upstream["model"])
         fields = upstream.get("args")
         mode: FrozenMode = frozen_mode or getattr(fields, "frozen_mode", None) or "eval"
         self._freeze_callback = FreezeCallback(

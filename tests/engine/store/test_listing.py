@@ -26,11 +26,11 @@ def test_where_stores_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> No
 
 
 def test_what_a_store_says_of_itself(tmp_path: Path) -> None:
-    with on_disk(tmp_path, about={"model": "bert", "data": "mr.csv"}) as store:
+    with on_disk(tmp_path, about={"model": "bert"}) as store:
         put(store, [1, 2])
         store.flush()
         info = describe(place(tmp_path))
-        assert (info.model, info.data, info.boundary, info.dtype) == ("bert", "mr.csv", "layer 4", "float32")
+        assert (info.model, info.boundary, info.dtype) == ("bert", "layer 4", "float32")
         assert (info.rows, info.complete, info.fault) == (2, False, "")
         assert info.bytes == store.bytes_used
         assert 0 <= (info.age_in_seconds or 0) < 600

@@ -28,7 +28,6 @@ class StoreInfo:
     Attributes:
         name: Its folder's name: the first 32 hex digits of its key's digest.
         model: The model's name, as far as it is known.
-        data: The data's, likewise.
         boundary: Where the activations were taken.
         dtype: What floats are stored as.
         rows: Rows that its index names.
@@ -40,7 +39,6 @@ class StoreInfo:
 
     name: str
     model: str = ""
-    data: str = ""
     boundary: str = ""
     dtype: str = ""
     rows: int = 0
@@ -124,7 +122,6 @@ def describe(store: Path) -> StoreInfo:
     return StoreInfo(
         name=store.name,
         model=header.about.get("model", ""),
-        data=header.about.get("data", ""),
         boundary=header.key.boundary,
         dtype=header.key.dtype,
         rows=rows,

@@ -89,7 +89,7 @@ class Store:
             dtype: The dtype that floats are stored in; None keeps them as they are.
             writer: The number under which this process writes, such as its rank; if another process has it, the next
                 free one is taken.
-            about: What the store is for, for `frostline store list`: ``model``, ``data``.
+            about: What the store is for, for `frostline store list`: ``model``.
 
         Raises:
             OutputError: If there is no store yet and none can be made.
