@@ -23,6 +23,7 @@ def _prefix(job: Job, case: Case) -> Work:
     from transformers import DataCollatorWithPadding
 
     from frostline.engine.engine import Engine
+    from frostline.engine.heap import kept_heap
     from frostline.engine.settings import EngineSettings
     from frostline.engine.trial import MOST_ROWS
     from frostline.training.filling import Texts, batches_of, lengths_of, rows_to_try
@@ -38,7 +39,8 @@ def _prefix(job: Job, case: Case) -> Work:
     engine.ready(texts.batch(rows_to_try(lengths, MOST_ROWS)))
 
     def work() -> Predict:
-        computed = sum(engine.fill(batch) for _, batch in texts.batches(batches_of(lengths)))
+        with kept_heap():  # as `fl.Trainer` does
+            computed = sum(engine.fill(batch) for _, batch in texts.batches(batches_of(lengths)))
         if not computed:
             raise ValueError("nothing was stored: the self-check did not admit replay")
         return lambda texts: [0] * len(texts)  # nothing is learned
