@@ -138,11 +138,11 @@ def test_second_derivatives(mask: Tensor | None) -> None:
         scores = query @ key.transpose(-1, -2) * WIDTH**-0.5
         if mask is not None:
             scores = scores.masked_fill(~mask, -torch.inf) if mask.dtype == torch.bool else scores + mask
-        return scores.softmax(dim=-1) @ value
+        return cast("Tensor", scores.softmax(dim=-1) @ value)
 
     def penalty(output: Tensor) -> list[Tensor]:
         first = torch.autograd.grad(output.pow(3).sum(), (query, key, value), create_graph=True)
-        total = sum((own.square().sum() for own in first), torch.zeros((), dtype=torch.float64))
+        total = torch.stack([own.square().sum() for own in first]).sum()
         return list(torch.autograd.grad(total, (query, key, value)))
 
     assert differs(penalty(own(query, key, value, mask)), penalty(formula())) < 1e-10
