@@ -89,6 +89,8 @@ _NOTHING_MORE = Operation()
 def product(values: Tensor, weight: Tensor, bias: Tensor | None, operation: Operation = _NOTHING_MORE) -> Tensor:
     """(..., in) by (out, in), each of any strides, to (..., out)."""
     name, algorithm = operation
+    if not (weight.is_contiguous() or weight.t().is_contiguous()):
+        weight = weight.contiguous()  # oneDNN has no fast product for rows that lie apart, as those of the first tokens
     return cast("Tensor", torch.ops.mkldnn._linear_pointwise(values, weight, bias, name, [], algorithm))  # noqa: SLF001
 
 
