@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,7 @@ from transformers import TrainerCallback
 
 import frostline as fl
 from frostline.engine import products
+from frostline.engine.store.listing import describe, verify
 from frostline.training.fast import FastPaths
 from tests.training import tokens
 from tests.training.beside import HELD_OUT, ROWS, assert_alike, both, losses, replayed
@@ -324,6 +326,31 @@ def test_interrupted_while_the_store_is_filled(tmp_path: Path, store: str) -> No
     assert report is not None
     assert report.rows == 398  # two texts are there twice
     assert (report.computed < 200) == (store == "disk")
+
+
+@pytest.mark.parametrize("file", ["w0000.s0000.data", "w0000.index"])
+@pytest.mark.parametrize("store", ["auto", "disk"])
+def test_a_damaged_store_is_computed_anew_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, store: str
+) -> None:
+    def train(where: str) -> None:
+        args = tokens.arguments(tmp_path, freeze=tokens.LOWER, store=where, store_dir=str(tmp_path / "store"))
+        fl.Trainer(tokens.model(), args, tokens.collate, ROWS).train()
+        gc.collect()  # the store is closed with its Trainer
+
+    train("disk")
+    (own,) = (tmp_path / "store").iterdir()
+    content = (own / file).read_bytes()
+    (own / file).write_bytes(b"\xff" + content[1:])
+    caplog.clear()
+    train(store)
+    assert sum("has lost" in message for message in caplog.messages) == 1
+    assert verify(own).faults == ()
+    if store == "disk":
+        assert describe(own).complete
+        caplog.clear()
+        train(store)
+        assert not any("has lost" in message for message in caplog.messages)
 
 
 def test_a_callback_of_the_trainer(tmp_path: Path) -> None:

@@ -86,7 +86,7 @@ def verify(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys
     if any(result.faults for result in found):
         if not as_json:
             print_text(
-                "What is damaged is never used: a run that needs it computes it again. Clear the store to be rid of it."
+                "What is damaged is never used: a run that needs it computes it again, and leaves the store whole."
             )
         raise typer.Exit(1)
 

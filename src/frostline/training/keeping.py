@@ -105,24 +105,30 @@ class Keeping:
         """Make the store that was chosen, with the most bytes that it may take; None where nothing is to be kept."""
         if self._is_over:
             return None
-        dtype = self._settings.torch_dtype
-        if self._may_choose:
-            self._choose(key, streams)
+        opened = self._choose(key, streams) if self._may_choose else None
         if self.choice is None or self.choice.where == "nowhere":
             return None
         self._budget = self.choice.budget
         if self._folder is None:
-            return Store.in_memory(key(), streams, dtype=dtype), self._budget
-        about = {"model": self._engine.model_name}
-        store = Store.on_disk(self._folder, key(), streams, dtype=dtype, writer=self._ranks.place_on_host, about=about)
-        return store, self._budget
+            return Store.in_memory(key(), streams, dtype=self._settings.torch_dtype), self._budget
+        return opened or self._open(self._folder, key(), streams), self._budget
 
-    def _choose(self, key: Callable[[], StoreKey], streams: Sequence[StreamSpec]) -> None:
+    def _open(self, folder: Path, key: StoreKey, streams: Sequence[StreamSpec]) -> Store:
+        about, writer = {"model": self._engine.model_name}, self._ranks.place_on_host
+        return Store.on_disk(folder, key, streams, dtype=self._settings.torch_dtype, writer=writer, about=about)
+
+    def _choose(self, key: Callable[[], StoreKey], streams: Sequence[StreamSpec]) -> Store | None:
+        """Choose; returns the store on disk if it was opened to see what it holds, and is what was chosen."""
         folder = (self._settings.store_dir or default_folder()).expanduser()
         measured = self._engine.measure(self._fills, self._steps, folder) if self._settings.store != "off" else None
-        work = self._work
-        if measured is not None and self._settings.store != "memory":
-            work = self._with_held(folder, key(), streams)
+        held, work = None, self._work
+        if (
+            measured is not None
+            and self._settings.store != "memory"
+            and (folder / key().digest()[:FOLDER_DIGITS]).is_dir()
+        ):
+            held = self._open(folder, key(), streams)
+            work = self._with_held(held)
         free_disk = shutil.disk_usage(_existing(folder)).free
         settings = self._settings
         if self._earlier in {"memory", "disk"} and settings.store == "auto":
@@ -133,18 +139,18 @@ class Keeping:
         self._may_choose = False
         if self.choice.where == "disk":
             self._folder = folder
-        elif self.choice.where == "memory" and self._ranks.count > 1 and measured is not None:
+            return held
+        if held is not None:
+            held.close()
+        if self.choice.where == "memory" and self._ranks.count > 1 and measured is not None:
             self._folder, self._is_own_folder = self._shared_folder(folder, measured), True
+        return None
 
-    def _with_held(self, folder: Path, key: StoreKey, streams: Sequence[StreamSpec]) -> Work:
+    def _with_held(self, store: Store) -> Work:
         """The work, with what a store on disk holds of it, reckoned by the share that it holds of a few rows."""
-        if not (folder / key.digest()[:FOLDER_DIGITS]).is_dir():
-            return self._work
-        about = {"model": self._engine.model_name}
-        with Store.on_disk(folder, key, streams, dtype=self._settings.torch_dtype, about=about) as store:
-            rows = len(self._fills["input_ids"])
-            share = 1 - self._engine.missing(self._fills, store) / rows
-            return replace(self._work, held_rows=round(share * self._work.rows_to_store), held_bytes=store.bytes_used)
+        share = 1 - self._engine.missing(self._fills, store) / len(self._fills["input_ids"])
+        held_rows = round(share * self._work.rows_to_store)
+        return replace(self._work, held_rows=held_rows, held_bytes=store.bytes_used)
 
     def _shared_folder(self, folder: Path, measured: Measured) -> Path:
         """A folder in the memory that the processes of a host share; where there is too little, among the stores."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -14,8 +15,12 @@ import pytest
 import torch
 import xxhash
 
+from frostline.engine.store.folder import own_files, size_on_disk
+from frostline.engine.store.header import discard
+from frostline.engine.store.listing import describe, verify
 from frostline.engine.store.spec import StreamSpec
 from frostline.engine.store.store import Store
+from frostline.engine.store.writer import Writer
 from frostline.errors import OutputError, StoreError
 from tests.engine.store.building import STREAMS, digests, holds, key, on_disk, place, put
 
@@ -45,44 +50,124 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 def test_every_byte_counts(folder: Path, told: list[str]) -> None:
-    """One bit in each byte of data and index in turn."""
+    """One bit in each byte of data and index in turn: what is lost is put again, and the store is whole."""
     own = place(folder)
+    size = size_on_disk(own)
+    pristine = {file: file.read_bytes() for file in own.iterdir()}
     flipped = 0
     for file in sorted([*own.glob("*.data"), *own.glob("*.index")]):
-        content = bytearray(file.read_bytes())
-        for at in range(len(content)):
-            content[at] ^= 1 << at % 8
-            file.write_bytes(content)
-            content[at] ^= 1 << at % 8
+        for at in range(len(pristine[file])):
+            discard(own_files(own))
+            for other, content in pristine.items():
+                other.write_bytes(content)
+            flip(file, at)
             told.clear()
             with on_disk(folder) as store:
                 missing = store.missing(digests(ROWS))
                 assert missing in ([0, 1, 2], [3, 4], [0, 1, 2, 3, 4])
                 assert holds(store, [row for place, row in enumerate(ROWS) if place not in missing])
                 assert not store.is_complete
+                put(store, ROWS)
             assert len(told) == 1
             assert f"The store '{own}' has lost " in told[0]
+            with on_disk(folder) as store:
+                assert holds(store, ROWS)
+            assert len(told) == 1
+            assert verify(own).faults == ()
+            assert describe(own).complete
+            assert size_on_disk(own) <= size
             flipped += 1
-        file.write_bytes(content)
     assert flipped > 300
-    with on_disk(folder) as store:
-        assert store.missing(digests(ROWS)) == []
-        assert store.is_complete
+
+
+def flip(file: Path, at: int) -> None:
+    content = bytearray(file.read_bytes())
+    content[at] ^= 1 << at % 8
+    file.write_bytes(content)
 
 
 def test_damage_is_mended(folder: Path, told: list[str]) -> None:
-    """Only the block that is damaged is computed again; it is said once."""
-    data = place(folder) / "w0000.s0000.data"
-    data.write_bytes(b"\xff" + data.read_bytes()[1:])
-    sizes = []
+    """Only the block that is damaged is computed again; it is said once, and takes no more room each time."""
+    own = place(folder)
+    size = size_on_disk(own)
     for _ in range(3):
+        told.clear()
+        flip(next(own.glob("*.s0000.data")), 0)
+        assert verify(own).faults
+        for _ in range(3):
+            with on_disk(folder) as store:
+                assert store.rows == 5
+                put(store, ROWS)
+                assert holds(store, ROWS)
+            assert verify(own).faults == ()
+            assert size_on_disk(own) <= size
+        assert len(told) == 1
+
+
+def test_what_was_not_put_again_is_missing(folder: Path) -> None:
+    """A store whose damage was found, and nothing more, is sound, and not complete."""
+    own = place(folder)
+    flip(own / "w0000.s0000.data", 0)
+    with on_disk(folder) as store:
+        assert store.missing(digests(ROWS)) == [0, 1, 2]
+    assert verify(own).faults == ()
+    assert (describe(own).rows, describe(own).complete) == (2, False)
+
+
+def test_damage_in_files_that_another_store_writes(folder: Path) -> None:
+    """They stay as they are until it is closed."""
+    own = place(folder)
+    with on_disk(folder) as writer:
+        put(writer, [6])
+        writer.flush()
+        flip(own / "w0000.s0000.data", 0)
         with on_disk(folder) as store:
-            assert store.rows == 5
             put(store, ROWS)
-            assert holds(store, ROWS)
-        sizes.append((place(folder) / "w0000.index").stat().st_size)
-    assert told == [f"The store '{place(folder)}' has lost 3 rows to damage. They are computed again."]
-    assert sizes[0] == sizes[1] == sizes[2]
+        assert verify(own).faults
+    with on_disk(folder) as store:
+        assert holds(store, [*ROWS, 6])
+    assert verify(own).faults == ()
+
+
+def test_files_that_are_open_elsewhere_while_they_are_mended(folder: Path) -> None:
+    """What was read of the old files stays as it was, whatever the files of that name hold by then."""
+    reader = on_disk(folder)
+    assert holds(reader, ROWS)
+    with (place(folder) / "w0000.index").open("ab") as index:
+        index.write(bytes(100))
+    with on_disk(folder) as store:
+        assert holds(store, ROWS)
+    assert not (place(folder) / "w0000.index").exists()
+    with on_disk(folder) as store:
+        put(store, [*range(6, 30), 1])
+    assert (place(folder) / "w0000.index").exists()
+    reader.refresh()
+    assert holds(reader, ROWS)
+    put(reader, [30])
+    assert holds(reader, [*ROWS, 30])
+    reader.close()
+    with on_disk(folder) as store:
+        assert holds(store, range(1, 31))
+
+
+def test_no_room_to_mend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is damaged stays, and what was begun of the copy goes."""
+    own = place(folder)
+    flip(own / "w0000.s0000.data", 0)
+    before = {file.name for file in own.iterdir()}
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(Writer, "flush", full)
+    with on_disk(folder) as store:
+        assert store.missing(digests(ROWS)) == [0, 1, 2]
+    assert verify(own).faults
+    assert {file.name for file in own.iterdir() if file.suffix != ".lock"} <= before
+    monkeypatch.undo()
+    with on_disk(folder) as store:
+        put(store, ROWS)
+    assert verify(own).faults == ()
 
 
 def test_damage_of_a_row_that_two_writers_hold(folder: Path, told: list[str]) -> None:

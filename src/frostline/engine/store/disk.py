@@ -6,8 +6,9 @@ import json
 from typing import TYPE_CHECKING
 
 from frostline.engine.store import folder as places
+from frostline.engine.store.mending import mend
 from frostline.engine.store.source import Source
-from frostline.engine.store.writer import Writer
+from frostline.engine.store.writer import claim
 from frostline.errors import StoreError
 from frostline.files import atomic_file
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from frostline.engine.store.blocks import Block
     from frostline.engine.store.packed import Bytes, StoredStream
     from frostline.engine.store.rows import Ints
+    from frostline.engine.store.writer import Writer
 
 
 class DiskBacking:
@@ -68,20 +70,13 @@ class DiskBacking:
             OutputError: If they cannot be written; then all is as before.
         """
         with places.writing(self._folder):
-            self._writer = self._writer or self._claim()
+            numbers = range(self._wanted, places.MOST_WRITERS)
+            self._writer = self._writer or claim(self._folder, self._streams, numbers, self._source)
+            if self._writer is None:
+                raise StoreError(
+                    f"The store '{self._folder}' has too many writers.\nRemove it with: frostline store clear"
+                )
             return self._writer.number, self._writer.append(digests, lengths, raw)
-
-    def _claim(self) -> Writer:
-        from filelock import FileLock, Timeout
-
-        for number in range(self._wanted, places.MOST_WRITERS):
-            lock = FileLock(places.writer_lock(self._folder, number), thread_local=False)
-            try:
-                lock.acquire(blocking=False)
-                return Writer(self._folder, self._streams, number, lock, self._source(number))
-            except (Timeout, StoreError):  # held by another process, or of no use: its files stay as they are
-                continue
-        raise StoreError(f"The store '{self._folder}' has too many writers.\nRemove it with: frostline store clear")
 
     def _source(self, number: int) -> Source:
         if number not in self._sources:
@@ -128,13 +123,16 @@ class DiskBacking:
             file.write_text(f"{rows}\n", encoding="utf-8")
 
     def close(self) -> None:
-        """Flush, and give the files back.
+        """Flush, give the files back, and drop from them what was found to be damaged.
 
         Raises:
             OutputError: If what was appended cannot be written.
         """
         writer, self._writer = self._writer, None
+        damaged = [number for number, source in self._sources.items() if source.has_dead]
         self._sources.clear()
         if writer is not None:
             with places.writing(self._folder):
                 writer.close()
+        for number in damaged:
+            mend(self._folder, self._streams, number)

@@ -95,6 +95,11 @@ def size_of(file: BinaryIO) -> int:
     return os.fstat(file.fileno()).st_size
 
 
+def inode_of(file: BinaryIO) -> int:
+    """What tells an open file from another one of its name, as long as it is open or mapped."""
+    return os.fstat(file.fileno()).st_ino
+
+
 def in_use(folder: Path) -> bool:
     """Whether some process writes to the store."""
     from filelock import FileLock, Timeout

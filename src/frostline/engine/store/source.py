@@ -26,6 +26,7 @@ class Source:
         index_end: Bytes of the index that are read.
         ends: Per stream, the elements that are vouched for.
         fault: What is damaged; nothing if all that was read is sound.
+        has_dead: Whether the files hold what was read, and is not what was written.
     """
 
     def __init__(self, folder: Path, streams: Sequence[StoredStream], number: int) -> None:
@@ -33,9 +34,11 @@ class Source:
         self._streams = streams
         self._number = number
         self._maps: list[Bytes] = [np.empty(0, dtype=np.uint8)] * len(streams)
+        self._mapped: dict[int, int] = {}  # per stream that is mapped, the inode of its file
         self.index_end = 0
         self.ends = [0] * len(streams)
         self.fault = ""
+        self.has_dead = False
 
     def load(self) -> list[Block]:
         """Read the records that were appended since the last time."""
@@ -52,6 +55,7 @@ class Source:
         whole = [block for block in found.blocks if self._fits(block, sizes)]
         if len(whole) < len(found.blocks):
             self.fault = f"'{file.name}' names data that is not there"
+        self.has_dead = self.has_dead or found.damaged or len(whole) < len(found.blocks)
         for block in whole:
             ends = [span.start + span.elements for span in block.spans]
             self.ends = list(map(max, self.ends, ends))
@@ -60,6 +64,8 @@ class Source:
     def _size(self, stream: int) -> int:
         try:
             with places.open_plain(places.data_file(self._folder, self._number, stream)) as data:
+                if self._mapped.get(stream, inode := places.inode_of(data)) != inode:
+                    raise StoreError("its data lies in another file by now")
                 return places.size_of(data)
         except FileNotFoundError:
             return 0
@@ -82,6 +88,7 @@ class Source:
             try:
                 with places.open_plain(file) as data:
                     mapped = mmap.mmap(data.fileno(), size, access=mmap.ACCESS_READ)
+                    self._mapped[stream] = places.inode_of(data)
             except (OSError, ValueError) as error:
                 raise StoreError(f"'{file}' cannot be read any more: {error}.\nRun this again.") from None
             self._maps[stream] = np.frombuffer(mapped, dtype=np.uint8)
@@ -93,6 +100,7 @@ class Source:
             for number, (span, stream) in enumerate(zip(block.spans, self._streams, strict=True)):
                 begin, size = span.start * stream.element_bytes, span.elements * stream.element_bytes
                 if xxhash.xxh3_64_intdigest(self.data(number)[begin : begin + size].data) != span.checksum:
+                    self.has_dead = True
                     return False
         except StoreError:
             return False

@@ -13,7 +13,7 @@ from frostline.engine.store.blocks import MOST_ROWS, Block, Span, scan
 from frostline.errors import StoreError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from pathlib import Path
 
     from filelock import BaseFileLock
@@ -23,6 +23,29 @@ if TYPE_CHECKING:
     from frostline.engine.store.source import Source
 
 _BLOCK_BYTES = 8 << 20
+
+
+def claim(
+    folder: Path, streams: Sequence[StoredStream], numbers: Iterable[int], source: Callable[[int], Source]
+) -> Writer | None:
+    """Take the first of some numbers whose files this process can go on with; None where it is none of them.
+
+    Args:
+        folder: The store's folder.
+        streams: Its streams.
+        numbers: The numbers to try.
+        source: Gives what was read of a number's files.
+    """
+    from filelock import FileLock, Timeout
+
+    for number in numbers:
+        lock = FileLock(places.writer_lock(folder, number), thread_local=False)
+        try:
+            lock.acquire(blocking=False)
+            return Writer(folder, streams, number, lock, source(number))
+        except (Timeout, StoreError):  # held by another process, or of no use: its files stay as they are
+            continue
+    return None
 
 
 class Writer:
@@ -55,7 +78,7 @@ class Writer:
             self._data = [self._open(places.data_file(folder, number, stream)) for stream in range(len(streams))]
             self._cut_torn_tail()
         except (OSError, StoreError):
-            self._release()
+            self.release()
             raise
         self._begin_block()
 
@@ -145,9 +168,10 @@ class Writer:
         try:
             self.flush()
         finally:
-            self._release()
+            self.release()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        """Let others have the files, without a record of what was not flushed."""
         for file in self._files:
             file.close()
         self._lock.release()
