@@ -328,6 +328,48 @@ def test_interrupted_while_the_store_is_filled(tmp_path: Path, store: str) -> No
     assert (report.computed < 200) == (store == "disk")
 
 
+def test_a_budget_that_all_on_disk_exceeds_is_no_matter(tmp_path: Path) -> None:
+    """What is on disk from an earlier run is used; only what is not there has no room."""
+
+    def line(folder: str, budget: str | None) -> str:
+        args = tokens.arguments(tmp_path, freeze=tokens.LOWER, store="disk", store_dir=folder, store_budget=budget)
+        trainer = fl.Trainer(tokens.model(), args, tokens.collate, ROWS)
+        trainer.train()
+        return str(trainer.engine_report)
+
+    folder, other = str(tmp_path / "store"), str(tmp_path / "other")
+    assert line(folder, None).endswith("): as asked for.")
+    assert line(folder, "10kB").endswith("): as asked for.")
+    assert line(other, "10kB").endswith("exceed its 10 kB: what does not fit is computed anew.")
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"store": "off"}, "nothing is stored: switched off"),
+        ({"store": "off", "store_dtype": "bf16"}, "nothing is stored: switched off"),
+        ({"frozen_mode": "train"}, "nothing is stored: frozen layers follow train(), dropout included"),
+        ({"store": "memory", "store_dtype": "bf16"}, None),
+    ],
+)
+def test_the_report_tells_of_what_is_stored_only_where_something_is(
+    tmp_path: Path, changes: dict[str, Any], why: str | None
+) -> None:
+    args = tokens.arguments(tmp_path, freeze=tokens.LOWER, max_steps=2, **changes)
+    trainer = fl.Trainer(tokens.model(), args, tokens.collate, ROWS)
+    trainer.train()
+    report = trainer.engine_report
+    assert report is not None
+    lines = report.explain().splitlines()
+    (replay,) = [line for line in lines if line.startswith("replay: ")]
+    if why is None:
+        assert replay.startswith("replay: yes, runs from what is stored for layer 2")
+        assert "changes logits" in lines[0]
+    else:
+        assert replay == f"replay: no, {why}"
+        assert "bfloat16" not in report.explain()
+
+
 @pytest.mark.parametrize("file", ["w0000.s0000.data", "w0000.index"])
 @pytest.mark.parametrize("store", ["auto", "disk"])
 def test_a_damaged_store_is_computed_anew_once(

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from frostline.engine.checked import STORE_DTYPE
+from frostline.engine.checked import STORE_DTYPE, PathCheck
 from frostline.engine.costs import bytes_text
 
 if TYPE_CHECKING:
@@ -40,8 +40,7 @@ class EngineReport:
     def __str__(self) -> str:
         """One line."""
         paths = self.check.paths
-        stores = self.choice is not None and self.choice.where != "nowhere"
-        does = [f"replay from {self.check.boundary}"] if stores else []
+        does = [f"replay from {self.check.boundary}"] if self._stores else []
         if paths.packing is not None:
             does.append("padding-free")
         elif paths.trim:
@@ -52,6 +51,10 @@ class EngineReport:
             does.append("matrix products by oneDNN")
         line = ", ".join(does) or "the plain path"
         return f"Engine: {line}; {self._stored()}."
+
+    @property
+    def _stores(self) -> bool:
+        return self.choice is not None and self.choice.where != "nowhere"
 
     def _stored(self) -> str:
         if self.is_random:
@@ -65,15 +68,27 @@ class EngineReport:
     def _rounded(self) -> str:
         """What storing them in another dtype does to the results."""
         check = next((check for check in self.check.checks if check.path == STORE_DTYPE), None)
-        if check is None or check.logits is None:
+        if check is None or check.logits is None or not self._stores:
             return ""
         return f", {check.how.rpartition(' ')[2]}, which changes logits by up to {check.logits:.1e}"
 
     def explain(self) -> str:
         """The self-check and the reckoning behind the choice, as lines of plain text."""
         filled = f"Filled: {self.computed:,} rows computed in {self.seconds:.1f} s" if self.computed else ""
-        parts = [str(self), str(self.check), self.choice.explain() if self.choice is not None else "", filled]
+        parts = [str(self), str(self._taken()), self.choice.explain() if self.choice is not None else "", filled]
         return "\n".join(part for part in parts if part)
+
+    def _taken(self) -> SelfCheck:
+        """The self-check, without what was found exact for a store and is not taken, because there is none."""
+        if self._stores:
+            return self.check
+        why = f"nothing is stored: {self.choice.why}" if self.choice is not None else self._stored()
+        checks = [
+            PathCheck(check.path, admitted=False, how=why) if check.path == "replay" and check.admitted else check
+            for check in self.check.checks
+            if check.path != STORE_DTYPE
+        ]
+        return replace(self.check, checks=tuple(checks))
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""

@@ -136,6 +136,8 @@ class Keeping:
         self.choice = choose(settings, work, measured, free_memory(), free_disk)
         if self._earlier is not None and self._settings.store == "auto":
             self.choice = replace(self.choice, where=self._earlier, why="as before the interruption")
+        if self._settings.store == "disk" and held is not None and work.held == 1:  # whatever the budget, it serves
+            self.choice = replace(self.choice, why="as asked for")
         self._may_choose = False
         if self.choice.where == "disk":
             self._folder = folder
