@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 # Rows are added until one pass has so many tokens and takes so many seconds, so that a large model runs a few only.
 _ENOUGH_TOKENS, _LONG_ENOUGH = 64, 0.03
 _ROUNDS = 5  # of which the best counts, as what else the machine does only adds
-_LONGEST = 0.2  # seconds; after these, what was measured has to do
+_LONGEST = 0.1  # seconds; after these, what was measured has to do
 _READS = 2
 _TRIAL_BYTES = 4 << 20  # are written to a store and read back, about
 _TRIAL_ROWS = 4096  # at most

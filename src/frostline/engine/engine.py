@@ -30,7 +30,7 @@ from frostline.evidence.fingerprint import tensor_digest
 from frostline.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -236,7 +236,7 @@ class Engine:
             "gradient checkpointing runs layers again in the backward pass": checkpointing
             and any(module.gradient_checkpointing for module in self._checkpointing),
             "batch normalisation counts the padding in": any(norm.training for norm in self._norms),
-            "there are hooks on the model, which would see other values": any(map(_is_hooked, self._modules)),
+            "there are hooks on the model, which would see other values": _are_hooked(self._modules),
             "its attention works in blocks of the padded text": any(
                 module.attention_type == "block_sparse" for module in self._sparse
             ),
@@ -367,8 +367,12 @@ def _versions(tensors: _Prefix) -> tuple[_Version, ...]:
     )
 
 
-def _is_hooked(module: nn.Module) -> bool:
-    # No public name for any of them.
-    if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
-        return True
-    return any(hook.__module__ != _CAPTURING for hook in module._forward_hooks.values())  # noqa: SLF001
+def _are_hooked(modules: Iterable[nn.Module]) -> bool:
+    # No public name for any of them; one loop, as it is run in every step.
+    for module in modules:
+        if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
+            return True
+        hooks = module._forward_hooks  # noqa: SLF001
+        if hooks and any(hook.__module__ != _CAPTURING for hook in hooks.values()):
+            return True
+    return False

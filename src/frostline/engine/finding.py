@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_structure, tree_unflatten
 
 from frostline.engine.interpose import interposed
 from frostline.engine.replay import Leaf, NotReplayable, Replay, Stream
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 _LOGITS = 1e-5  # largest difference from the forward as it is; what is stored is held to more by the self-check
 _NOWHERE = "nowhere"
 _ONE_ROW = "one row"
+_LEAVES = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
 
 
 @dataclass(slots=True)
@@ -226,11 +227,16 @@ def _blank(record: _Record, shape: tuple[int, int]) -> Forward | None:
     zero, width = output.new_zeros(1), output.shape[2]
 
     def answer(*arguments: Any, **options: Any) -> Any:
-        leaves = tree_flatten((arguments, options))[0]
-        given = next(leaf for leaf in leaves if isinstance(leaf, torch.Tensor))
+        given = next(leaf for leaf in _leaves(arguments, options) if isinstance(leaf, torch.Tensor))
         return zero.expand(*given.shape[:2], width)
 
     return answer
+
+
+def _leaves(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> list[Any]:
+    """What a module is given, flattened: in every step, so without a walk where nothing is nested."""
+    given = [*arguments, *options.values()]
+    return given if _LEAVES.issuperset(map(type, given)) else tree_flatten((arguments, options))[0]
 
 
 def _pass_through(module: nn.Module, record: _Record, rows: int, *, side_outputs: bool) -> Forward | None:
@@ -259,11 +265,11 @@ def _pass_through(module: nn.Module, record: _Record, rows: int, *, side_outputs
     }
 
     def answer(*arguments: Any, **options: Any) -> Any:
-        given, spec = tree_flatten((arguments, options))
+        given = _leaves(arguments, options)
         made = []
         if _ONE_ROW in sources[0]:
             first = [leaf[:1] if place in of_rows else leaf for place, leaf in enumerate(given)]
-            arguments, options = tree_unflatten(first, spec)
+            arguments, options = tree_unflatten(first, tree_structure((arguments, options)))
             with torch.no_grad():
                 made = tree_flatten(original(*arguments, **options))[0]
         leaves = [

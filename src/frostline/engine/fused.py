@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from frostline.engine import products
-from frostline.engine.interpose import interposed
+from frostline.engine.interpose import interposed, module_at
 from frostline.engine.products import Operation
 
 if TYPE_CHECKING:
@@ -124,8 +124,8 @@ def forwards(
     found: dict[nn.Module, Forward] = {}
     activated: dict[str, Tensor] = {}  # per activation, what it need not do again
     for fusion in fusions:
-        layer = model.get_submodule(fusion.linear)
-        activation = model.get_submodule(fusion.activation)
+        layer = module_at(model, fusion.linear)
+        activation = module_at(model, fusion.activation)
         if layer in linear:
             found[layer] = _linear(layer, linear[layer], fusion, activated)
             found.setdefault(activation, _activation(activation.forward, fusion.activation, activated))

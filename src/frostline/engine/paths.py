@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.engine import fused, products
-from frostline.engine.interpose import interposed
+from frostline.engine.interpose import interposed, module_at
 from frostline.engine.packing import Packing, PackingMode
 from frostline.engine.replay import Enough, Replay
 from frostline.engine.single import Position, Single, keys_and_values
@@ -151,7 +151,7 @@ class Runner:
             return
         packing = Packing(call.rows, paths.packing, paths.places)
         for number, chain in enumerate(paths.chains):
-            live = [self._model.get_submodule(path) for path in chain if path not in skipped]
+            live = [module_at(self._model, path) for path in chain if path not in skipped]
             if live:
                 single = self._single(live[-1], call, paths) if chain is paths.chains[-1] else None
                 forwards |= packing.forwards(live, number, single)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from frostline.engine.interpose import module_at
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -116,9 +118,9 @@ class Replay:
             values: Per leaf, as it takes them.
             forwards: What stands in for forwards already; skipped modules go before, the rest is kept within.
         """
-        result = {**forwards, **{model.get_submodule(path): answer for path, answer in self.skips.items()}}
+        result = {**forwards, **{module_at(model, path): answer for path, answer in self.skips.items()}}
         for path, leaves in self._by_module(all_leaves=True).items():
-            module = model.get_submodule(path)
+            module = module_at(model, path)
             inner = result.get(module, module.forward)
             result[module] = _putting(inner, {leaf: values[leaf] for leaf in leaves})
         return result
@@ -140,7 +142,7 @@ class Replay:
                 raise Enough
 
         for path, leaves in self._by_module(all_leaves=False).items():
-            module = model.get_submodule(path)
+            module = module_at(model, path)
             result[module] = _taking(result.get(module, module.forward), leaves, taken)
         return result
 
