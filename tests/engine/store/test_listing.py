@@ -3,6 +3,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from frostline.engine.store.folder import default_folder
 from frostline.engine.store.listing import clear, describe, stores_in, verify, why_new
@@ -30,12 +31,19 @@ def test_what_a_store_says_of_itself(tmp_path: Path) -> None:
         put(store, [1, 2])
         store.flush()
         info = describe(place(tmp_path))
-        assert (info.model, info.boundary, info.dtype) == ("bert", "layer 4", "float32")
+        assert (info.model, info.boundary, info.dtype) == ("bert", "layer 4", "float32, bfloat16")
         assert (info.rows, info.complete, info.fault) == (2, False, "")
         assert info.bytes == store.bytes_used
         assert 0 <= (info.age_in_seconds or 0) < 600
         store.complete()
     assert describe(place(tmp_path)).complete
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_dtype_has_one_name(tmp_path: Path, dtype: torch.dtype) -> None:
+    """Whatever the key calls it: what its streams are stored as."""
+    Store.on_disk(tmp_path, key(dtype="half"), STREAMS, dtype=dtype).close()
+    assert describe(place(tmp_path)).dtype == str(dtype).removeprefix("torch.")
 
 
 def test_which_stores_are_meant(tmp_path: Path) -> None:

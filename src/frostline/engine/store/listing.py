@@ -11,6 +11,7 @@ from frostline.engine.store import folder as places
 from frostline.engine.store.disk import DiskBacking
 from frostline.engine.store.header import discard, read_header
 from frostline.engine.store.packed import StoredStream
+from frostline.engine.store.spec import dtype_name
 from frostline.errors import StoreError
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ class StoreInfo:
         name: Its folder's name: the first 32 hex digits of its key's digest.
         model: The model's name, as far as it is known.
         boundary: Where the activations were taken.
-        dtype: What floats are stored as.
+        dtype: What floats are stored as, such as ``float32``; of streams that differ, each once.
         rows: Rows that its index names.
         bytes: Size of its files.
         complete: Whether all the rows that it was made for are there.
@@ -123,13 +124,18 @@ def describe(store: Path) -> StoreInfo:
         name=store.name,
         model=header.about.get("model", ""),
         boundary=header.key.boundary,
-        dtype=header.key.dtype,
+        dtype=_dtypes(header),
         rows=rows,
         bytes=size,
         complete=completed is not None and completed <= rows,
         created=header.created,
         fault="; ".join(backing.faults),
     )
+
+
+def _dtypes(header: Header) -> str:
+    floats = [stream for stream in header.streams if stream.dtype.is_floating_point]
+    return ", ".join(dict.fromkeys(dtype_name(StoredStream(stream, header.dtype).dtype) for stream in floats))
 
 
 def _open(store: Path) -> tuple[Header, DiskBacking]:
