@@ -307,12 +307,25 @@ def test_a_header_that_says_anything_else(folder: Path, told: list[str], change:
         assert holds(store, ROWS)
 
 
-@pytest.mark.parametrize("text", [b"", b"{", b"[" * 100_000, b"\xff\xfe", b"null", b" " * 2_000_000, b'{"a":1' * 9999])
-def test_a_header_that_is_none(folder: Path, told: list[str], text: bytes) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (b"", "Expecting value: line 1 column 1"),
+        (b"{", "Expecting property name enclosed in double quotes"),
+        (b"[" * 100_000, "it is nested too deeply"),
+        (b"\xff\xfe", "it is no text in UTF-8"),
+        ('{"format": 1}'.encode("utf-16"), "it is no text in UTF-8"),
+        (b'{"format": "\\udcff"}', "it holds half a character, \\udcff"),
+        (b"null", "it is no header of format 1"),
+        (b" " * 2_000_000, "it is larger than 1,048,576 bytes"),
+        (b'{"a":1' * 9999, "Expecting ',' delimiter"),
+    ],
+)
+def test_a_header_that_is_none(folder: Path, told: list[str], text: bytes, words: str) -> None:
     (place(folder) / "header.json").write_bytes(text)
     with on_disk(folder) as store:
         assert store.rows == 0
-    assert "is damaged" in told[0]
+    assert f"{place(folder) / 'header.json'}' is damaged: {words}" in told[0]
 
 
 def test_a_header_that_could_not_be_read_again(tmp_path: Path) -> None:
@@ -320,6 +333,7 @@ def test_a_header_that_could_not_be_read_again(tmp_path: Path) -> None:
         on_disk(tmp_path / "stores", about={"model": "x" * 5000})
     with on_disk(tmp_path / "stores", about={"model": "\udcff\n"}) as store:
         put(store, ROWS)
+    assert describe(place(tmp_path / "stores")).model == "?\n"
     with on_disk(tmp_path / "stores") as store:
         assert holds(store, ROWS)
 
@@ -341,7 +355,7 @@ def test_files_of_others_stay(folder: Path, told: list[str]) -> None:
     shutil.rmtree(folder)
 
 
-@pytest.mark.parametrize("text", ["", "x", "[]", "1e999", "9" * 100])
+@pytest.mark.parametrize("text", ["", "x", "[]", "1e999", "9" * 100, "[" * 100])
 def test_a_hostile_mark(folder: Path, text: str) -> None:
     (place(folder) / "complete").write_text(text, encoding="utf-8")
     with on_disk(folder) as store:

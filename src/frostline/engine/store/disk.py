@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING
 
 from frostline.engine.store import folder as places
@@ -11,6 +10,7 @@ from frostline.engine.store.source import Source
 from frostline.engine.store.writer import claim
 from frostline.errors import StoreError
 from frostline.files import atomic_file
+from frostline.plainjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,7 +58,7 @@ class DiskBacking:
         """How many rows there were when the store was complete; None before."""
         try:
             with places.open_plain(self._folder / places.COMPLETE) as file:
-                rows = json.loads(file.read(64))
+                rows = parse_json(file.read(64).decode())
         except (OSError, StoreError, ValueError):
             return None
         return rows if type(rows) is int else None

@@ -11,6 +11,7 @@ from frostline.engine.store.spec import StoreKey, StreamSpec, dtype_name, dtype_
 from frostline.errors import StoreError
 from frostline.files import atomic_file
 from frostline.log import get_logger
+from frostline.plainjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -79,14 +80,16 @@ def read_header(folder: Path) -> Header:
         return _parse(text)
     except FileNotFoundError:
         raise
-    except (StoreError, OSError, ValueError, RecursionError) as error:
+    except UnicodeDecodeError:
+        raise StoreError(f"'{file}' is damaged: it is no text in UTF-8") from None
+    except (StoreError, OSError, ValueError) as error:
         raise StoreError(f"'{file}' is damaged: {str(error)[:200]}") from None
 
 
 def _parse(text: bytes) -> Header:
     if len(text) > _LARGEST:
         raise StoreError(f"it is larger than {_LARGEST:,} bytes.")
-    values = json.loads(text)
+    values = parse_json(text.decode())
     if not isinstance(values, dict) or values.get("format") != _FORMAT:
         raise StoreError(f"it is no header of format {_FORMAT}.")
     if values.keys() != _FIELDS:

@@ -99,7 +99,8 @@ class Store:
             key=key,
             streams=tuple(streams),
             dtype=dtype,
-            about=dict(about or {}),
+            # A name that came from a path may hold halves of characters, which no JSON file should.
+            about={name: text.encode(errors="replace").decode() for name, text in (about or {}).items()},
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             frostline=version("frostline"),
         )
