@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 
-from frostline.engine.attention import kept, with_dropout
+from frostline.engine.attention import _parts, in_parts, kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,7 +36,7 @@ def never(*_: Any, **__: Any) -> Any:
 
 
 def own(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **options: Any) -> Tensor:
-    output, _ = with_dropout(never, always=True)(MODULE, query, key, value, mask, **options)
+    output, _ = in_parts(never, always=True)(MODULE, query, key, value, mask, **options)
     return cast("Tensor", output).transpose(1, 2)
 
 
@@ -61,14 +61,15 @@ def test_without_dropout_it_is_torchs_attention(
     assert differs([mine, *by_mine], [plain, *by_plain]) <= most
 
 
-def test_with_dropout_it_is_the_formula() -> None:
+def test_in_parts_it_is_the_formula() -> None:
     inputs = query, key, value = heads(torch.float64)
     torch.manual_seed(1)
     mine = own(*inputs, MASKS["rows"], dropout=0.25)
     scores = (query @ key.transpose(-1, -2) / WIDTH**0.5).masked_fill(~REAL[:, None, None], -torch.inf)
     weights = scores.softmax(dim=-1)
     torch.manual_seed(1)
-    plain = (weights * kept(weights, 0.25)) @ value
+    keeps, gain = kept(weights.shape, 0.25)
+    plain = (weights * keeps * gain) @ value
     by_mine, by_plain = (torch.autograd.grad(found.square().sum(), inputs) for found in (mine, plain))
     assert differs([mine, *by_mine], [plain, *by_plain]) <= 1e-12
 
@@ -83,13 +84,39 @@ def test_a_position_that_attends_to_nothing_spoils_no_other() -> None:
 @pytest.mark.parametrize("dropout", [0.1, 0.5, 0.9])
 def test_values_are_dropped_with_their_probability_and_keep_their_mean(dropout: float) -> None:
     torch.manual_seed(0)
-    factors = kept(torch.empty(1001, 1003), dropout)
+    keeps, gain = kept((1001, 1003), dropout)
+    factors = keeps * gain
     spread = (dropout * (1 - dropout) / factors.numel()) ** 0.5
     assert abs(float((factors == 0).double().mean()) - dropout) < 5 * spread + 1 / 65536
     assert sorted(set(factors.flatten().tolist())) == pytest.approx([0, 1 / (1 - dropout)], rel=1e-3)
     # Neighbours are cut from one number, and know nothing of each other.
     gone = (factors == 0).double().flatten()
     assert abs(float((gone[1:] * gone[:-1]).mean()) - dropout**2) < 5 * (dropout**2 / factors.numel()) ** 0.5
+
+
+@pytest.mark.parametrize("scores", [1, LENGTH * LENGTH, 2 * HEADS * LENGTH * LENGTH])
+@pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
+@pytest.mark.parametrize("grown", [False, True])
+def test_parts_make_no_difference(
+    mask: Tensor | None, scores: int, monkeypatch: pytest.MonkeyPatch, *, grown: bool
+) -> None:
+    inputs = heads(torch.float64)
+    mask = mask.double() if mask is not None and mask.is_floating_point() else mask
+    mask = mask.expand(ROWS, HEADS, LENGTH, LENGTH) if mask is not None and grown else mask
+    whole = own(*inputs, mask)
+    monkeypatch.setattr("frostline.engine.attention._SCORES", scores)
+    parts = own(*inputs, mask)
+    by_whole, by_parts = (torch.autograd.grad(found.square().sum(), inputs) for found in (whole, parts))
+    assert differs([whole, *by_whole], [parts, *by_parts]) <= 1e-12
+    assert len(list(_parts(*inputs[:2]))) == {1: ROWS * HEADS, 25: ROWS * HEADS, 100: 2}[scores]
+
+
+@pytest.mark.parametrize(("length", "dropout", "is_taken"), [(48, 0.0, True), (49, 0.0, False), (49, 0.1, True)])
+def test_without_gradients_short_texts_and_dropout_are_taken(length: int, dropout: float, *, is_taken: bool) -> None:
+    query = torch.zeros(1, 1, length, WIDTH)
+    attend = in_parts(lambda *_, **__: None, always=False)
+    with torch.no_grad():
+        assert (attend(MODULE, query, query, query, None, dropout=dropout) is not None) == is_taken
 
 
 def test_the_same_seed_drops_the_same() -> None:
@@ -115,10 +142,8 @@ def test_all_other_attention_is_called_as_it_is(change: dict[str, Any]) -> None:
     query, key, value = heads()
     given = {"query": query, "key": key, "value": value, "attention_mask": None, "dropout": 0.1} | change
     arguments = [given.pop(name) for name in ("query", "key", "value", "attention_mask")]
-    attend = with_dropout(lambda *_, **options: options, always=False)
+    attend = in_parts(lambda *_, **options: options, always=False)
     assert attend(MODULE, *arguments, **given) == given
-    with torch.no_grad():
-        assert attend(MODULE, query, key, value, None, dropout=0.1) == {"dropout": 0.1}
 
 
 def test_autocast_decides_the_dtype() -> None:

@@ -151,7 +151,8 @@ def test_what_is_not_of_single_rows_is_padded_as_a_whole() -> None:
         with torch.no_grad(), Packing(rows, "attention").attending():
             attend = ALL_ATTENTION_FUNCTIONS["sdpa"]
             attend(_Attention(), slots, slots, slots, None, position_bias=torch.zeros(1, HEADS, 6, 6))
-            attend(_Attention(), slots, torch.zeros(3, HEADS, 7, WIDTH), torch.zeros(3, HEADS, 7, WIDTH), None)
+            other = torch.zeros(3, HEADS, 7, WIDTH)
+            attend(_Attention(), slots, other, other, None, softcap=1.0)
     finally:
         AttentionInterface.register("sdpa", before)
     assert widths == [(3, HEADS, 6)] * 2

@@ -232,7 +232,7 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         groups = packing.groups(query.shape[1] if grouped else None)
         parts = (_pad_heads(heads, rows, groups) for heads in (query, key, value))
         pieces = zip(*parts, groups.split(mask), strict=True)
-        attend_all = attention.with_dropout(function, always=packing.is_trial)
+        attend_all = attention.in_parts(function, always=packing.is_trial)
         outputs = [attend_all(module, *piece, **options) for piece in pieces]
         return rows.fill(groups.pack([output for output, _ in outputs])).unsqueeze(0), outputs[0][1]
 
