@@ -105,6 +105,45 @@ def test_a_loss_that_needs_the_plain_path(tmp_path: Path, caplog: pytest.LogCapt
     ours, theirs = both(tmp_path, Deep)
     assert_alike(ours, theirs)
     assert caplog.messages.count("Plain path: output_hidden_states was given.") == 1
+    assert sum(message.startswith("Engine: ") for message in caplog.messages) == 1
+    report = ours.engine_report
+    assert report is not None
+    assert (report.rows, report.computed) == (0, 0)  # nothing was stored that no step would use
+
+
+class DeepAtFirst(Deep):
+    """Looks at them in the first three steps only, and at the model's answers otherwise; calls it by position."""
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
+        trainer: Any = self
+        if trainer.state.global_step < 3:
+            return super().compute_loss(model, inputs, *rest, **options)
+        return model(inputs["input_ids"], inputs["attention_mask"], labels=inputs["labels"]).loss
+
+
+def test_the_store_is_filled_when_a_step_first_makes_use_of_it(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, DeepAtFirst)
+    assert_alike(ours, theirs)
+    assert replayed(ours) == 40
+    assert ours.engine_report is not None
+    assert ours.engine_report.computed == 40
+
+
+@pytest.mark.parametrize("bf16", [False, True])
+def test_an_evaluation_within_the_first_step(tmp_path: Path, bf16: bool) -> None:
+    class Looks:
+        def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
+            trainer: Any = self
+            if trainer.state.global_step == 0 and model.training:
+                model.eval()
+                trainer.prediction_step(model, dict(inputs), prediction_loss_only=True)
+                model.train()
+            model(**inputs, output_hidden_states=True)  # on the plain path
+            return transformers.Trainer.compute_loss(trainer, model, inputs, *rest, **options)
+
+    ours, theirs = both(tmp_path, Looks, bf16=bf16)
+    assert losses(ours) == pytest.approx(losses(theirs), abs=0.03 if bf16 else 1e-4)
+    assert replayed(ours) >= 40
 
 
 def test_a_loss_function(tmp_path: Path) -> None:

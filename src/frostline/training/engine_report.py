@@ -25,7 +25,7 @@ class EngineReport:
         is_random: Whether frozen layers follow train(), so that none can be kept.
         rows: Rows that the store holds.
         bytes: What they take.
-        computed: Rows that were computed to fill the store before the first step; the others were there.
+        computed: Rows that were computed to fill the store before the first step that uses it; the others were there.
         seconds: What filling it took.
     """
 

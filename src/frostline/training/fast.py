@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -67,6 +69,9 @@ class FastPaths(TrainerCallback):
         self._keeping: Keeping | None = None
         self._ended: EngineReport | None = None
         self._loader: Any = None
+        self._fill: Callable[[], None] | None = None  # what fills the store, until it did
+        self._is_told = True
+        self._is_around = False  # within `_around`, where calls are answered already
         self.is_due = False
         self.resumed_from: Path | None = None
 
@@ -88,15 +93,48 @@ class FastPaths(TrainerCallback):
         )
 
     def active(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Answer the model's calls for a while.
+        """Answer the model's calls for a while; the first that can be answered in a training step fills the store.
 
         Args:
             model: The model, wrapped or not.
         """
-        if self.off is not None:
+        if self.off is not None or self._is_around:
             return nullcontext()
         engine = self._engine_of(model)
-        return engine.active() if self._autocast is None else _within(self._autocast, engine, core_of(model))
+        if self._autocast is None and self._fill is None:
+            return engine.active()
+        return self._around(engine, core_of(model))
+
+    @contextmanager
+    def _around(self, engine: Engine, core: nn.Module) -> Iterator[None]:
+        """Have the model's calls answered within autocast, as its own forward is; fill the store before the first."""
+        with engine.active():
+            answer = core.forward
+
+            def forward(*arguments: Any, **options: Any) -> Any:
+                with self._autocast() if self._autocast is not None else nullcontext():
+                    if self._fill is not None and core.training and engine.ready(_named(core, arguments, options)):
+                        fill, self._fill = self._fill, None
+                        fill()
+                        self._tell()
+                    return answer(*arguments, **options)
+
+            self._is_around = True
+            try:
+                with interposed({core: forward}):
+                    yield
+            finally:
+                self._is_around = False
+        self._tell()
+
+    def _tell(self) -> None:
+        """Say once what the engine does."""
+        if self._is_told:
+            return
+        self._is_told = True
+        line = self.report or (f"Engine: off, because {self.off}." if self.off is not None else None)
+        if line is not None:
+            get_logger().info("%s", line)
 
     def _engine_of(self, model: nn.Module) -> Engine:
         if self._engine is None or (model is not self._model and core_of(model) is not self._core):
@@ -115,7 +153,7 @@ class FastPaths(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remember what is ahead; the first step begins it."""
-        self._keeping = self._ended = None
+        self._keeping = self._ended = self._fill = None
         self._loader = kwargs["train_dataloader"]
         self.is_due = self.off is None
         if self.off is not None and state.is_world_process_zero:
@@ -136,12 +174,13 @@ class FastPaths(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep nothing new, and note what was done."""
         if self._keeping is not None:
-            self._ended = self.report
+            self._ended, self._fill = self.report, None
             self._keeping.end()
 
     def begin(self, trainer: Trainer, model: nn.Module, inputs: Mapping[str, Any]) -> None:
-        """Try the fast paths, choose where activations are kept, and fill the store.
+        """Try the fast paths, and choose where activations are kept.
 
+        Several processes fill the store now, which they do together; one does so when a step first makes use of it.
         Random states stay as a step without this finds them.
 
         Args:
@@ -187,12 +226,13 @@ class FastPaths(TrainerCallback):
             if not keeping.decide(on_device(shared, trainer.args.device)):
                 self._keeping, self.off = None, "the self-check had other results in other processes"
                 engine.close()
+            elif may_fill and texts is not None and ranks.count == 1 and engine.store is not None:
+                self._fill = partial(_filled, trainer, keeping, texts, plan)
             elif may_fill and texts is not None:
-                with _telling(trainer) as told:
-                    keeping.fill(texts, plan, told)
-        line = self.report or (f"Engine: off, because {self.off}." if self.off is not None else None)
-        if line is not None and ranks.is_first:
-            get_logger().info("%s", line)
+                _filled(trainer, keeping, texts, plan)
+        self._is_told = not ranks.is_first
+        if self._fill is None:
+            self._tell()
 
 
 def _earlier(checkpoint: Path) -> Where | None:
@@ -204,18 +244,20 @@ def _earlier(checkpoint: Path) -> Where | None:
     return where if where in {"memory", "disk", "nowhere"} else None
 
 
-@contextmanager
-def _within(autocast: Callable[[], AbstractContextManager[Any]], engine: Engine, core: nn.Module) -> Iterator[None]:
-    """Have a model's calls answered within autocast, into which accelerate puts nothing but the model's own forward."""
-    with engine.active():
-        answer = core.forward
+def _named(model: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a forward is called with, by name."""
+    names = list(inspect.signature(type(model).forward).parameters)[1:]
+    return dict(zip(names, arguments, strict=False)) | dict(options)
 
-        def forward(*arguments: Any, **options: Any) -> Any:
-            with autocast():
-                return answer(*arguments, **options)
 
-        with interposed({core: forward}):
-            yield
+def _filled(trainer: Trainer, keeping: Keeping, texts: Texts, plan: list[list[int]]) -> None:
+    """Fill the store, and leave random states as they are."""
+    rng = RngState()
+    try:
+        with _telling(trainer) as told:
+            keeping.fill(texts, plan, told)
+    finally:
+        rng.restore()
 
 
 @contextmanager
