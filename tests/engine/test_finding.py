@@ -16,12 +16,23 @@ from tests.engine.stubs import WIDTH, Block, Classifier, padded
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from frostline.engine.replay import Leaf
+
 BATCH = padded((6, 4))
 SHAPE = (2, 6)
 
 
 def _find(model: Classifier, boundary: str, batch: dict[str, Tensor] = BATCH) -> Replay:
     return find_replay(model, model.forward, Route.at(model, boundary), batch, SHAPE)
+
+
+def _taken(replay: Replay, model: Classifier, batch: dict[str, Tensor]) -> dict[Leaf, Tensor]:
+    """What is stored of a batch, by where it is put back; the model runs as far as that only."""
+    kept: dict[str, Tensor] = {}
+    leaving = replay.leaving(model, lambda stream, value: kept.update({stream.name: value.clone()}), {})
+    with interposed(leaving), pytest.raises(Enough):
+        model(**batch)
+    return {leaf: kept[stream.name] for stream in replay.streams for leaf in stream.leaves}
 
 
 def test_the_input_of_the_first_layer_that_trains_is_stored() -> None:
@@ -137,15 +148,11 @@ def test_what_is_the_same_for_all_rows_is_made_from_one() -> None:
     (stream,) = replay.streams
     assert stream.shape == (WIDTH,)
     other = padded((3, 5, 2, 9), seed=1)
-    kept = {}
     with torch.no_grad():
         plain = model(**other).logits
-        taking = replay.leaving(model, lambda stream, value: kept.update({stream.name: value.clone()}), {})
-        with interposed(taking), pytest.raises(Enough):
-            model(**other)
+        values = _taken(replay, model, other)
         for layer in model.layers:
             layer.rows.clear()  # type: ignore[operator, union-attr]
-        values = {leaf: kept[stream.name] for stream in replay.streams for leaf in stream.leaves}
         with interposed(replay.entering(model, values, {})):
             assert torch.equal(model(**other).logits, plain)
     assert [layer.rows for layer in model.layers] == [[1], [], [4]]
@@ -178,17 +185,13 @@ def test_replaying_calls_neither_tables_nor_skipped_layers() -> None:
     model = Classifier().eval()
     replay = _find(model, "layer 2")
     other = padded((3, 5, 2), seed=1)
-    kept = {}
     with torch.no_grad():
         plain = model(**other).logits
-        taking = replay.leaving(model, lambda stream, value: kept.update({stream.name: value.clone()}), {})
-        with interposed(taking), pytest.raises(Enough):
-            model(**other)
+        values = _taken(replay, model, other)
         # What is not run may be broken.
         for path in replay.skips:
             for parameter in model.get_submodule(path).parameters():
                 parameter.fill_(torch.nan)
-        values = {leaf: kept[stream.name] for stream in replay.streams for leaf in stream.leaves}
         with interposed(replay.entering(model, values, {})):
             assert torch.equal(model(**other).logits, plain)
     assert not any("forward" in vars(module) for module in model.modules())
