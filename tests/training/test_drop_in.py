@@ -12,7 +12,7 @@ from transformers import TrainerCallback
 
 import frostline as fl
 from tests.training import tokens
-from tests.training.beside import HELD_OUT, ROWS, assert_alike, both, losses, replayed
+from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -154,25 +154,18 @@ def test_a_batch_size_that_is_found(tmp_path: Path) -> None:
 # Losses
 
 
-class Smoothed:
+class Smoothed(Weighted):
     """Class weights and label smoothing together."""
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], *_: Any, return_outputs: bool = False, **__: Any
-    ) -> Any:
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        weight = torch.tensor([1.0, 3.0])
-        loss = torch.nn.functional.cross_entropy(outputs.logits, labels, weight=weight, label_smoothing=0.1)
-        return (loss, outputs) if return_outputs else loss
+    smoothing = 0.1
 
 
-class Attentive:
+class Attentive(OwnLoss):
     """Asks for attention weights only while it is evaluated."""
 
-    def compute_loss(self, model: Any, inputs: dict[str, Any], *_: Any, return_outputs: bool = False, **__: Any) -> Any:
+    def loss_of(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         outputs = model(**inputs) if model.training else model(**inputs, output_attentions=True)
-        return (outputs.loss, outputs) if return_outputs else outputs.loss
+        return outputs.loss, outputs
 
 
 def test_class_weights_and_label_smoothing(tmp_path: Path) -> None:

@@ -19,7 +19,7 @@ from frostline.engine import products
 from frostline.engine.store.listing import describe, verify
 from frostline.training.fast import FastPaths
 from tests.training import tokens
-from tests.training.beside import HELD_OUT, ROWS, assert_alike, both, losses, replayed
+from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -74,25 +74,12 @@ def test_padded_to_a_fixed_length(tmp_path: Path) -> None:
     assert replayed(ours) == 40
 
 
-class Weighted:
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], *_: Any, return_outputs: bool = False, **__: Any
-    ) -> Any:
-        labels = inputs.pop("labels")
-        outputs = model(**inputs)
-        loss = torch.nn.functional.cross_entropy(outputs.logits, labels, weight=torch.tensor([1.0, 3.0]))
-        return (loss, outputs) if return_outputs else loss
-
-
-class Deep:
+class Deep(OwnLoss):
     """Looks at layers that the fast path does not compute."""
 
-    def compute_loss(
-        self, model: nn.Module, inputs: dict[str, Any], *_: Any, return_outputs: bool = False, **__: Any
-    ) -> Any:
+    def loss_of(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         outputs = model(**inputs, output_hidden_states=True)
-        loss = outputs.loss + outputs.hidden_states[1].pow(2).mean()
-        return (loss, outputs) if return_outputs else loss
+        return outputs.loss + outputs.hidden_states[1].pow(2).mean(), outputs
 
 
 def test_a_loss_of_one_s_own(tmp_path: Path) -> None:
@@ -112,13 +99,14 @@ def test_a_loss_that_needs_the_plain_path(tmp_path: Path, caplog: pytest.LogCapt
 
 
 class DeepAtFirst(Deep):
-    """Looks at them in the first three steps only, and at the model's answers otherwise; calls it by position."""
+    """Looks at them in the first three steps only, and calls the model by position from then on."""
 
-    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *rest: Any, **options: Any) -> Any:
+    def loss_of(self, model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, Any]:
         trainer: Any = self
         if trainer.state.global_step < 3:
-            return super().compute_loss(model, inputs, *rest, **options)
-        return model(inputs["input_ids"], inputs["attention_mask"], labels=inputs["labels"]).loss
+            return super().loss_of(model, inputs)
+        outputs = model(inputs["input_ids"], inputs["attention_mask"], labels=inputs["labels"])
+        return outputs.loss, outputs
 
 
 def test_the_store_is_filled_when_a_step_first_makes_use_of_it(tmp_path: Path) -> None:
