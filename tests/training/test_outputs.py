@@ -4,7 +4,7 @@ import errno
 import json
 import os
 from contextlib import nullcontext, suppress
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -12,9 +12,6 @@ from frostline.errors import OutputError
 from frostline.files import atomic_file, is_no_room, room_on_disk
 from frostline.log import get_logger
 from frostline.training.outputs import OutputFolder
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 def checkpoint(folder: OutputFolder, step: int, *, complete: bool = True) -> Path:
@@ -38,6 +35,18 @@ def fill(target: Path, text: str = "old") -> Path:
     target.mkdir()
     (target / "model.safetensors").write_text(text, encoding="utf-8")
     return target
+
+
+def fail_to_rename(monkeypatch: pytest.MonkeyPatch, error: BaseException, only: str | None = None) -> None:
+    """Have renaming raise an error; of one name, or of any."""
+    rename = Path.rename
+
+    def failing(place: Path, new: Path) -> Path:
+        if only in {None, place.name}:
+            raise error
+        return rename(place, new)
+
+    monkeypatch.setattr(Path, "rename", failing)
 
 
 def listing(folder: Path) -> list[str]:
@@ -195,8 +204,6 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("written", [".", "out/..", "../here", "../other/../here", "out", "./out/"])
 def test_ways_to_write_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: str) -> None:
-    from pathlib import Path
-
     here = tmp_path / "here"
     here.mkdir()
     monkeypatch.chdir(here)
@@ -221,8 +228,6 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
 
 
 def test_the_root_is_no_output_folder() -> None:
-    from pathlib import Path
-
     with pytest.raises(OutputError, match="'/' cannot be an output folder"):
         OutputFolder(Path("/"))
 
@@ -254,17 +259,8 @@ def test_a_mount_point_is_refused_before_the_work_not_after_it(tmp_path: Path, m
 def test_what_was_there_comes_back_when_the_new_folder_cannot_take_its_place(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pathlib import Path
-
     target = fill(tmp_path / "out")
-    rename = Path.rename
-
-    def refuse(place: Path, new: Path) -> Path:
-        if place.name == "model":
-            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-        return rename(place, new)
-
-    monkeypatch.setattr(Path, "rename", refuse)
+    fail_to_rename(monkeypatch, OSError(errno.EACCES, os.strerror(errno.EACCES)), only="model")
     folder = OutputFolder(target)
     with (
         pytest.raises(OutputError, match="cannot be written: Permission denied"),
@@ -298,17 +294,8 @@ def test_what_was_there_comes_back_after_a_kill_between_the_two_renames(
 def test_what_was_there_comes_back_when_stopped_between_the_two_renames(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from pathlib import Path
-
     target = fill(tmp_path / "out")
-    rename = Path.rename
-
-    def stop(place: Path, new: Path) -> Path:
-        if place.name == "model":
-            raise KeyboardInterrupt
-        return rename(place, new)
-
-    monkeypatch.setattr(Path, "rename", stop)
+    fail_to_rename(monkeypatch, KeyboardInterrupt(), only="model")
     folder = OutputFolder(target)
     with pytest.raises(KeyboardInterrupt), folder.claim(resume=False, overwrite=True), folder.publish():
         pass
@@ -317,15 +304,9 @@ def test_what_was_there_comes_back_when_stopped_between_the_two_renames(
 
 
 def test_a_folder_that_cannot_be_put_back_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from pathlib import Path
-
     folder = interrupted(tmp_path / "out")
     fill(folder.work / "replaced")
-
-    def refuse(*_: object) -> None:
-        raise OSError(errno.EACCES, os.strerror(errno.EACCES))
-
-    monkeypatch.setattr(Path, "rename", refuse)
+    fail_to_rename(monkeypatch, OSError(errno.EACCES, os.strerror(errno.EACCES)))
     with (
         pytest.raises(OutputError, match=r"out' is in '.*out\.partial/replaced' and cannot be moved back"),
         folder.claim(resume=True, overwrite=False),
