@@ -15,6 +15,7 @@ import pytest
 import torch
 import xxhash
 
+from frostline.engine.store import mending
 from frostline.engine.store.folder import own_files, size_on_disk
 from frostline.engine.store.header import discard
 from frostline.engine.store.listing import describe, verify
@@ -148,6 +149,27 @@ def test_files_that_are_open_elsewhere_while_they_are_mended(folder: Path) -> No
     reader.close()
     with on_disk(folder) as store:
         assert holds(store, range(1, 31))
+
+
+def test_mending_that_ended_before_the_old_files_were_deleted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As after a kill, both are there; the next time what was copied is not copied again."""
+    own = place(folder)
+    size = size_on_disk(own)
+    flip(own / "w0000.s0000.data", 0)
+
+    def fail(*_: object) -> None:
+        raise OSError
+
+    monkeypatch.setattr(mending, "_delete", fail)
+    with on_disk(folder) as store:
+        put(store, ROWS)
+    assert size_on_disk(own) > size
+    monkeypatch.undo()
+    with on_disk(folder) as store:
+        put(store, ROWS)
+        assert holds(store, ROWS)
+    assert verify(own).faults == ()
+    assert size_on_disk(own) <= size
 
 
 def test_no_room_to_mend(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

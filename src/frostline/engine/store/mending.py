@@ -23,7 +23,7 @@ def mend(folder: Path, streams: Sequence[StoredStream], number: int) -> None:
 
     They stay as they are where another process writes to them, where there is no room for the copy, and where they
     are no plain files. Nothing is changed in place: a process that has them open reads on, and a kill leaves the old
-    files or both.
+    files, or both until the next time.
 
     Args:
         folder: The store's folder.
@@ -39,9 +39,17 @@ def mend(folder: Path, streams: Sequence[StoredStream], number: int) -> None:
             source = Source(folder, streams, number)
             intact = [block for block in source.load() if source.intact(block)]
             if source.has_dead:  # otherwise another process was first
-                if intact:
-                    _copy(folder, streams, source, intact)
+                held = _held(folder, streams, number)
+                wanted = [block for block in intact if not held.issuperset(block.digests)]
+                if wanted:
+                    _copy(folder, streams, source, wanted)
                 _delete(folder, streams, number)
+
+
+def _held(folder: Path, streams: Sequence[StoredStream], number: int) -> set[bytes]:
+    """The rows of all other writers, those included that a kill left of an earlier copy."""
+    others = (Source(folder, streams, other) for other in places.writers(folder) if other != number)
+    return {digest for source in others for block in source.load() for digest in block.digests}
 
 
 def _copy(folder: Path, streams: Sequence[StoredStream], source: Source, blocks: Sequence[Block]) -> None:
