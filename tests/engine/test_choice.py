@@ -132,6 +132,7 @@ def test_what_the_user_asks_for_is_done_over_budget_too_and_the_line_says_what_h
     assert choice.where == "memory"
     assert choice.budget == 40 * MB
     assert choice.why == "as asked for, though 100 MB exceed its 40 MB: what does not fit is computed anew"
+    assert choice.explain().count("excluded") == 1  # the disk, not what was chosen
 
 
 def test_nothing_is_stored_where_it_is_switched_off_or_nothing_was_measured() -> None:

@@ -355,6 +355,20 @@ def test_interrupted_while_the_store_is_filled(tmp_path: Path, store: str) -> No
     assert (report.computed < 200) == (store == "disk")
 
 
+def test_why_no_earlier_store_serves_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    told = []
+    for depth in ("layers[:2]", "layers[:2]", "layers[:1]"):
+        caplog.clear()
+        args = tokens.arguments(
+            tmp_path, freeze=f"embeddings, {depth}", store="disk", store_dir=str(tmp_path / "store"), max_steps=1
+        )
+        fl.Trainer(tokens.model(), args, tokens.collate, ROWS).train()
+        told.append([record.getMessage() for record in caplog.records if "a new one" in record.getMessage()])
+    assert told[:2] == [[], []]
+    assert len(told[2]) == 1
+    assert "taken at" in told[2][0]
+
+
 def test_a_budget_that_all_on_disk_exceeds_is_no_matter(tmp_path: Path) -> None:
     """What is on disk from an earlier run is used; only what is not there has no room."""
 

@@ -149,7 +149,9 @@ def _lines(choice: Choice) -> Iterator[str]:
                 seconds_text(alternative.seconds),
                 bytes_text(alternative.bytes) if alternative.where != "nowhere" else "",
                 bytes_text(alternative.budget) if alternative.where != "nowhere" else "",
-                f"excluded: {alternative.excluded}" if alternative.excluded is not None else "",
+                f"excluded: {alternative.excluded}"
+                if alternative.excluded is not None and alternative.where != choice.where
+                else "",
             )
             for alternative in choice.alternatives
         ]

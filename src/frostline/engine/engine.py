@@ -340,7 +340,7 @@ class Engine:
             config=hashlib.sha256(text.encode()).hexdigest(),
             inputs="rows by the digest of their model inputs",
             boundary=", ".join([boundary, *details]),
-            dtype=self._settings.store_dtype or dtype_name(parameter.dtype),
+            dtype=dtype_name(self._settings.torch_dtype or parameter.dtype),
             attention=f"{getattr(config, '_attn_implementation', None)} on {parameter.device.type}{autocast}",
         )
 

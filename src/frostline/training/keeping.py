@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from frostline.engine.choice import choose
 from frostline.engine.replay import NotReplayable
 from frostline.engine.store.folder import FOLDER_DIGITS, default_folder
+from frostline.engine.store.listing import why_new
 from frostline.engine.store.room import free_memory
 from frostline.engine.store.store import Store
+from frostline.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -141,6 +143,9 @@ class Keeping:
         self._may_choose = False
         if self.choice.where == "disk":
             self._folder = folder
+            reason = why_new(folder, key(), self._engine.model_name) if held is None else None
+            if reason is not None:
+                get_logger().info("Store: a new one, as no earlier one serves: %s.", reason)
             return held
         if held is not None:
             held.close()

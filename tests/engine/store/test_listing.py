@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from frostline.engine.store.listing import clear, describe, stores_in, verify, w
 from frostline.engine.store.store import Store
 from frostline.errors import StoreError
 from tests.engine.store.building import STREAMS, key, on_disk, place, put
+
+if TYPE_CHECKING:
+    from frostline.engine.store.spec import StoreKey
 
 
 def test_where_stores_lie(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -118,11 +122,16 @@ def test_clearing_leaves_what_is_not_its_own(tmp_path: Path) -> None:
 
 
 def test_why_a_store_is_begun(tmp_path: Path) -> None:
-    assert why_new(tmp_path, key()) is None
-    Store.on_disk(tmp_path, key(prefix="other", config="other"), STREAMS).close()
+    def put_down(wanted: StoreKey, model: str = "bert") -> None:
+        Store.on_disk(tmp_path, wanted, STREAMS, about={"model": model}).close()
+
+    assert why_new(tmp_path, key(), "bert") is None
+    put_down(key(prefix="other", config="other"))
+    put_down(key(prefix="other"), "another")
     near = key(attention="eager")
-    Store.on_disk(tmp_path, near, STREAMS).close()
+    put_down(near)
     (tmp_path / ("0" * 32)).mkdir()
-    assert why_new(tmp_path, key()) == f"attention by sdpa instead of eager (store {near.digest()[:12]})"
-    Store.on_disk(tmp_path, key(), STREAMS).close()
-    assert why_new(tmp_path, key()) is None
+    assert why_new(tmp_path, key(), "bert") == f"attention by sdpa instead of eager (store {near.digest()[:12]})"
+    assert why_new(tmp_path, key(), "a third") is None
+    put_down(key())
+    assert why_new(tmp_path, key(), "bert") is None

@@ -181,18 +181,26 @@ def clear(store: Path) -> int:
     return freed
 
 
-def why_new(folder: Path, key: StoreKey) -> str | None:
-    """Why no store of a folder serves a key, in words: what distinguishes it from the nearest one.
+def why_new(folder: Path, key: StoreKey, model: str) -> str | None:
+    """Why no store of a folder serves a key, in words: what distinguishes it from the nearest one of the same model.
+
+    Args:
+        folder: The folder of stores.
+        key: What is wanted.
+        model: The model's name, as stores are told it.
 
     Returns:
-        Such as ``the prefix's weights differ (store 0f3a9c51d2e7)``; None if one serves it, or there is none at all.
+        Such as ``the prefix's weights differ (store 0f3a9c51d2e7)``; None if one serves it, or the model has none.
     """
     nearest: tuple[int, str] | None = None
     for store in stores_in(folder):
         if store.name == key.digest()[: places.FOLDER_DIGITS]:
             return None
         with suppress(StoreError, OSError):
-            differences = key.differences(read_header(store).key)
+            header = read_header(store)
+            if header.about.get("model") != model:
+                continue
+            differences = key.differences(header.key)
             words = f"{', '.join(differences)} (store {store.name[:12]})"
             nearest = min(nearest or (len(differences), words), (len(differences), words))
     return None if nearest is None else nearest[1]
