@@ -1,11 +1,12 @@
 from __future__ import annotations
 
+from copy import deepcopy
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 
-from frostline.training.gradients import WithGradients
+from frostline.training.gradients import WithGradients, cleared_quickly
 from tests.models import tiny
 
 if TYPE_CHECKING:
@@ -48,3 +49,36 @@ def test_a_model_with_its_own_way_to_tell_them_is_asked() -> None:
 
     model = Own(2, 2)
     assert WithGradients.of(model) is model
+
+
+def test_gradients_are_cleared_as_the_model_does() -> None:
+    model = tiny("bert")
+    with cleared_quickly(model):
+        wanted = given_gradients(model, 3)
+        model.zero_grad(set_to_none=False)
+        found = [parameter.grad for parameter in model.parameters() if parameter.grad is not None]
+        assert len(found) == len(wanted)
+        assert not any(bool(gradient.any()) for gradient in found)
+        copy = deepcopy(model)
+        model.zero_grad()
+        assert all(parameter.grad is None for parameter in model.parameters())
+        given_gradients(model, 1)
+        copy.zero_grad()
+        assert all(parameter.grad is None for parameter in copy.parameters())
+        assert all(parameter.grad is not None for parameter in model.parameters())
+    assert "zero_grad" not in vars(model)
+
+
+def test_a_model_with_its_own_way_to_clear_them_keeps_it() -> None:
+    class Own(nn.Linear):
+        def zero_grad(self, set_to_none: bool = True) -> None:
+            raise RuntimeError("its own")
+
+    model = Own(2, 2)
+    with cleared_quickly(model):
+        assert "zero_grad" not in vars(model)
+    given = nn.Linear(2, 2)
+    given.zero_grad = model.zero_grad  # type: ignore[method-assign]
+    with cleared_quickly(given):
+        assert vars(given)["zero_grad"] == model.zero_grad
+    assert vars(given)["zero_grad"] == model.zero_grad

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import nullcontext
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -18,7 +18,7 @@ from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback
 from frostline.training.deltas import has_delta, keep_delta, refuse_without_base, restore_delta
 from frostline.training.fast import FastPaths
-from frostline.training.gradients import WithGradients
+from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
 
 if TYPE_CHECKING:
@@ -180,7 +180,10 @@ class Trainer(transformers.Trainer):
         given = _TRAIN.bind(self, *arguments, **options).arguments.get("resume_from_checkpoint")
         resumed_from = Path(given) if isinstance(given, str | PathLike) else None
         self._freeze_callback.resumed_from = self._fast.resumed_from = resumed_from
-        with kept_heap() if self._fast.off is None else nullcontext():
+        with ExitStack() as stack:
+            if self._fast.off is None:
+                stack.enter_context(kept_heap())
+                stack.enter_context(cleared_quickly(cast("nn.Module", self.model)))
             output = super().train(*arguments, **options)
         if self.proof is not None and not self.proof.ok:
             self.save_model()
