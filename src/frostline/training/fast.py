@@ -112,11 +112,13 @@ class FastPaths(TrainerCallback):
             answer = core.forward
 
             def forward(*arguments: Any, **options: Any) -> Any:
-                with self._autocast() if self._autocast is not None else nullcontext():
-                    if self._fill is not None and core.training and engine.ready(_named(core, arguments, options)):
-                        fill, self._fill = self._fill, None
-                        fill()
-                        self._tell()
+                if self._fill is not None and core.training:
+                    with self._casting():  # one of its own: autocast remembers weights that it cast without gradients
+                        if engine.ready(_named(core, arguments, options)):
+                            fill, self._fill = self._fill, None
+                            fill()
+                            self._tell()
+                with self._casting():
                     return answer(*arguments, **options)
 
             self._is_around = True
@@ -126,6 +128,10 @@ class FastPaths(TrainerCallback):
             finally:
                 self._is_around = False
         self._tell()
+
+    def _casting(self) -> AbstractContextManager[Any]:
+        """Autocast, where the run has it."""
+        return self._autocast() if self._autocast is not None else nullcontext()
 
     def _tell(self) -> None:
         """Say once what the engine does."""
@@ -222,7 +228,7 @@ class FastPaths(TrainerCallback):
         keeping = self._keeping = Keeping(
             engine, self._settings, ranks, ahead.work, fills=fills or inputs, steps=inputs, earlier=earlier
         )
-        with engine.active(), self._autocast() if self._autocast is not None else nullcontext():
+        with engine.active(), self._casting():
             if not keeping.decide(on_device(shared, trainer.args.device)):
                 self._keeping, self.off = None, "the self-check had other results in other processes"
                 engine.close()
