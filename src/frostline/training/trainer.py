@@ -183,7 +183,8 @@ class Trainer(transformers.Trainer):
         with ExitStack() as stack:
             if self._fast.off is None:
                 stack.enter_context(kept_heap())
-                stack.enter_context(cleared_quickly(cast("nn.Module", self.model)))
+                if self.model is not None:  # a search has none before its first trial
+                    stack.enter_context(cleared_quickly(self.model))
             output = super().train(*arguments, **options)
         if self.proof is not None and not self.proof.ok:
             self.save_model()
