@@ -14,8 +14,9 @@ import torch
 from torch import nn
 
 from frostline.engine import products
-from frostline.engine.interpose import interposed, module_at
+from frostline.engine.interpose import interposed
 from frostline.engine.products import Operation
+from frostline.modules import module_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -11,17 +11,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     Forward = Callable[..., Any]
-
-
-def module_at(model: nn.Module, path: str) -> nn.Module:
-    """A module by its path, as ``get_submodule`` gives it, in a fraction of its time.
-
-    Raises:
-        KeyError: If there is none.
-    """
-    for name in path.split(".") if path else ():
-        model = cast("nn.Module", model._modules[name])  # noqa: SLF001 - no public name that is as fast
-    return model
 
 
 @contextmanager

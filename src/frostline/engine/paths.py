@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.engine import fused, products
-from frostline.engine.interpose import interposed, module_at
+from frostline.engine.interpose import interposed
 from frostline.engine.packing import Packing, PackingMode
 from frostline.engine.replay import Enough, Replay
 from frostline.engine.single import Position, Single, keys_and_values
 from frostline.engine.stored import from_store, to_store
 from frostline.engine.tables import Tables
+from frostline.modules import module_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence

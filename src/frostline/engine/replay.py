@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from frostline.engine.interpose import module_at
+from frostline.modules import module_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from frostline.modules import modules_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -30,7 +32,7 @@ class StayInEval:
 
     def __call__(self, mode: bool = True) -> nn.Module:
         """Put the module in eval mode, whatever is asked for, and return it."""
-        inside = _all_inside(self._module)
+        inside = modules_of(self._module)
         for inner in inside:
             if type(inner).train is not nn.Module.train:  # it does more than to set the mode
                 type(inner).train(inner, False)
@@ -42,18 +44,6 @@ class StayInEval:
             if isinstance(pin, StayInEval):
                 pin.asked = mode
         return self._module
-
-
-def _all_inside(module: nn.Module) -> list[nn.Module]:
-    """A module and all modules inside it, each once; it is asked for in every step, and ``modules()`` is slow."""
-    found: dict[nn.Module, None] = {}
-    left: list[nn.Module | None] = [module]
-    while left:
-        inner = left.pop()
-        if inner is not None and inner not in found:
-            found[inner] = None
-            left.extend(inner._modules.values())  # noqa: SLF001 - no public name that is as fast
-    return list(found)
 
 
 def is_pinned(module: nn.Module) -> bool:

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from frostline.modules import modules_of
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -31,17 +33,10 @@ class WithGradients:
     def parameters(self) -> Iterator[nn.Parameter]:
         """Those with a gradient, each once, in the order of ``model.parameters()``."""
         found: dict[nn.Parameter, None] = {}
-        seen: set[nn.Module] = set()
-        left: list[nn.Module | None] = [self._model]
-        while left:
-            module = left.pop()
-            if module is None or module in seen:
-                continue
-            seen.add(module)
+        for module in modules_of(self._model):
             for parameter in module._parameters.values():  # noqa: SLF001 - no public name that is as fast
                 if parameter is not None and parameter.grad is not None:
                     found[parameter] = None
-            left.extend(reversed(module._modules.values()))  # noqa: SLF001
         return iter(found)
 
 
