@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -15,8 +14,6 @@ from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 import frostline as fl
-from frostline.engine import products
-from frostline.engine.store.listing import describe, verify
 from frostline.training.fast import FastPaths
 from tests.training import tokens
 from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
@@ -304,17 +301,6 @@ def test_frozen_layers_that_follow_train_are_not_kept(tmp_path: Path, caplog: py
     assert line.endswith("nothing is stored: frozen layers follow train(), dropout included.")
 
 
-def test_the_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ours, _ = both(tmp_path)
-    (line,) = [message for message in caplog.messages if message.startswith("Engine: ")]
-    paths = "replay from layer 2, padding-free, last layer for the first token only"
-    if products.is_faster(torch.device("cpu"), torch.float32):
-        paths += ", matrix products by oneDNN"
-    assert line.startswith(f"Engine: {paths}; activations in memory (")
-    assert line.endswith("): as asked for.")
-    assert line == str(ours.engine_report)
-
-
 def test_bf16(tmp_path: Path) -> None:
     """The engine stands within autocast as the steps do."""
     ours, theirs = both(tmp_path, bf16=True)
@@ -322,135 +308,7 @@ def test_bf16(tmp_path: Path) -> None:
     assert replayed(ours) >= 40
 
 
-@pytest.mark.parametrize("store", ["memory", "disk"])
-def test_interrupted_while_the_store_is_filled(tmp_path: Path, store: str) -> None:
-    class Stop(TrainerCallback):
-        stops = True
-
-        def on_fill(self, done: int, total: int) -> None:
-            assert 0 < done <= total == 400
-            if self.stops and done > 200:
-                raise KeyboardInterrupt
-
-    def train(callback: TrainerCallback) -> fl.Trainer:
-        trainer = fl.Trainer(
-            tokens.model(),
-            tokens.arguments(
-                tmp_path, freeze=tokens.LOWER, store=store, store_dir=str(tmp_path / "store"), max_steps=60
-            ),
-            tokens.collate,
-            Dataset.from_list(tokens.rows(400)),
-            callbacks=[callback],
-        )
-        trainer.train()
-        return trainer
-
-    stop = Stop()
-    with pytest.raises(KeyboardInterrupt):
-        train(stop)
-    stop.stops = False
-    report = train(stop).engine_report
-    assert report is not None
-    assert report.rows == 398  # two texts are there twice
-    assert (report.computed < 200) == (store == "disk")
-
-
-def test_why_no_earlier_store_serves_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    told = []
-    for depth in ("layers[:2]", "layers[:2]", "layers[:1]"):
-        caplog.clear()
-        args = tokens.arguments(
-            tmp_path, freeze=f"embeddings, {depth}", store="disk", store_dir=str(tmp_path / "store"), max_steps=1
-        )
-        fl.Trainer(tokens.model(), args, tokens.collate, ROWS).train()
-        told.append([record.getMessage() for record in caplog.records if "a new one" in record.getMessage()])
-    assert told[:2] == [[], []]
-    assert len(told[2]) == 1
-    assert "taken at" in told[2][0]
-
-
-def test_a_budget_that_all_on_disk_exceeds_is_no_matter(tmp_path: Path) -> None:
-    """What is on disk from an earlier run is used; only what is not there has no room."""
-
-    def line(folder: str, budget: str | None) -> str:
-        args = tokens.arguments(tmp_path, freeze=tokens.LOWER, store="disk", store_dir=folder, store_budget=budget)
-        trainer = fl.Trainer(tokens.model(), args, tokens.collate, ROWS)
-        trainer.train()
-        return str(trainer.engine_report)
-
-    folder, other = str(tmp_path / "store"), str(tmp_path / "other")
-    assert line(folder, None).endswith("): as asked for.")
-    assert line(folder, "10kB").endswith("): as asked for.")
-    assert line(other, "10kB").endswith("exceed its 10 kB: what does not fit is computed anew.")
-
-
-@pytest.mark.parametrize(
-    ("changes", "why"),
-    [
-        ({"store": "off"}, "nothing is stored: switched off"),
-        ({"store": "off", "store_dtype": "bf16"}, "nothing is stored: switched off"),
-        ({"frozen_mode": "train"}, "nothing is stored: frozen layers follow train(), dropout included"),
-        ({"store": "memory", "store_dtype": "bf16"}, None),
-    ],
-)
-def test_the_report_tells_of_what_is_stored_only_where_something_is(
-    tmp_path: Path, changes: dict[str, Any], why: str | None
-) -> None:
-    args = tokens.arguments(tmp_path, freeze=tokens.LOWER, max_steps=2, **changes)
-    trainer = fl.Trainer(tokens.model(), args, tokens.collate, ROWS)
-    trainer.train()
-    report = trainer.engine_report
-    assert report is not None
-    lines = report.explain().splitlines()
-    (replay,) = [line for line in lines if line.startswith("replay: ")]
-    if why is None:
-        assert replay.startswith("replay: yes, runs from what is stored for layer 2")
-        assert "changes logits" in lines[0]
-    else:
-        assert replay == f"replay: no, {why}"
-        assert "bfloat16" not in report.explain()
-
-
-@pytest.mark.parametrize("file", ["w0000.s0000.data", "w0000.index"])
-@pytest.mark.parametrize("store", ["auto", "disk"])
-def test_a_damaged_store_is_computed_anew_once(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, store: str
-) -> None:
-    def train(where: str) -> None:
-        args = tokens.arguments(tmp_path, freeze=tokens.LOWER, store=where, store_dir=str(tmp_path / "store"))
-        fl.Trainer(tokens.model(), args, tokens.collate, ROWS).train()
-        gc.collect()  # the store is closed with its Trainer
-
-    train("disk")
-    (own,) = (tmp_path / "store").iterdir()
-    content = (own / file).read_bytes()
-    (own / file).write_bytes(b"\xff" + content[1:])
-    caplog.clear()
-    train(store)
-    assert sum("has lost" in message for message in caplog.messages) == 1
-    assert verify(own).faults == ()
-    if store == "disk":
-        assert describe(own).complete
-        caplog.clear()
-        train(store)
-        assert not any("has lost" in message for message in caplog.messages)
-
-
 def test_a_callback_of_the_trainer(tmp_path: Path) -> None:
     trainer = fl.Trainer(tokens.model(), tokens.arguments(tmp_path))
     assert sum(isinstance(callback, FastPaths) for callback in trainer.callback_handler.callbacks) == 1
     assert trainer.engine_report is None
-
-
-def test_the_effect_of_the_dtype_that_is_stored_is_measured_and_said(tmp_path: Path) -> None:
-    model = tokens.model()
-    fl.freeze(model, tokens.LOWER)
-    args = tokens.arguments(tmp_path, store="memory", store_dtype="bf16", max_steps=2)
-    trainer = fl.Trainer(model, args, data_collator=tokens.collate, train_dataset=ROWS)
-    trainer.train()
-    report = trainer.engine_report
-    assert report is not None
-    check = next(check for check in report.check.checks if check.path == "store dtype")
-    assert check.logits is not None
-    assert 1e-5 < check.logits < 1e-1  # it was measured, and is what bfloat16 rounds
-    assert f"bfloat16, which changes logits by up to {check.logits:.1e}" in str(report)

@@ -1,0 +1,71 @@
+"""What a run says of the engine."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+import frostline as fl
+from frostline.engine import products
+from tests.training import tokens
+from tests.training.beside import ROWS, both
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+pytestmark = pytest.mark.usefixtures("heard")
+
+
+def test_the_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours, _ = both(tmp_path)
+    (line,) = [message for message in caplog.messages if message.startswith("Engine: ")]
+    paths = "replay from layer 2, padding-free, last layer for the first token only"
+    if products.is_faster(torch.device("cpu"), torch.float32):
+        paths += ", matrix products by oneDNN"
+    assert line.startswith(f"Engine: {paths}; activations in memory (")
+    assert line.endswith("): as asked for.")
+    assert line == str(ours.engine_report)
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"store": "off"}, "nothing is stored: switched off"),
+        ({"store": "off", "store_dtype": "bf16"}, "nothing is stored: switched off"),
+        ({"frozen_mode": "train"}, "nothing is stored: frozen layers follow train(), dropout included"),
+        ({"store": "memory", "store_dtype": "bf16"}, None),
+    ],
+)
+def test_the_report_tells_of_what_is_stored_only_where_something_is(
+    tmp_path: Path, changes: dict[str, Any], why: str | None
+) -> None:
+    args = tokens.arguments(tmp_path, freeze=tokens.LOWER, max_steps=2, **changes)
+    trainer = fl.Trainer(tokens.model(), args, tokens.collate, ROWS)
+    trainer.train()
+    report = trainer.engine_report
+    assert report is not None
+    lines = report.explain().splitlines()
+    (replay,) = [line for line in lines if line.startswith("replay: ")]
+    if why is None:
+        assert replay.startswith("replay: yes, runs from what is stored for layer 2")
+        assert "changes logits" in lines[0]
+    else:
+        assert replay == f"replay: no, {why}"
+        assert "bfloat16" not in report.explain()
+
+
+def test_the_effect_of_the_dtype_that_is_stored_is_measured_and_said(tmp_path: Path) -> None:
+    model = tokens.model()
+    fl.freeze(model, tokens.LOWER)
+    args = tokens.arguments(tmp_path, store="memory", store_dtype="bf16", max_steps=2)
+    trainer = fl.Trainer(model, args, data_collator=tokens.collate, train_dataset=ROWS)
+    trainer.train()
+    report = trainer.engine_report
+    assert report is not None
+    check = next(check for check in report.check.checks if check.path == "store dtype")
+    assert check.logits is not None
+    assert 1e-5 < check.logits < 1e-1  # it was measured, and is what bfloat16 rounds
+    assert f"bfloat16, which changes logits by up to {check.logits:.1e}" in str(report)
