@@ -1,57 +1,50 @@
-"""Which fast paths give a model's own results: tried out on the model and the batch at hand."""
+"""Which fast paths give a model's own results: tried out on the model and the call at hand."""
 
 from __future__ import annotations
 
-import math
 import time
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten
+from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.engine import products
 from frostline.engine.checked import STORE_DTYPE, PathCheck, SelfCheck
+from frostline.engine.comparison import Comparison, failed, seed_all, tensors_of
+from frostline.engine.dropout import NoDropout
 from frostline.engine.finding import find_replay
 from frostline.engine.fused import find_fusions
 from frostline.engine.interpose import interposed
 from frostline.engine.packing import MODES
 from frostline.engine.paths import Paths, Runner, in_eval
+from frostline.engine.perturbed import perturbed
+from frostline.engine.reads import reads_of
 from frostline.engine.replay import NotReplayable
 from frostline.engine.route import Route, frost_line
-from frostline.engine.single import keys_and_values, pooled_position
-from frostline.engine.store.packed import Packed
-from frostline.engine.trial import trial_rows
+from frostline.engine.selection import marked, selection_of
+from frostline.engine.settling import fallbacks, from_rows_alone, settle
+from frostline.engine.single import keys_and_values, position_named
+from frostline.engine.trial import MOST_ROWS, aligned_inputs
 from frostline.evidence.rng import RngState
-from frostline.freezing.mode import frozen_modules
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
-
-    from torch import Tensor
+    from collections.abc import Iterator, Mapping, Sequence
 
     from frostline.engine.calls import Call
     from frostline.engine.interpose import Forward
     from frostline.engine.packing import PackingMode
     from frostline.engine.replay import Replay
+    from frostline.engine.selection import Selection
     from frostline.engine.single import Position
+    from frostline.engine.store.packed import Packed
 
 _BOUNDARIES = 4  # so many depths are tried, from the frost line down, before replay is given up
 # Of configs of models that cut the padded text into chunks once it is longer than one (Reformer).
 _CHUNKED = ("lsh_attn_chunk_length", "local_attn_chunk_length")
-# Largest difference that counts as none, as a multiple of the values' size: the promise in fp32, rounding else.
-_LOGITS = {torch.float32: 1e-5, torch.float64: 1e-9}
-_GRADIENTS = {torch.float32: 1e-4, torch.float64: 1e-8}
-_HALF = 0.05
-
-
-@dataclass(frozen=True)
-class _Result:
-    logits: Tensor
-    gradients: tuple[Tensor | None, ...]
 
 
 def admit(
@@ -63,10 +56,10 @@ def admit(
     padding_free: bool = True,
     store_dtype: torch.dtype | None = None,
 ) -> SelfCheck:
-    """Try the fast paths of a model on a few rows of a batch, and say which give the plain path's results.
+    """Try the fast paths of a model on a few rows of a call, and say which give the plain path's results.
 
-    Dropout is off while they are tried, and on again afterwards; parameters, gradients and random states stay as
-    they are.
+    Modules are in the modes that they are in, dropout is at 0 while paths are tried; gradients are compared if autograd
+    records. Parameters, gradients, random states and whatever the model keeps stay as they are.
 
     Args:
         model: The model inside its wrappers.
@@ -78,42 +71,118 @@ def admit(
     """
     started = time.perf_counter()
     rng = RngState()
+    per_token: frozenset[str] = frozenset()
+    dtype = next(model.parameters()).dtype
+    paddings: Mapping[str, Any] = {}
+    keeps_state = False
     try:
-        with in_eval(model):
-            trial = _Trial(model, forward, trial_rows(call, model))
+        with perturbed(model):
+            if any(hasattr(getattr(model, "config", None), name) for name in _CHUNKED):
+                how = "its attention works in chunks of the padded text, which few short rows do not show"
+                raise _Fails(PathCheck("all", admitted=False, how=how))  # noqa: TRY301 - ends as other trials do
+            trial = _Trial(model, forward, call)
+            per_token, dtype = trial.per_token, trial.dtype
+            paddings, keeps_state = trial.call.paddings, trial.keeps_state
             checks, paths = trial.run(boundary, MODES if padding_free else ())
+            if paths.any:
+                held, check = settle(model, forward, call, fallbacks(paths), per_token=per_token, dtype=dtype)
+                checks, paths = _without_lost(checks, check, paths, held), held
             if paths.replay is not None and store_dtype is not None:
                 checks.append(trial.rounded(paths, store_dtype))
+    except _Fails as fails:
+        checks, paths = [fails.check], Paths()
     finally:
         rng.restore()
     at = paths.replay.route.boundary if paths.replay is not None else None
-    return SelfCheck(tuple(checks), at, time.perf_counter() - started, paths)
+    return SelfCheck(tuple(checks), at, time.perf_counter() - started, paths, per_token, dtype, paddings, keeps_state)
+
+
+def _without_lost(checks: list[PathCheck], together: PathCheck, paths: Paths, held: Paths) -> list[PathCheck]:
+    """The checks, with the paths refused that do not hold on rows as they are."""
+    lost = {
+        "padding-free": held.packing is None and paths.packing is not None,
+        "one position": held.one_position is None and paths.one_position is not None,
+        "replay": held.replay is None and paths.replay is not None,
+        "matrix products": paths.products and not held.products,
+        "embedding gradients": paths.tables and not held.tables,
+    }
+    return [
+        replace(together, path=one.path) if one.admitted and lost.get(one.path) and not together.admitted else one
+        for one in checks
+    ]
+
+
+class _Fails(Exception):  # noqa: N818 - it ends a trial, and is no error
+    """The plain forward itself cannot be tried."""
+
+    def __init__(self, check: PathCheck) -> None:
+        super().__init__(check.how)
+        self.check = check
 
 
 class _Trial:
-    """The fast paths of one model, tried on one small batch."""
+    """The fast paths of one model, tried on one small batch.
+
+    Attributes:
+        call: The batch.
+    """
 
     def __init__(self, model: nn.Module, forward: Forward, call: Call) -> None:
         self._model = model
         self._runner = Runner(model, forward)
         self._forward = forward
-        self._call = call.without_labels()
         self._anatomy = ModelMap.of(model)
         self._chains = Route.at(model, self._anatomy.units[0].name, self._anatomy).chains
-        self._trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
-        self._dtype = next(model.parameters()).dtype
         self._checks: list[PathCheck] = []
+        self._selection: Selection | None = None
+        self._rounds_to: torch.dtype | None = None  # by autocast
+        tried = aligned_inputs(call, model, self._runs)
+        self.call = tried or call.select(list(range(min(call.rows.count, MOST_ROWS))))
+        try:
+            self._compares = Comparison(model, self.call, self._reference)
+        except Exception as error:  # the model's own code, given few rows, which may not train in eval mode
+            raise _Fails(failed("all", error)) from error
+        if not self._compares.plain.outputs:
+            raise _Fails(PathCheck("all", admitted=False, how="its forward gives out no tensors"))
+        self._is_aligned = tried is not None
+        self._compares.dtype = self._rounds_to or self._compares.dtype
+
+    @property
+    def per_token(self) -> frozenset[str]:
+        """Names of outputs with one value per token."""
+        return self._compares.per_token
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether the plain forward changes what modules hold."""
+        return self._compares.keeps_state
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What values are rounded to."""
+        return self._compares.dtype
+
+    def _runs(self, call: Call) -> bool:
+        """Whether the plain forward takes a call."""
+        state = RngState()
+        try:
+            with NoDropout(), torch.no_grad():
+                self._forward(**call.inputs)
+        except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
+            return False
+        finally:
+            state.restore()
+        return True
+
+    def _plain(self) -> Any:
+        return self._forward(**self.call.inputs)
 
     def run(self, boundary: str | None, modes: Sequence[PackingMode]) -> tuple[list[PathCheck], Paths]:
-        if any(hasattr(getattr(self._model, "config", None), name) for name in _CHUNKED):
-            how = "its attention works in chunks of the padded text, which few short rows do not show"
-            return [PathCheck("all", admitted=False, how=how)], Paths()
-        try:
-            self._plain, strength = self._reference()
-        except Exception as error:  # noqa: BLE001 - the model's own code, which may not train in eval mode
-            return [_failed("all", error)], Paths()
+        """Try all."""
         paths = self._tables(self._products(self._padding_free(modes)))
-        position = pooled_position(strength, self._call.rows) if strength is not None else None
+        position = position_named(self._selection.places, self.call.rows) if self._selection is not None else None
+        if position is not None and self._selection is not None:
+            paths = replace(paths, is_fixed=self._selection.is_fixed)
         replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
         if replayed is None or self._chains_above(replayed):
             one = self._one_position(replayed or paths, position)
@@ -122,18 +191,21 @@ class _Trial:
             return self._checks, one or replayed or paths
         return self._checks, replayed
 
-    def _reference(self) -> tuple[_Result, Tensor | None]:
-        """The plain path's results, and how strongly each position behind the last layer reaches the logits."""
-        outputs: list[Tensor] = []
+    def _reference(self) -> Any:
+        """Run the plain path; see which position behind the last layer its outputs read, by the graph."""
+        nodes: list[Any] = []
 
         def watching(original: Forward) -> Forward:
             def forward(*arguments: Any, **options: Any) -> Any:
                 output = original(*arguments, **options)
                 self._note_autocast()
-                tensors = [leaf for leaf in tree_flatten(output)[0] if isinstance(leaf, torch.Tensor)]
-                if tensors and tensors[0].shape[:2] == self._call.shape:
-                    outputs.append(tensors[0] if tensors[0].requires_grad else tensors[0].requires_grad_())
-                return output
+                leaves, spec = tree_flatten(output)
+                places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
+                if places and leaves[places[0]].shape[:2] == self.call.shape and not torch.is_inference_mode_enabled():
+                    torch.set_grad_enabled(True)  # until the forward ends
+                    leaves[places[0]], node = marked(leaves[places[0]])
+                    nodes.append(node)
+                return tree_unflatten(leaves, spec)
 
             return forward
 
@@ -141,77 +213,60 @@ class _Trial:
         if self._chains:
             last = self._model.get_submodule(self._chains[-1][-1])
             forwards = {last: watching(last.forward)}
-        with interposed(forwards):
-            result = self._measure(lambda: self._forward(**self._call.inputs), outputs)
-        gradients, reached = result.gradients[: len(self._trains)], result.gradients[len(self._trains) :]
-        result = _Result(result.logits, gradients)
-        if len(reached) != 1 or reached[0] is None:  # a layer that runs several times is none for one position
-            return result, None
-        return result, reached[0].abs().sum(dim=-1)
+        records = torch.is_grad_enabled()
+        try:
+            with interposed(forwards):
+                output = self._plain()
+        finally:
+            torch.set_grad_enabled(records)
+        if len(nodes) == 1:  # a layer that runs several times is none for one position
+            self._selection = selection_of(tensors_of(output).values(), nodes[0], self.call.shape)
+        return output
 
     def _note_autocast(self) -> None:
         """Within autocast, values are rounded as its dtype is."""
-        device = self._call.rows.mask.device.type
-        if torch.is_autocast_enabled(device):
-            self._dtype = torch.get_autocast_dtype(device)
+        device = self.call.rows.mask.device.type
+        self._rounds_to = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
-    def _measure(self, run: Callable[[], Any], outputs: Sequence[Tensor] = ()) -> _Result:
-        with torch.enable_grad():
-            logits = _logits_of(run())
-            # Any fixed weighting in which no two logits count alike.
-            weights = torch.linspace(0.5, 1.5, logits.numel(), device=logits.device).reshape(logits.shape)
-            wanted = [*self._trains, *outputs]
-            if not wanted or not logits.requires_grad:
-                return _Result(logits.detach(), ())
-            gradients = torch.autograd.grad((logits.float() * weights).sum(), wanted, allow_unused=True)
-        return _Result(logits.detach(), gradients)
-
-    def _try(self, path: str, how: str, run: Callable[[], Any]) -> PathCheck:
-        """Compare a path with the plain one."""
-        try:
-            result = self._measure(run)
-        except Exception as error:  # noqa: BLE001 - the model's own code, given what it does not expect
-            return _failed(path, error)
-        logits = _difference(result.logits, self._plain.logits, 1.0)
-        scale = max((float(own.abs().max()) for own in self._plain.gradients if own is not None), default=0.0)
-        gradients = max(
-            (
-                _difference(own, other, 1e-3 * scale)
-                for own, other in zip(result.gradients, self._plain.gradients, strict=True)
-            ),
-            default=0.0,
-        )
-        admitted = logits <= _LOGITS.get(self._dtype, _HALF) and gradients <= _GRADIENTS.get(self._dtype, _HALF)
-        return PathCheck(
-            path, admitted, how if admitted else "its results differ from the plain path's", logits, gradients
-        )
+    def _try(self, path: str, how: str, paths: Paths) -> PathCheck:
+        return self._compares.check(path, how, partial(self._runner.run, self.call, paths))
 
     def _padding_free(self, modes: Sequence[PackingMode]) -> Paths:
+        aligned = Paths(chains=self._chains, aligned=self.call.aligned)
+        if not self._is_aligned:
+            how = "its forward takes no rows of another width, so that it cannot be told what belongs to which token"
+            self._checks.append(PathCheck("padding-free", admitted=False, how=how))
+            return aligned
         best: PathCheck | None = None
         for mode in modes if self._chains else ():
             for trim in (True, False):
-                paths = Paths(trim=trim, packing=mode, chains=self._chains)
-                check = self._try("padding-free", _PACKED[mode], partial(self._runner.run, self._call, paths))
+                paths = replace(aligned, trim=trim, packing=mode)
+                check = self._try("padding-free", _PACKED[mode], paths)
+                if check.admitted and self._runner.is_loose:
+                    how = "its layers also run on something else than the batch's tokens"
+                    check = replace(check, admitted=False, how=how)
                 if check.admitted:
                     self._checks.append(check)
-                    return replace(paths, places=self._runner.places)
+                    return replace(paths, places=self._runner.places, calls=self._runner.calls)
                 best = best or check
         why = "it has no chain of layers" if modes else "switched off"
         self._checks.append(best or PathCheck("padding-free", admitted=False, how=why))
-        return Paths(trim=self._trims(), chains=self._chains)
+        return replace(aligned, trim=self._trims(aligned))
 
     def _products(self, paths: Paths) -> Paths:
         """The same with oneDNN for the products, where it is faster and right."""
-        if not products.is_faster(self._call.rows.mask.device, self._dtype):
+        if not products.is_faster(self.call.rows.mask.device, self._compares.dtype):
             return paths
         faster = replace(paths, products=True)
         how = f"oneDNN, {products.gain():.1f} times as fast here as torch's own choice"
-        check = self._try("matrix products", how, partial(self._runner.run, self._call, faster))
+        check = self._try("matrix products", how, faster)
         if not check.admitted:
             self._checks.append(check)
             return paths
-        within = replace(faster, fusions=find_fusions(self._model, lambda: self._forward(**self._call.inputs)))
-        if not within.fusions or not self._same_logits(self._call, within, self._plain.logits):
+        found: list[Any] = []
+        self._compares.same_outputs(lambda: found.append(find_fusions(self._model, self._plain)))
+        within = replace(faster, fusions=found[0] if found else ())
+        if not within.fusions or not self._compares.same_outputs(partial(self._runner.run, self.call, within)):
             self._checks.append(check)
             return faster
         self._checks.append(replace(check, how=f"{how}, activations within where no gradient is needed"))
@@ -219,87 +274,88 @@ class _Trial:
 
     def _tables(self, paths: Paths) -> Paths:
         """The same with gradients of large embedding tables in memory that is kept."""
-        if not self._runner.tables.forwards():
+        if not torch.is_grad_enabled() or not self._runner.tables.forwards():
             return paths
         kept = replace(paths, tables=True)
-        how = "those of large tables are taken in memory that is kept"
-        check = self._try("embedding gradients", how, partial(self._runner.run, self._call, kept))
+        check = self._try("embedding gradients", "those of large tables are taken in memory that is kept", kept)
         self._checks.append(check)
         return kept if check.admitted else paths
 
-    def _same_logits(self, call: Call, paths: Paths, plain: Tensor) -> bool:
-        """Whether paths change no logits where no gradient is asked for."""
-        try:
-            with torch.no_grad():
-                logits = _logits_of(self._runner.run(call, paths))
-        except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
-            return False
-        return _difference(logits, plain, 1.0) <= _LOGITS.get(self._dtype, _HALF)
-
-    def _trims(self) -> bool:
+    def _trims(self, paths: Paths) -> bool:
         """Whether cutting off positions that are padding in every row changes nothing."""
-        rows = self._call.rows
-        short = [row for row, length in enumerate(rows.lengths.tolist()) if length < rows.length]
-        if not short:
-            return False
-        return self._same_logits(self._call.select(short), Paths(trim=True), self._plain.logits[short])
+        return self._try("padding", "", replace(paths, trim=True)).admitted
 
     def _replay(self, paths: Paths, line: str | None, position: Position | None) -> Paths | None:
         names = [unit.name for unit in self._anatomy.units]
         boundaries = list(reversed(names[: names.index(line) + 1]))[:_BOUNDARIES] if line is not None else []
         routes = [Route.at(self._model, boundary, self._anatomy) for boundary in boundaries]
-        failed: PathCheck | None = None
+        refused: PathCheck | None = None
         for route, below in zip(routes, [*routes[1:], None], strict=True):
             if not route.skipped:
                 break
             check, replayed = self._replay_at(route, paths, position)
-            try:
-                draws = check.admitted and self._draws(replayed)
-            except Exception as error:  # noqa: BLE001 - the model's own code, given more rows than one
-                check, draws = _failed("replay", error), False
-            if draws:
-                # Dropout before the head acts if activations enter beneath it. What remains is that between frozen
-                # layers, which is as off as that inside them.
-                lowest = below is None or below.skipped != route.skipped
-                how = f"{check.how}; dropout beneath it, outside of frozen modules, is left out"
-                check = replace(check, admitted=lowest, how=how)
+            if check.admitted:
+                try:
+                    check, replayed = self._kept_apart(check, replayed, below is None or below.skipped != route.skipped)
+                except Exception as error:  # noqa: BLE001 - the model's own code, given more rows than one
+                    check = failed("replay", error)
             if check.admitted:
                 self._checks.append(check)
                 return replayed
-            failed = failed or check
-        self._checks.append(
-            failed or PathCheck("replay", admitted=False, how="no frozen layer lies beneath all that trains")
-        )
+            refused = refused or check
+        how = "no frozen layer lies beneath all that trains"
+        self._checks.append(refused or PathCheck("replay", admitted=False, how=how))
         return None
 
-    def _draws(self, paths: Paths) -> bool:
-        """Whether what would be stored depends on random numbers where all but frozen modules are in train mode."""
-        frozen = set(frozen_modules(self._model))
-        # What has buffers may write them in train mode.
-        train = [module for module in self._model.modules() if module not in frozen and not module._buffers]  # noqa: SLF001
-        found = []
-        for seed in (0, 1):
-            torch.manual_seed(seed)
-            found.append(self._runner.tap(self._call, paths, train=train))
-        return any(not torch.equal(own.values, found[1][name].values) for name, own in found[0].items())
+    def _kept_apart(self, check: PathCheck, paths: Paths, is_lowest: bool) -> tuple[PathCheck, Paths]:
+        """Look what stored activations depend on besides the rows: random numbers, state, modes, single inputs."""
+        call = self.call
+        with NoDropout():
+            first = self._tap(call, paths, seed=0)
+            self._plain_again()
+            if not _equal(first, self._tap(call, paths, seed=1)):
+                self._compares.restore()
+                how = "what is frozen gives something else each time: it draws random numbers, or keeps state"
+                return replace(check, admitted=False, how=how), paths
+            self._compares.restore()
+        drawn = [self._tap(call, paths, seed=seed) for seed in (0, 1)]
+        if not _equal(*drawn):
+            # Dropout before the head acts if activations enter beneath it. What remains is that between frozen
+            # layers, which is as off as that inside them.
+            how = f"{check.how}; dropout beneath it, outside of frozen modules, is left out"
+            check, paths = replace(check, admitted=is_lowest, how=how), replace(paths, drops=True)
+        with in_eval(self._model):
+            paths = replace(paths, by_mode=not _equal(first, self._tap(call, paths, seed=0)))
+        read = reads_of(call.inputs, lambda: self._runner.tap(call, paths))
+        self._compares.restore()
+        tensors = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)}
+        return check, replace(paths, unread=frozenset(tensors - read))
+
+    def _tap(self, call: Call, paths: Paths, *, seed: int) -> dict[str, Packed]:
+        seed_all(seed)
+        return self._runner.tap(call, paths)
+
+    def _plain_again(self) -> None:
+        """Run the plain forward once more, and leave what it changes."""
+        with torch.no_grad():
+            self._plain()
 
     def _replay_at(self, route: Route, paths: Paths, position: Position | None) -> tuple[PathCheck, Paths]:
         try:
-            replay = find_replay(self._model, self._forward, route, self._call.inputs, self._call.shape)
+            replay = find_replay(self._model, self._plain, route, self.call.shape, self._compares.same_outputs)
         except NotReplayable as reason:
             return PathCheck("replay", admitted=False, how=f"at {route.boundary}: {reason}"), paths
         if not replay.skipped:
             return PathCheck("replay", admitted=False, how=f"at {route.boundary} no layer can be skipped"), paths
         paths = replace(paths, replay=replay)
-        failed = PathCheck("replay", admitted=False, how="was not tried")
+        check = PathCheck("replay", admitted=False, how="was not tried")
         for fewer in self._ways_to_store(paths, replay, position):
             how = f"runs from what is stored for {route.boundary}"
             how += ", as long as a text is padded alike" if fewer.whole else ""
-            check = self._try("replay", how, partial(self._from_store, fewer))
+            check = self._from_store("replay", how, fewer)
             if check.admitted:
                 return check, fewer
-            failed = check
-        return failed, paths
+        return check, paths
 
     def _ways_to_store(self, paths: Paths, replay: Replay, position: Position | None) -> Iterator[Paths]:
         """What is worth trying, from the least that is stored to the most."""
@@ -313,22 +369,19 @@ class _Trial:
         yield replace(paths, trim=False, whole=True)
 
     def rounded(self, paths: Paths, dtype: torch.dtype) -> PathCheck:
-        """What comes of storing activations in another dtype; whoever asks for it gets it, whatever comes of it."""
+        """Measure what comes of storing in another dtype; whoever asks for it gets it, whatever comes of it."""
         how = f"activations are stored as {str(dtype).removeprefix('torch.')}"
-        check = self._try(STORE_DTYPE, how, partial(self._from_store, paths, dtype))
-        return replace(check, admitted=True, how=how)
+        return replace(self._from_store(STORE_DTYPE, how, paths, dtype), admitted=True, how=how)
 
-    def _from_store(self, paths: Paths, dtype: torch.dtype | None = None) -> Any:
-        """Run from what is stored, as it will be: each row's values come from the row alone."""
-        alone = [self._call.select([row]) for row in range(self._call.rows.count)]
-        taps = [self._runner.tap(row if paths.whole else row.trimmed(), paths) for row in alone]
-        values = {}
-        for name in taps[0]:
-            whole = torch.cat([own[name].values for own in taps])
-            if dtype is not None and whole.is_floating_point():
-                whole = whole.to(dtype).to(whole.dtype)
-            values[name] = Packed(whole, torch.cat([own[name].lengths for own in taps]))
-        return self._runner.run(self._call, paths, values)
+    def _from_store(self, path: str, how: str, paths: Paths, dtype: torch.dtype | None = None) -> PathCheck:
+        """Try to run from what is stored, as it will be: each row's values come from the row alone."""
+
+        def run() -> Any:
+            values = from_rows_alone(self._runner, self.call, paths, dtype)
+            seed_all(0)
+            return self._runner.run(self.call, paths, values, verifies=True)
+
+        return self._compares.check(path, how, run)
 
     def _one_position(self, paths: Paths, position: Position | None) -> Paths | None:
         if position is None:
@@ -342,14 +395,15 @@ class _Trial:
             one = replace(paths, single=position, folded=folded)
             how = f"the last layer runs for the {position} only"
             how += ", without keys and values" if folded else ""
-            check = self._try("one position", how, partial(self._runner.run, self._call, one))
+            run = partial(self._runner.run, self.call, one, verifies=True)
+            check = self._compares.check("one position", how, run)
             if check.admitted:
                 break
         self._checks.append(check)
         return one if check.admitted else None
 
     def _holds_replayed(self, paths: Paths) -> bool:
-        return self._try("replay", "", lambda: self._from_store(paths)).admitted
+        return self._from_store("replay", "", paths).admitted
 
     def _chains_above(self, paths: Paths) -> bool:
         return paths.replay is not None and bool(paths.replay.route.chains)
@@ -362,33 +416,15 @@ class _Trial:
         return (True, False) if all(type(module) is nn.Linear for module in projections) else (False,)
 
 
+def _equal(one: Mapping[str, Packed], other: Mapping[str, Packed]) -> bool:
+    """Whether the same was stored, bit by bit."""
+    return one.keys() == other.keys() and all(
+        torch.equal(own.values, other[name].values) and torch.equal(own.lengths, other[name].lengths)
+        for name, own in one.items()
+    )
+
+
 _PACKED = {
     "attention": "its layers run on real tokens only",
     "modules": "its layers run on real tokens only, but for the modules that mix tokens",
 }
-
-
-def _failed(path: str, error: Exception) -> PathCheck:
-    known = isinstance(error, NotReplayable)
-    how = str(error) if known else f"its code fails: {type(error).__name__}: {error}"
-    return PathCheck(path, admitted=False, how=how)
-
-
-def _logits_of(output: Any) -> Tensor:
-    logits = getattr(output, "logits", None)
-    if not isinstance(logits, torch.Tensor):
-        raise NotReplayable("its forward gives out no logits")
-    return logits
-
-
-def _difference(own: Tensor | None, other: Tensor | None, least: float) -> float:
-    """Largest difference, relative to the largest value or `least`; a gradient that is missing counts as zeros."""
-    if own is None or other is None:
-        there = own if own is not None else other
-        return 0.0 if there is None or not there.any() else float("inf")
-    if own.shape != other.shape:
-        return float("inf")
-    size = max(least, float(other.abs().max())) if other.numel() else 1.0
-    difference = float((own - other).abs().max()) if other.numel() else 0.0
-    relative = difference / size if size else difference
-    return relative if math.isfinite(relative) else math.inf

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
+from frostline.engine.replay import NotReplayable
 from frostline.engine.rows import Rows
 
 if TYPE_CHECKING:
@@ -21,12 +22,16 @@ if TYPE_CHECKING:
 Layout = Literal["no mask", "right", "left"]
 
 DIGEST_BYTES = 16
-_IDS, _MASK, _LABELS = "input_ids", "attention_mask", "labels"
+_IDS, _MASK = "input_ids", "attention_mask"
 # What asks for values that a fast path does not compute, or brings values that it does not know.
 _OUTPUTS = ("output_hidden_states", "output_attentions")
 _NEEDS_PLAIN = ("inputs_embeds", "past_key_values", "head_mask", *_OUTPUTS)
-# What changes neither the activations nor the logits.
-_INDIFFERENT = frozenset({_LABELS, "return_dict", "use_cache", "num_items_in_batch", *_OUTPUTS})
+# How many labels the batches of one optimizer step have: a number of the Trainer's, another one in each step.
+_COUNT = "num_items_in_batch"
+# What only says in which form the forward gives out its results.
+_FORM = frozenset({"return_dict", "use_cache", *_OUTPUTS})
+
+Plain = bool | int | float | str
 
 
 @dataclass(frozen=True)
@@ -34,12 +39,22 @@ class Call:
     """The inputs of one forward.
 
     Attributes:
-        inputs: By name; those with one value per position have the shape (rows, length, ...).
+        inputs: By name; tensors have their rows first.
         rows: Which positions hold real tokens.
+        aligned: Names of the inputs with one value per position, of shape (rows, length, ...). Until that was found
+            out by experiment, these are all that have that shape.
     """
 
     inputs: dict[str, Any]
     rows: Rows
+    aligned: frozenset[str]
+
+    @classmethod
+    def of(cls, inputs: dict[str, Any], rows: Rows) -> Call:
+        """A call of which nothing is known but shapes."""
+        shape = (rows.count, rows.length)
+        names = (name for name, value in inputs.items() if isinstance(value, torch.Tensor) and value.dim() >= 2)
+        return cls(inputs, rows, frozenset(name for name in names if tuple(inputs[name].shape[:2]) == shape))
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -56,62 +71,111 @@ class Call:
             return "right"
         return "left" if bool((mask[:, 1:] >= mask[:, :-1]).all()) and bool(mask[:, -1].all()) else None
 
-    def per_token(self, value: Any) -> bool:
-        """Whether an input has one value per position."""
-        return isinstance(value, torch.Tensor) and value.dim() >= 2 and tuple(value.shape[:2]) == self.shape
+    @cached_property
+    def paddings(self) -> dict[str, Plain | None]:
+        """The one value that an aligned input has at every padded position; None where there are several.
+
+        Nothing is told where there is no padding.
+        """
+        if self.rows.full:
+            return {}
+        behind = ~self.rows.mask
+        return {name: _only_value(self.inputs[name], behind) for name in sorted(self.aligned)}
+
+    def kind(self) -> tuple[Any, ...]:
+        """What two calls have to have in common for the same fast paths: the inputs' names and kinds, not their sizes.
+
+        What has another value in each call by its nature is left out: tensors' values, and the count of labels.
+        """
+        return tuple((name, _kind(name, value)) for name, value in sorted(self.inputs.items()))
+
+    def is_per_row(self, value: Any) -> bool:
+        """Whether an input has one value, or more, for each row."""
+        return isinstance(value, torch.Tensor) and value.dim() > 0 and len(value) == self.rows.count
 
     def trimmed(self) -> Call:
         """The same without the positions at the end that are padding in every row."""
         width = int(self.rows.mask.any(dim=0).nonzero().max()) + 1 if self.rows.tokens else self.rows.length
         if width == self.rows.length:
             return self
-        inputs = {name: value[:, :width] if self.per_token(value) else value for name, value in self.inputs.items()}
-        return Call(inputs, Rows(self.rows.mask[:, :width]))
+        inputs = {name: value[:, :width] if name in self.aligned else value for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, rows=Rows(self.rows.mask[:, :width]))
 
     def select(self, places: Sequence[int]) -> Call:
         """Some of the rows, still padded to the same length."""
         index = torch.tensor(places, device=self.rows.mask.device)
-        inputs = {
-            name: value[index]
-            if isinstance(value, torch.Tensor) and value.dim() and len(value) == self.rows.count
-            else value
-            for name, value in self.inputs.items()
-        }
-        return Call(inputs, Rows(self.rows.mask[index]))
+        inputs = {name: value[index] if self.is_per_row(value) else value for name, value in self.inputs.items()}
+        return replace(self, inputs=inputs, rows=Rows(self.rows.mask[index]))
 
-    def without_labels(self) -> Call:
-        """The same for a forward that computes no loss."""
-        return replace(self, inputs={name: value for name, value in self.inputs.items() if name != _LABELS})
+    def with_aligned(self, names: frozenset[str]) -> Call:
+        """The same with these inputs known to have one value per position.
 
-    def digests(self, *, whole: bool = False) -> list[bytes]:
-        """Per row 16 bytes that depend on all of its inputs but its labels.
+        Raises:
+            NotReplayable: If one of them has not the shape for it.
+        """
+        if names == self.aligned:
+            return self
+        missing = sorted(names - self.aligned)
+        if missing:
+            raise NotReplayable(f"{missing[0]} has not one value per token, as it had before")
+        return replace(self, aligned=names)
+
+    def digests(self, *, whole: bool = False, unread: frozenset[str] = frozenset(), salt: str = "") -> list[bytes]:
+        """Compute per row 16 bytes that depend on all that may decide on its activations.
+
+        Of aligned inputs that is what stands at real tokens, unless the rest is more than one value; of all others the
+        whole row.
 
         Args:
-            whole: Whether on its padding as well; if not, the same text padded otherwise has the same digest.
+            whole: Whether padding counts as well; if not, the same text padded to another length has the same digest.
+            unread: Names of inputs that the layers beneath the boundary never read.
+            salt: What else decides, the same for all rows.
         """
         tensors = []
-        constants = []
+        constants = [salt]
         for name, value in sorted(self.inputs.items()):
-            if name in _INDIFFERENT or value is None or (name == _MASK and not whole):
+            if name in unread or name in _FORM or value is None or (name == _MASK and not whole):
                 continue
-            if isinstance(value, torch.Tensor) and value.dim() and len(value) == self.rows.count:
-                per_token = self.per_token(value)
-                tensors.append((per_token, _as_numpy(value)))
-                constants.append(f"{name}:{value.dtype}:{tuple(value.shape[2 if per_token else 1 :])}")
-            else:
+            if self.is_per_row(value):
+                aligned = name in self.aligned and not whole
+                padding = self.paddings.get(name, _ANY) if aligned else _ANY
+                aligned = aligned and padding is not None
+                tensors.append((aligned, _as_numpy(value)))
+                constants.append(f"{name}:{value.dtype}:{tuple(value.shape[2 if aligned else 1 :])}")
+            elif isinstance(value, torch.Tensor):
+                constants.append(f"{name}={value.dtype}:{value.tolist()!r}")
+            elif name != _COUNT:
                 constants.append(f"{name}={value!r}")
-        salt = repr(constants).encode()
-        mask = self.rows.mask.cpu().numpy()
+        begun = hashlib.blake2b(repr(constants).encode(), digest_size=DIGEST_BYTES)
+        mask = _as_numpy(self.rows.mask)
         lengths, begins = mask.sum(axis=1).tolist(), mask.argmax(axis=1).tolist()
         digests = []
         for row, (begin, length) in enumerate(zip(begins, lengths, strict=True)):
-            digest = hashlib.blake2b(salt, digest_size=DIGEST_BYTES)
+            digest = begun.copy()
             digest.update(begin.to_bytes(4, "little"))  # where a text begins decides on its positions
-            for per_token, array in tensors:
-                real = array[row][begin : begin + length] if per_token and not whole else array[row]
+            for aligned, array in tensors:
+                real = array[row][begin : begin + length] if aligned else array[row]
                 digest.update(real.tobytes())
             digests.append(digest.digest())
         return digests
+
+
+_ANY = object()
+
+
+def _kind(name: str, value: Any) -> Any:
+    if isinstance(value, torch.Tensor):
+        return "tensor", value.dtype, value.dim()
+    return type(value).__name__ if name == _COUNT else value
+
+
+def _only_value(tensor: Tensor, where: Tensor) -> Plain | None:
+    if tensor.device.type == "cpu" and tensor.dtype != torch.bfloat16:  # numpy takes a part of torch's time
+        values: Any = tensor.detach().numpy()[where.numpy()]
+    else:
+        values = tensor.detach()[where]
+    first = values.reshape(-1)[:1]
+    return first.item() if bool((values == first).all()) else None
 
 
 def _as_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
@@ -141,7 +205,7 @@ def read_call(
     if reason is not None:
         return reason
     ids, mask = inputs[_IDS], inputs.get(_MASK)
-    call = Call(inputs, Rows(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()))
+    call = Call.of(inputs, Rows(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()))
     return "a text has no tokens, or a hole in its mask" if call.layout is None else call
 
 
@@ -155,6 +219,8 @@ def _needs_plain(inputs: Mapping[str, Any], config: Any) -> str | None:
             return f"{name} was given"
         if isinstance(value, torch.Tensor) and value.dim() and len(value) != len(ids):
             return f"{name} has another number of rows than {_IDS}"
+        if not isinstance(value, torch.Tensor | Plain | None):
+            return f"{name} is a {type(value).__name__}, of which it is not known what of it belongs to which row"
     asked = [name for name in _OUTPUTS if getattr(config, name, False) and inputs.get(name) is not False]
     if asked:
         return f"the config asks for {asked[0]}"

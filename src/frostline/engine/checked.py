@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import torch
+
     from frostline.engine.paths import Paths
 
 STORE_DTYPE = "store dtype"
@@ -20,15 +24,15 @@ class PathCheck:
             ``"one position"``, ``"store dtype"``; ``"all"`` where none was tried.
         admitted: Whether it is taken.
         how: In words, what it does for this model; or why it is not taken.
-        logits: Largest difference of the logits from the plain path's, relative to the largest of them; None where
-            it was not run.
-        gradients: The same of the gradients of all parameters that train.
+        outputs: Largest difference from the plain path's of all tensors that the forward gives out, the loss included,
+            relative to the larger of 1 and their size; None where it was not run.
+        gradients: The same of the gradients of all parameters that train, relative to their size.
     """
 
     path: str
     admitted: bool
     how: str
-    logits: float | None = None
+    outputs: float | None = None
     gradients: float | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -45,12 +49,20 @@ class SelfCheck:
         boundary: The unit that activations are stored for; None where nothing is replayed.
         seconds: What the check took.
         paths: What the engine runs.
+        per_token: Names of outputs with one value per token.
+        dtype: What values are rounded to.
+        paddings: What stands at padded positions of the inputs that have one value per token.
+        keeps_state: Whether the plain forward changes what modules hold.
     """
 
     checks: tuple[PathCheck, ...]
     boundary: str | None
     seconds: float
     paths: Paths
+    per_token: frozenset[str]
+    dtype: torch.dtype
+    paddings: Mapping[str, Any] = field(default_factory=dict)
+    keeps_state: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
@@ -68,7 +80,7 @@ class SelfCheck:
 
 
 def _differences(check: PathCheck) -> str:
-    if check.logits is None:
+    if check.outputs is None:
         return ""
     gradients = "" if check.gradients is None else f", of gradients {check.gradients:.1e}"
-    return f" (largest difference of logits {check.logits:.1e}{gradients})"
+    return f" (largest difference of outputs {check.outputs:.1e}{gradients})"

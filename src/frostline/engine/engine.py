@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,15 +19,19 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.stored import whole_digest
 from frostline.engine.admission import admit
 from frostline.engine.calibration import calibrate
-from frostline.engine.calls import Call, Layout, read_call
+from frostline.engine.calls import Call, read_call
+from frostline.engine.comparison import KeptState, failed
+from frostline.engine.guard import Failure, Guard, Seen
 from frostline.engine.interpose import interposed
 from frostline.engine.paths import Paths, Runner
-from frostline.engine.replay import NotReplayable
 from frostline.engine.route import core_of
+from frostline.engine.settling import fallbacks, settle
 from frostline.engine.store.packed import Packed
 from frostline.engine.store.spec import StoreKey, dtype_name
 from frostline.engine.stored import spec_of
+from frostline.errors import FrostlineError
 from frostline.evidence.fingerprint import tensor_digest
+from frostline.evidence.rng import RngState
 from frostline.log import get_logger
 
 if TYPE_CHECKING:
@@ -35,7 +40,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from frostline.engine.checked import SelfCheck
+    from frostline.engine.checked import PathCheck, SelfCheck
     from frostline.engine.costs import Measured
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StreamSpec
@@ -50,6 +55,8 @@ _Prefix = tuple[tuple[dict[str, torch.Tensor], str], ...]
 
 # Where transformers has the hooks that it leaves on a model once outputs were asked for; they see nothing unasked.
 _CAPTURING = "transformers.utils.output_capturing"
+_MOST_KINDS = 12  # of calls are tried
+_MOST_REFUSALS = 3  # so many calls may turn out to need the plain path, before all of their kind take it
 _LONGEST_NAME = 200  # its end tells more than its beginning
 # Of a config, what activations do not depend on.
 _NOT_IN_KEY = frozenset(
@@ -67,40 +74,63 @@ _NOT_IN_KEY = frozenset(
 
 @dataclass
 class _State:
-    """What was found out about a model, and holds as long as nobody changes it.
+    """What was found out about calls of one kind, and holds as long as nobody changes the model.
 
     Attributes:
-        flags: Which parameters train.
-        precision: What autocast rounds to; None outside of it.
+        tensors: The names of a call's tensors.
+        constants: All other inputs.
+        check: Which paths are exact.
+        paths: Those that are taken: fewer than were admitted, once the guard has found one wrong.
         prefix: The tensors beneath the boundary, by what holds each of a module's and its name there.
         versions: What each of them was: where it lay, and how often it was written.
+        digest: One of all of them.
         skipped: The modules that are not run.
-        check: Which paths are exact.
         store: What is kept; None to run everything.
         budget: The most bytes that the store may take.
+        widths: Positions of rows for which it was looked up that one position only is read.
+        seen: What the guard knows.
+        refused: How many calls could not be answered on the paths after all.
     """
 
-    flags: tuple[bool, ...]
-    precision: torch.dtype | None
-    prefix: _Prefix
-    versions: tuple[_Version, ...]
-    skipped: tuple[nn.Module, ...]
+    tensors: frozenset[str]
+    constants: dict[str, Any]
     check: SelfCheck
+    paths: Paths
+    prefix: _Prefix = ()
+    versions: tuple[_Version, ...] = ()
+    digest: str = ""
+    skipped: tuple[nn.Module, ...] = ()
     store: Store | None = None
     budget: int = 0
+    widths: set[int] = field(default_factory=set)
+    seen: Seen = field(default_factory=Seen)
+    refused: int = 0
+
+    def takes(self, call: Call) -> bool:
+        """Whether a call of this kind is one of those that were tried: its inputs lie and are padded alike."""
+        aligned = self.paths.aligned or frozenset()
+        if not aligned <= call.aligned:
+            return False
+        return not call.paddings or all(call.paddings[name] == self.check.paddings.get(name) for name in aligned)
 
 
 class Engine:
     """Runs one model's forwards on its fast paths.
 
-    While it is active, a call of the model's forward is read; on the first one the fast paths are tried on a few of
-    its rows; then it is answered on those that are exact, from the store as far as it holds the rows. A call that
-    no fast path can answer is answered by the model's own forward, and the reason is said once.
+    While it is active, a call of the model's forward is read; on the first one of a kind the fast paths are tried on a
+    few of its rows; then such calls are answered on those that are exact, from the store as far as it holds the rows. A
+    call that no fast path can answer is answered by the model's own forward, and the reason is said once.
 
     Args:
         model: The model, wrapped or not.
         settings: What the engine may do.
         make_store: Makes the store, or none, when a self-check has admitted replay.
+
+    Attributes:
+        guard: Repeats calls plainly now and then.
+        answered: How many calls were answered on a fast path.
+        asked: How many rows the store was asked for.
+        computed: How many of them it did not hold.
     """
 
     def __init__(self, model: nn.Module, settings: EngineSettings, make_store: StoreMaker) -> None:
@@ -113,10 +143,15 @@ class Engine:
         self._norms = [module for module in self._core.modules() if isinstance(module, _BatchNorm)]
         self._sparse: list[Any] = [module for module in self._core.modules() if hasattr(module, "attention_type")]
         self._modules = list(self._core.modules())
-        self._states: dict[Layout, _State] = {}
-        self._state: _State | None = None  # of the last call
+        self._flags: tuple[bool, ...] = ()
+        self._states: dict[Any, list[_State]] = {}
+        self._stores: dict[str, tuple[Store, int]] = {}  # by their keys
+        self._state: _State | None = None  # of the last call that trains; before the first, of the last
         self._said: set[str] = set()
         self._runner = Runner(self._core, self._core.forward)
+        self.guard = Guard(is_on=settings.guard)
+        self._reason: str | None = None
+        self.answered = self.asked = self.computed = 0
 
     @property
     def model_name(self) -> str:
@@ -125,8 +160,8 @@ class Engine:
 
     @property
     def check(self) -> SelfCheck | None:
-        """Which paths are exact; None before the first call."""
-        return self._state.check if self._state is not None else None
+        """Which paths are exact for calls that train; None before the first call."""
+        return replace(self._state.check, paths=self._state.paths) if self._state is not None else None
 
     @property
     def store(self) -> Store | None:
@@ -143,6 +178,15 @@ class Engine:
         with interposed({self._core: self._answer}):
             yield
 
+    @property
+    def reason(self) -> str | None:
+        """Why a call was last answered on the plain path, in words; None if none was."""
+        return self._reason
+
+    def can_read(self, inputs: Mapping[str, Any]) -> bool:
+        """Whether a fast path may answer a call, as far as its inputs tell."""
+        return not isinstance(self._read((), inputs), str)
+
     def ready(self, inputs: Mapping[str, Any]) -> SelfCheck | None:
         """Try the fast paths on a batch; None where no fast path can answer such a call.
 
@@ -150,7 +194,10 @@ class Engine:
             inputs: What the model's forward is called with.
         """
         call = self._read((), inputs)
-        return None if isinstance(call, str) else self._state_for(call).check
+        if isinstance(call, str):
+            return None
+        state = self._state_for(call)
+        return state.check if state is not None else None
 
     def measure(self, filling: Mapping[str, Any], step: Mapping[str, Any], folder: Path | None) -> Measured | None:
         """Measure what the prefix costs computed and stored.
@@ -164,47 +211,82 @@ class Engine:
         Returns:
             What was measured; None before replay is admitted, and where nothing can be stored of such batches.
         """
-        one = self._read((), filling)
-        other = one if step is filling else self._read((), step)
-        if self.check is None or isinstance(one, str) or isinstance(other, str):
+        one = self._alike(filling)
+        other = one if step is filling else self._alike(step)
+        if self._state is None or one is None or other is None:
             return None
         dtype = self._settings.torch_dtype
         try:
-            return calibrate(self._runner, self.check.paths, one, other, dtype=dtype, folder=folder)
-        except NotReplayable:
+            with self._keeping_state(self._state):
+                return calibrate(self._runner, self._state.paths, one, other, dtype=dtype, folder=folder)
+        except FrostlineError:
+            raise
+        except Exception as reason:  # noqa: BLE001 - the model's own code, on rows of other lengths
+            self._say(f"what is frozen cannot be run by itself: {type(reason).__name__}: {reason}")
             return None
 
     def missing(self, inputs: Mapping[str, Any], store: Store | None = None) -> int:
         """How many rows of a batch a store does not hold; the engine's own unless told."""
-        call = self._read((), inputs)
+        call = self._alike(inputs)
         store = store or self.store
-        if isinstance(call, str) or store is None or self.check is None:
+        if call is None or store is None or self._state is None:
             return 0
-        return len(store.missing(call.digests(whole=self.check.paths.whole)))
+        return len(store.missing(self._digests(call, self._state.paths)))
 
     def fill(self, inputs: Mapping[str, Any]) -> int:
         """Put the rows of a batch into the store as far as it does not hold them.
 
         Returns:
             How many were computed.
-        """
-        call = self._read((), inputs)
-        if isinstance(call, str):
-            return 0
-        state = self._state_for(call)
-        if state.store is None:
-            return 0
-        try:
-            return self._fill(call, call.digests(whole=state.check.paths.whole), state.store, state)
-        except NotReplayable as reason:
-            self._say(str(reason))
-            return 0
 
-    def close(self) -> None:
-        """Let go of the store; what is on disk stays there."""
-        for layout in list(self._states):
-            self._drop(layout)
+        Raises:
+            NotReplayable: If such rows cannot be stored.
+        """
+        call, state = self._alike(inputs), self._state
+        if call is None or state is None or state.store is None:
+            return 0
+        with self._keeping_state(state):
+            return self._fill(call, self._digests(call, state.paths), state.store, state)
+
+    def _alike(self, inputs: Mapping[str, Any]) -> Call | None:
+        """A batch as the last call that trains had its inputs; None where it lacks one."""
+        state = self._state
+        if state is None or state.paths.replay is None or state.tensors - inputs.keys() - state.paths.unread:
+            return None
+        tensors = {name: value for name, value in inputs.items() if name in state.tensors}
+        call = self._read((), state.constants | tensors)
+        if isinstance(call, str) or not state.takes(call):
+            return None
+        return call.with_aligned(state.paths.aligned) if state.paths.aligned is not None else call
+
+    def stop_storing(self) -> None:
+        """Let go of the stores, and keep nothing any more."""
+        for states in self._states.values():
+            for state in states:
+                state.store = None
+        for store, _ in self._stores.values():
+            store.close()
+        self._stores.clear()
+
+    def forget(self) -> None:
+        """Forget what was found out, and let go of the stores; what is on disk stays there."""
+        self._states.clear()
         self._state = None
+        for store, _ in self._stores.values():
+            store.close()
+        self._stores.clear()
+
+    def forget_if_changed(self) -> None:
+        """Forget all if a tensor beneath the boundary is another one than the store was filled from.
+
+        Writing through ``.data`` is not counted by torch, so that all of them are read.
+        """
+        stored = [state for states in self._states.values() for state in states if state.store is not None]
+        boundaries = {state.check.boundary: state.digest for state in stored}
+        if any(self._prefix_digest(boundary) != digest for boundary, digest in boundaries.items() if boundary):
+            self.forget()
+
+    close = forget
 
     def _answer(self, *arguments: Any, **options: Any) -> Any:
         call = self._read(arguments, options)
@@ -212,11 +294,110 @@ class Engine:
             self._say(call)
             return self._runner.forward(*arguments, **options)
         state = self._state_for(call)
+        if state is None or not state.paths.any:
+            return self._runner.forward(*arguments, **options)
+        undo = None
         try:
-            return self._runner.run(call, state.check.paths, self._values(call, state))
-        except NotReplayable as reason:
-            self._say(str(reason))
-            return self._runner.forward(**call.inputs)
+            state = self._guarded(call, state)
+            if not state.paths.any:
+                return self._runner.forward(*arguments, **options)
+            values = self._values(call, state)
+            verifies = state.paths.one_position is not None and (
+                not state.paths.is_fixed or call.rows.length not in state.widths
+            )
+            undo = self._undo(state) if verifies else None
+            output = self._runner.run(call, state.paths, values, verifies=verifies)
+        except FrostlineError:
+            raise
+        except Exception as error:  # noqa: BLE001 - the model's own code, given what it may not expect
+            self._refuse(state, failed("", error).how)
+        else:
+            self.answered += 1
+            state.widths.add(call.rows.length)
+            return output
+        if undo is not None:
+            undo()
+        return self._runner.forward(*arguments, **options)
+
+    def _undo(self, state: _State) -> Callable[[], None]:
+        """What takes a forward back that turns out to be wrong."""
+        rng = RngState()
+        kept = KeptState(self._core) if state.check.keeps_state else None
+
+        def undo() -> None:
+            rng.restore()
+            if kept is not None:
+                kept.restore()
+
+        return undo
+
+    @contextmanager
+    def _keeping_state(self, state: _State) -> Iterator[None]:
+        """Leave what modules hold as it is, where a forward would change it."""
+        kept = KeptState(self._core) if state.check.keeps_state else None
+        try:
+            yield
+        finally:
+            if kept is not None:
+                kept.restore()
+
+    def _refuse(self, state: _State, reason: str) -> None:
+        """Answer a call plainly after all; after some of them, all calls of its kind."""
+        self._say(reason)
+        state.refused += 1
+        if state.refused >= _MOST_REFUSALS and state.refused > self.answered // 10:
+            state.paths = Paths()
+
+    def _guarded(self, call: Call, state: _State) -> _State:
+        """Repeat a call plainly, if it is due; give up what turns out to be wrong.
+
+        Returns:
+            What holds for the call.
+        """
+        if not self.guard.is_due(state.seen, call.rows.length):
+            return state
+        began = time.perf_counter()
+        rng = RngState()
+        try:
+            held, check = self._settled(call, state, from_store=True)
+            self.guard.note(check, time.perf_counter() - began)
+            if check.admitted:
+                return state
+            if state.store is not None and held.replay is not None:  # is it the path, or what is stored?
+                held, anew = self._settled(call, state, from_store=False)
+                if anew.admitted:
+                    self._fail(state, check, "what was stored is not what the frozen part gives now: it is stored anew")
+                    self.forget()
+                    return self._state_for(call) or state
+        finally:
+            rng.restore()
+        lost = [name for name, own in _named(state.paths).items() if own and not _named(held)[name]]
+        self._fail(state, check, f"given up: {', '.join(lost) or 'nothing'}")
+        if (held.replay, held.stored_positions) != (state.paths.replay, state.paths.stored_positions):
+            held, state.store = replace(held, replay=None), None
+        state.paths = held
+        return state
+
+    def _settled(self, call: Call, state: _State, *, from_store: bool) -> tuple[Paths, PathCheck]:
+        return settle(
+            self._core,
+            self._runner.forward,
+            call,
+            fallbacks(state.paths),
+            per_token=state.check.per_token,
+            dtype=state.check.dtype,
+            stored=partial(self._values, state=state) if from_store else None,
+        )
+
+    def _fail(self, state: _State, check: PathCheck, consequence: str) -> None:
+        failure = Failure(state.seen.calls, check.outputs, check.gradients, consequence)
+        self.guard.failures.append(failure)
+        differences = (
+            f"outputs differ by {check.outputs:.1e}, gradients by {check.gradients or 0:.1e}"
+            if check.outputs is not None
+            else check.how
+        )
+        get_logger().warning("Guard: call %d repeated plainly: %s; %s.", failure.call, differences, consequence)
 
     def _read(self, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> Call | str:
         reason = self._needs_plain()
@@ -243,13 +424,24 @@ class Engine:
         }
         return next((reason for reason, applies in reasons.items() if applies), None)
 
+    def _digests(self, call: Call, paths: Paths) -> list[bytes]:
+        call = call.with_aligned(paths.aligned) if paths.aligned is not None else call
+        salt = "in train mode" if paths.by_mode and self._core.training else ""
+        return call.digests(whole=paths.whole, unread=paths.unread, salt=salt)
+
     def _values(self, call: Call, state: _State) -> dict[str, Packed] | None:
         """What is stored of the batch's rows; None to run everything."""
         if state.store is None or self._is_random(state):
             return None
-        digests = call.digests(whole=state.check.paths.whole)
-        self._fill(call, digests, state.store, state)
-        if state.store.bytes_used >= state.budget and state.store.missing(digests):  # there was no room for them
+        digests = self._digests(call, state.paths)
+        missing = state.store.missing(digests)
+        self.asked += len(digests)
+        self.computed += len(missing)
+        if missing and state.store.bytes_used < state.budget:
+            with self._keeping_state(state):
+                self._fill(call, digests, state.store, state)
+            missing = state.store.missing(digests)
+        if missing:  # there was no room for them
             return None
         device = call.rows.mask.device
         values = state.store.get(digests)
@@ -264,7 +456,7 @@ class Engine:
         missing = store.missing(digests)
         if not missing or store.bytes_used >= state.budget:
             return 0
-        values = self._runner.tap(call.select(missing), state.check.paths)
+        values = self._runner.tap(call.select(missing), state.paths)
         store.put([digests[row] for row in missing], values)
         return len(missing)
 
@@ -272,23 +464,48 @@ class Engine:
         """Whether frozen layers draw random numbers, so that nothing of them can be kept."""
         random = any(module.training for module in state.skipped)
         if random:
-            self._say("frozen layers follow train(), dropout included (frozen_mode='train')")
+            self._say("frozen layers are in train mode, dropout included, so that nothing of them is kept")
         return random
 
-    def _state_for(self, call: Call) -> _State:
+    def _state_for(self, call: Call) -> _State | None:
+        """What holds for a call; None where only the plain forward can answer it."""
         flags = tuple(parameter.requires_grad for parameter in self._parameters)
+        if flags != self._flags:
+            self.forget()
+            self._flags = flags
         device = call.rows.mask.device.type
         precision = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-        layout = call.layout or "right"  # a call without a layout is not read
-        state = self._states.get(layout)
+        modes = tuple(module.training for module in self._modules)
+        grads = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        kind = (call.kind(), precision, modes, grads, None if call.rows.full else call.layout)
+        state = self._known(kind, call)
+        if state is not None and state.versions != _versions(state.prefix):
+            self.forget()
+            state = None
+        if state is None:
+            if sum(map(len, self._states.values())) >= _MOST_KINDS:
+                self._say(f"the model is called in more than {_MOST_KINDS} ways, of which no more are tried")
+                return None
+            state = self._tried(call, precision)
+            self._states.setdefault(kind, []).append(state)
         if (
-            state is not None
-            and (state.flags, state.precision) == (flags, precision)
-            and state.versions == _versions(state.prefix)
+            (self._core.training and torch.is_grad_enabled())
+            or self._state is None
+            or not any(self._state in states for states in self._states.values())
         ):
             self._state = state
-            return state
-        self._drop(layout)
+        return state
+
+    def _known(self, kind: tuple[Any, ...], call: Call) -> _State | None:
+        """What was found out about calls of a kind; without padding all layouts are one."""
+        if call.rows.full:
+            alike = [state for other, ones in self._states.items() if other[:-1] == kind[:-1] for state in ones]
+        else:
+            alike = self._states.get(kind, [])
+        return next((state for state in alike if state.takes(call)), None)
+
+    def _tried(self, call: Call, precision: torch.dtype | None) -> _State:
+        """Try the fast paths for a kind of calls."""
         check = admit(
             self._core,
             self._runner.forward,
@@ -296,25 +513,27 @@ class Engine:
             padding_free=self._settings.padding_free,
             store_dtype=self._settings.torch_dtype,
         )
+        tensors = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)}
+        constants = {name: value for name, value in call.inputs.items() if name not in tensors}
+        state = _State(frozenset(tensors), constants, check, check.paths)
         replay = check.paths.replay
         if replay is None:
-            self._states[layout] = self._state = _State(flags, precision, (), (), (), check)
-            return self._state
-        prefix = tuple(map(self._place, self._beneath(replay.route.boundary)))
+            return state
+        state.prefix = tuple(map(self._place, self._beneath(replay.route.boundary)))
+        state.versions = _versions(state.prefix)
         outer = (self._core.get_submodule(path) for path in (*replay.route.tables, *replay.route.skipped))
-        skipped = tuple(inner for module in outer for inner in module.modules())
-        self._states[layout] = self._state = _State(flags, precision, prefix, _versions(prefix), skipped, check)
+        state.skipped = tuple(inner for module in outer for inner in module.modules())
+        digest = cache(partial(self._prefix_digest, replay.route.boundary))  # it reads the whole prefix
+        previous, self._state = self._state, state
         streams = [spec_of(stream, check.paths) for stream in replay.streams]
-        key = cache(partial(self._key, check.paths, replay.route.boundary, precision))  # it reads the whole prefix
-        made = self._make_store(check, key, streams)
+        key = cache(partial(self._key, check.paths, replay.route.boundary, precision, digest))
+        made = self._stores.get(key().digest()) if self._stores else None
+        made = made or self._make_store(check, key, streams)
+        self._state = previous
         if made is not None:
-            self._state.store, self._state.budget = made
-        return self._state
-
-    def _drop(self, layout: Layout) -> None:
-        state = self._states.pop(layout, None)
-        if state is not None and state.store is not None:
-            state.store.close()
+            state.store, state.budget = self._stores[key().digest()] = made
+            state.digest = digest()
+        return state
 
     def _beneath(self, boundary: str) -> list[str]:
         """Names of all parameters and buffers beneath a unit."""
@@ -328,7 +547,7 @@ class Engine:
         module = self._core.get_submodule(path)
         return next(held for held in (module._parameters, module._buffers) if own in held), own  # noqa: SLF001 - no public name
 
-    def _key(self, paths: Paths, boundary: str, precision: torch.dtype | None) -> StoreKey:
+    def _key(self, paths: Paths, boundary: str, precision: torch.dtype | None, digest: Callable[[], str]) -> StoreKey:
         config = getattr(self._core, "config", None)
         fields = config.to_dict() if config is not None else {}
         text = json.dumps({k: v for k, v in fields.items() if k not in _NOT_IN_KEY}, sort_keys=True, default=str)
@@ -336,7 +555,7 @@ class Engine:
         parameter = self._parameters[0]
         autocast = f", autocast to {dtype_name(precision)}" if precision is not None else ""
         return StoreKey(
-            prefix=self._prefix_digest(boundary),
+            prefix=digest(),
             config=hashlib.sha256(text.encode()).hexdigest(),
             inputs="rows by the digest of their model inputs",
             boundary=", ".join([boundary, *details]),
@@ -353,9 +572,21 @@ class Engine:
         return whole_digest(dict(zip(names, digests, strict=True)))
 
     def _say(self, reason: str) -> None:
+        self._reason = reason
         if reason not in self._said:
             self._said.add(reason)
             get_logger().info("Plain path: %s.", reason)
+
+
+def _named(paths: Paths) -> dict[str, bool]:
+    """Which paths are among them, by the words for them."""
+    return {
+        "padding-free layers": paths.packing is not None or paths.trim,
+        "one position": paths.one_position is not None,
+        "replay": paths.replay is not None,
+        "matrix products by oneDNN": paths.products,
+        "embedding gradients": paths.tables,
+    }
 
 
 def _versions(tensors: _Prefix) -> tuple[_Version, ...]:

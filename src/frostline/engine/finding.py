@@ -17,7 +17,7 @@ from frostline.engine.interpose import interposed
 from frostline.engine.replay import Leaf, NotReplayable, Replay, Stream
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
     from torch.utils._pytree import TreeSpec
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from frostline.engine.interpose import Forward
     from frostline.engine.route import Route
 
-_LOGITS = 1e-5  # largest difference from the forward as it is; what is stored is held to more by the self-check
 _NOWHERE = "nowhere"
 _ONE_ROW = "one row"
 _LEAVES = frozenset({torch.Tensor, torch.nn.Parameter, type(None), bool, int, float, str})
@@ -42,21 +41,22 @@ class _Record:
 
 
 def find_replay(
-    model: nn.Module, forward: Forward, route: Route, batch: Mapping[str, Any], shape: tuple[int, int]
+    model: nn.Module, run: Forward, route: Route, shape: tuple[int, int], is_same: Callable[[Callable[[], Any]], bool]
 ) -> Replay:
     """Find out by experiment what has to be stored to replay a model.
 
     Args:
-        model: The model inside its wrappers, in eval mode.
-        forward: Its forward.
+        model: The model inside its wrappers.
+        run: Runs its forward on the batch.
         route: The boundary.
-        batch: Keyword arguments of the forward.
         shape: Rows and positions of the batch.
+        is_same: Tells whether a way to run the model gives the outputs of the plain forward; each run has the same
+            random numbers and state, and dropout at 0.
 
     Raises:
         NotReplayable: If it cannot be replayed there.
     """
-    records, logits = _record(model, forward, route, batch)
+    records = _record(model, run, route, is_same)
     reason = ""
     # Embeddings are skipped where nothing but the first layer takes what they give; layers that give out more than
     # their hidden states are first taken to do so for nobody. If that is wrong they are left running: for one row only
@@ -66,18 +66,16 @@ def find_replay(
             model, route, records, shape, skip_tables=skip_tables, skip_side_outputs=skip_side_outputs
         )
         try:
-            return experiment.run(forward, batch, logits)
+            return experiment.run(run, is_same)
         except NotReplayable as found:
             reason = str(found)
-        except Exception as error:  # noqa: BLE001 - the model's own code, given what it does not expect
-            reason = f"its code fails: {type(error).__name__}: {error}"
     raise NotReplayable(reason)
 
 
 def _record(
-    model: nn.Module, run: Forward, route: Route, batch: Mapping[str, Any]
-) -> tuple[dict[str, _Record], Tensor]:
-    """Run the forward as it is: what the modules around the boundary took and gave, and the logits."""
+    model: nn.Module, run: Forward, route: Route, is_same: Callable[[Callable[[], Any]], bool]
+) -> dict[str, _Record]:
+    """Run the forward as it is: what the modules around the boundary took and gave."""
     paths = dict.fromkeys((*route.tables, *route.skipped, *(site.path for site in route.sites)))
     records = {path: _Record() for path in paths}
 
@@ -98,9 +96,10 @@ def _record(
     for path, record in records.items():
         module = model.get_submodule(path)
         forwards[module] = recording(record, module.forward)
-    with torch.no_grad(), interposed(forwards):
-        logits: Tensor = run(**batch).logits
-    return records, logits
+    with interposed(forwards):
+        if not is_same(run):
+            raise NotReplayable("its forward gives out something else each time")
+    return records
 
 
 def _kept(leaf: Any) -> Any:
@@ -133,18 +132,32 @@ class _Experiment:
         }
         self._skips: dict[str, Forward] = {path: answer for path, answer in answers.items() if answer is not None}
 
-    def run(self, forward: Forward, batch: Mapping[str, Any], expected: Tensor) -> Replay:
+    def run(self, run: Forward, is_same: Callable[[Callable[[], Any]], bool]) -> Replay:
         forwards = {self._model.get_submodule(path): answer for path, answer in self._skips.items()}
         for site in self._route.sites:
             module = self._model.get_submodule(site.path)
             settle = self._entering if site.side == "input" else self._leaving
             forwards[module] = settle(site.path, forwards.get(module, module.forward))
-        with torch.no_grad(), interposed(forwards):
-            logits = forward(**batch).logits
-        if logits.shape != expected.shape or not torch.allclose(logits, expected, rtol=_LOGITS, atol=_LOGITS):
-            raise NotReplayable("what lies beneath the frost line reaches the logits on another way as well")
+        failures: list[Exception] = []
+
+        def tried() -> Any:
+            try:
+                return run()
+            except Exception as error:
+                failures.append(error)
+                raise
+
+        with interposed(forwards):
+            is_right = is_same(tried)
+        if failures:
+            known = isinstance(failures[0], NotReplayable)
+            how = f"{type(failures[0]).__name__}: {failures[0]}"
+            raise failures[0] if known else NotReplayable(f"its code fails: {how}")
+        if not is_right:
+            raise NotReplayable("what lies beneath the frost line reaches the outputs on another way as well")
         streams = tuple(_stream(value, leaves, self._shape) for value, leaves in self._found)
-        return Replay(self._route, streams, self._skips)
+        modules = {*self._skips, *(leaf.path for stream in streams for leaf in stream.leaves)}
+        return Replay(self._route, streams, self._skips, {path: len(self._records[path].inputs) for path in modules})
 
     def _entering(self, path: str, original: Forward) -> Forward:
         def forward(*arguments: Any, **options: Any) -> Any:

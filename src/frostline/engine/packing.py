@@ -11,6 +11,7 @@ made them, so that causal, local and biased attention work as they are.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
@@ -22,7 +23,9 @@ from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from frostline.engine import attention, varlen
+from frostline.engine.dropout import is_dropout_off
 from frostline.engine.groups import CALL, Groups, can_split
+from frostline.engine.replay import NotReplayable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -59,12 +62,16 @@ class Packing:
 
     Attributes:
         seen: Where a value of that shape was seen.
+        calls: How often each chain was entered.
+        loose: Whether a chain was entered with something else than the batch's tokens.
     """
 
     def __init__(self, rows: Rows, mode: PackingMode, places: frozenset[str] | None = None) -> None:
         self.rows = rows
         self.mode = mode
         self.seen: set[str] = set()
+        self.calls: Counter[int] = Counter()
+        self.loose = False
         self._places = places
         self._single: Single | None = None
         # Both by id, which stays a tensor's own while it is held.
@@ -85,6 +92,7 @@ class Packing:
         self._single = single or self._single
         forwards = {layer: self._layer(layer.forward, chain) for layer in layers[:-1]}
         forwards |= {layer: self._last(layer.forward, chain, single) for layer in layers[-1:]}
+        forwards |= {layers[0]: self._first(forwards[layers[0]], chain)}
         if self.mode == "modules":
             forwards |= {module: self._mixer(module.forward, chain) for layer in layers for module in mixers(layer)}
         return forwards
@@ -98,6 +106,11 @@ class Packing:
     def single(self) -> Single | None:
         """What the last layer is run with, while it runs for one position of each row."""
         return self._single if self._single is not None and self._single.running else None
+
+    @property
+    def single_nodes(self) -> list[Any]:
+        """The places in the graph of what the last layer gave out for one position."""
+        return self._single.nodes if self._single is not None else []
 
     def reach(self, mask: Tensor | None, *, causal: bool) -> varlen.Reach | None:
         """How far tokens attend by a mask, which is the same tensor in many layers."""
@@ -126,6 +139,21 @@ class Packing:
         finally:
             AttentionInterface.register(_IMPLEMENTATION, before)
             _current.reset(token)
+
+    def _first(self, original: Forward, chain: int) -> Forward:
+        """Note with what the first layer of a chain is called."""
+
+        def forward(*arguments: Any, **options: Any) -> Any:
+            self.calls[chain] += 1
+            hidden = next(
+                (leaf for leaf in tree_flatten((arguments, options))[0] if isinstance(leaf, torch.Tensor)), None
+            )
+            packed = (1, self.rows.slots)  # as what is replayed may enter
+            if hidden is None or not (self._shares_axes(hidden) or tuple(hidden.shape[:2]) == packed):
+                self.loose = True
+            return original(*arguments, **options)
+
+        return forward
 
     def _layer(self, original: Forward, chain: int) -> Forward:
         def forward(*arguments: Any, **options: Any) -> Any:
@@ -162,6 +190,8 @@ class Packing:
                 if changed is not None:
                     leaves[index] = changed
                     self.seen.add(name)
+                elif self._places is not None and not self._is_packed(leaf):
+                    raise NotReplayable("its layers are given something else than one value per token")
         return tree_unflatten(leaves, spec)
 
     def _pack(self, leaf: Tensor) -> Tensor | None:
@@ -173,15 +203,18 @@ class Packing:
             self._packed[id(leaf)] = (leaf, self.rows.fill(self.rows.pack(whole)).unsqueeze(0))
         return self._packed[id(leaf)][1]
 
+    def _is_packed(self, leaf: Tensor) -> bool:
+        return leaf.dim() >= 2 and tuple(leaf.shape[:2]) == (1, self.rows.slots)
+
     def _pad(self, leaf: Tensor) -> Tensor | None:
         """(1, slots, ...) to (rows, length, ...); None for another shape."""
-        if leaf.dim() < 2 or leaf.shape[:2] != (1, self.rows.slots):
+        if not self._is_packed(leaf):
             return None
         return self.rows.pad(self.rows.cut(leaf.squeeze(0)))
 
     def _choose(self, single: Single, leaf: Tensor) -> Tensor | None:
         """(rows, length, ...) or (1, slots, ...) to (rows, 1, ...); None for another shape."""
-        if leaf.dim() >= 2 and leaf.shape[:2] == (1, self.rows.slots):
+        if self._is_packed(leaf):
             return single.choose_packed(leaf)
         if not self._shares_axes(leaf):
             return None
@@ -213,6 +246,8 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
         packing = _current.get()
         if packing is None:
             return function(module, query, key, value, mask, **options)
+        if is_dropout_off() and "dropout" in options:
+            options["dropout"] = 0.0
         if packing.single is not None:
             return packing.single.attend(function, module, query, key, value, mask, options)
         rows = packing.rows

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager, suppress
+from collections import Counter
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch.utils._pytree import tree_map
 
 from frostline.engine import fused, products
+from frostline.engine.comparison import tensors_of
+from frostline.engine.dropout import NoDropout
 from frostline.engine.interpose import interposed
 from frostline.engine.packing import Packing, PackingMode
-from frostline.engine.replay import Enough, Replay
-from frostline.engine.single import Position, Single, keys_and_values
+from frostline.engine.replay import Enough, NotReplayable, Replay
+from frostline.engine.selection import marked, selection_of
+from frostline.engine.single import Position, Single, keys_and_values, places_of
 from frostline.engine.stored import from_store, to_store
 from frostline.engine.tables import Tables
 from frostline.modules import module_at
@@ -46,6 +51,12 @@ class Paths:
         stored_positions: Per stream of which one position only is stored, which one.
         whole: Whether what is stored of a row holds for it and its padding only, and is stored with the padding.
         chains: Per stack of the text, the paths of its layers, each taking what the one before gave out.
+        calls: Per chain that runs packed, how often the forward enters it.
+        aligned: Names of the inputs with one value per token; None for all that have the shape.
+        unread: Names of the inputs that the layers beneath the boundary never read.
+        is_fixed: Whether the one position is read at a fixed place, so that it need not be looked up in each batch.
+        drops: Whether dropout acts beneath the boundary, outside of frozen modules, and is left out there.
+        by_mode: Whether what is stored of a text is another thing in train mode than in eval mode.
     """
 
     trim: bool = False
@@ -60,6 +71,17 @@ class Paths:
     stored_positions: Mapping[str, Position] = field(default_factory=dict)
     whole: bool = False
     chains: tuple[tuple[str, ...], ...] = ()
+    calls: Mapping[int, int] | None = None
+    aligned: frozenset[str] | None = None
+    unread: frozenset[str] = frozenset()
+    is_fixed: bool = False
+    drops: bool = False
+    by_mode: bool = False
+
+    @property
+    def one_position(self) -> Position | None:
+        """Of which position of each row something is computed or stored for that one only."""
+        return self.single or next(iter(self.stored_positions.values()), None)
 
     @property
     def any(self) -> bool:
@@ -78,6 +100,8 @@ class Runner:
         forward: As given; another one may take its place.
         tables: The large embedding tables.
         places: Where values had the axes of the batch when layers last ran packed.
+        calls: How often each chain of layers was entered then.
+        is_loose: Whether one was entered with something else than the batch's tokens.
     """
 
     def __init__(self, model: nn.Module, forward: Forward) -> None:
@@ -85,41 +109,74 @@ class Runner:
         self.forward = forward
         self.tables = Tables(model)
         self.places: frozenset[str] = frozenset()
+        self.calls: dict[int, int] = {}
+        self.is_loose = False
         self._linear: dict[frozenset[str], list[nn.Module]] = {}
 
-    def run(self, call: Call, paths: Paths, values: Mapping[str, Packed] | None = None) -> Any:
+    def run(
+        self, call: Call, paths: Paths, values: Mapping[str, Packed] | None = None, *, verifies: bool = False
+    ) -> Any:
         """Run the forward.
 
         Args:
             call: What it is called with.
             paths: What it is spared.
             values: Per stream what is stored of the rows, in their order; None to run everything.
+            verifies: Whether it is looked up in the graph of autograd that no position is read but the one that is
+                there, where there is only one.
 
         Returns:
             The model's output.
+
+        Raises:
+            NotReplayable: If it turns out that the results are not those of the model.
         """
-        call = call.trimmed() if paths.trim else call
+        call = self._read(call, paths)
         replay = paths.replay if values is not None else None
         skipped = frozenset(replay.skips if replay is not None else ())
-        with self._packed(call, paths, skipped) as layers:
+        one = paths.one_position if verifies and (paths.single or replay) else None
+        records = torch.is_grad_enabled()
+        nodes: list[Any] = []
+        calls: Counter[str] = Counter()
+        with self._packed(call, paths, skipped, marks=one is not None) as (layers, packing):
             if replay is not None and values is not None:
-                packed = {path for chain in paths.chains for path in chain} if paths.packing is not None else set()
-                entering = {
-                    leaf: from_store(stream, values[stream.name], call.rows, paths, packs=leaf.path in packed)
-                    for stream in replay.streams
-                    for leaf in stream.leaves
-                }
-                layers.update(replay.entering(self._model, entering, layers))
-            with interposed(layers):
-                return self.forward(**call.inputs)
+                packed = {path for chain in paths.chains for path in chain} if packing is not None else set()
+                entering = {}
+                for stream in replay.streams:
+                    marks = one is not None and stream.name in paths.stored_positions
+                    for leaf in stream.leaves:
+                        value = from_store(stream, values[stream.name], call.rows, paths, packs=leaf.path in packed)
+                        if marks:
+                            value, node = marked(value)
+                            nodes.append(node)
+                        entering[leaf] = value
+                layers.update(replay.entering(self._model, entering, layers, calls))
+            try:
+                with interposed(layers), torch.set_grad_enabled(records or bool(nodes)):
+                    output = self.forward(**call.inputs)
+            finally:
+                torch.set_grad_enabled(records)
+        if replay is not None and calls != replay.calls:
+            raise NotReplayable("its layers are called another number of times than when they were tried")
+        if packing is not None:
+            if paths.calls is not None and (packing.loose or packing.calls != paths.calls):
+                raise NotReplayable("its layers run on something else than the batch's tokens")
+            nodes += packing.single_nodes
+        if one is not None:
+            _refuse_other_positions(output, nodes, call, one)
+            output = output if records else _detached(output)
+        return output
 
-    def tap(self, call: Call, paths: Paths, *, train: Sequence[nn.Module] = ()) -> dict[str, Packed]:
-        """Run the prefix, in eval mode and without autograd.
+    def _read(self, call: Call, paths: Paths) -> Call:
+        call = call.with_aligned(paths.aligned) if paths.aligned is not None else call
+        return call.trimmed() if paths.trim else call
+
+    def tap(self, call: Call, paths: Paths) -> dict[str, Packed]:
+        """Run the prefix without autograd, in the modes that modules are in.
 
         Args:
             call: What the forward is called with.
             paths: What it is spared, replay included.
-            train: Modules that are in train mode all the same.
 
         Returns:
             Per stream what is to be stored of the rows.
@@ -127,7 +184,7 @@ class Runner:
         Raises:
             NotReplayable: If a row's values have another shape than those of the rows before.
         """
-        call = call.trimmed() if paths.trim else call
+        call = self._read(call, paths)
         found: dict[str, Packed] = {}
 
         def keep(stream: Stream, value: Tensor) -> None:
@@ -135,30 +192,39 @@ class Runner:
 
         if paths.replay is None:
             return found
-        with torch.no_grad(), in_eval(self._model, train), self._packed(call, paths, frozenset()) as layers:
+        with (
+            torch.no_grad(),
+            NoDropout() if paths.drops else nullcontext(),
+            self._packed(call, paths, frozenset()) as (layers, _),
+        ):
             layers.update(paths.replay.leaving(self._model, keep, layers))
             with interposed(layers), suppress(Enough):
-                self.forward(**call.without_labels().inputs)
+                self.forward(**call.inputs)
+        if len(found) < len(paths.replay.streams):
+            raise NotReplayable("not all that was stored is there")
         return found
 
     @contextmanager
-    def _packed(self, call: Call, paths: Paths, skipped: frozenset[str]) -> Iterator[dict[nn.Module, Forward]]:
+    def _packed(
+        self, call: Call, paths: Paths, skipped: frozenset[str], *, marks: bool = False
+    ) -> Iterator[tuple[dict[nn.Module, Forward], Packing | None]]:
         forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
         live_fusions = [fusion for fusion in paths.fusions if not _is_inside(fusion.linear, skipped)]
         forwards |= fused.forwards(self._model, live_fusions, forwards)
         forwards |= self.tables.forwards() if paths.tables else {}
         if paths.packing is None or skipped.issuperset(path for chain in paths.chains for path in chain):
-            yield forwards
+            yield forwards, None
             return
         packing = Packing(call.rows, paths.packing, paths.places)
         for number, chain in enumerate(paths.chains):
             live = [module_at(self._model, path) for path in chain if path not in skipped]
             if live:
-                single = self._single(live[-1], call, paths) if chain is paths.chains[-1] else None
+                single = self._single(live[-1], call, paths, marks=marks) if chain is paths.chains[-1] else None
                 forwards |= packing.forwards(live, number, single)
         with packing.attending():
-            yield forwards
-        self.places = frozenset(packing.seen)
+            yield forwards, packing
+        self.places, self.calls = frozenset(packing.seen), dict(packing.calls)
+        self.is_loose = packing.loose
 
     def _linear_but(self, skipped: frozenset[str]) -> list[nn.Module]:
         """The linear layers outside of some modules; one that is put in later is run as it is."""
@@ -169,23 +235,48 @@ class Runner:
             ]
         return self._linear[skipped]
 
-    def _single(self, layer: nn.Module, call: Call, paths: Paths) -> Single | None:
+    def _single(self, layer: nn.Module, call: Call, paths: Paths, *, marks: bool) -> Single | None:
         if paths.single is None:
             return None
-        return Single(paths.single, call.rows, keys_and_values(layer) if paths.folded else None)
+        return Single(paths.single, call.rows, keys_and_values(layer) if paths.folded else None, marks=marks)
 
 
 def _is_inside(path: str, outer: Iterable[str]) -> bool:
     return any(path.startswith(f"{one}.") for one in outer)
 
 
+def _refuse_other_positions(output: Any, nodes: Sequence[Any], call: Call, position: Position) -> None:
+    """Look whether one position is all that outputs read of some tensors.
+
+    Raises:
+        NotReplayable: If it is not, or if that cannot be told.
+    """
+    places = places_of(position, call.rows).cpu()
+    outputs = tensors_of(output).values()
+    for node in nodes:
+        selection = selection_of(outputs, node, call.shape)
+        if selection is None or not torch.equal(selection.places, places):
+            raise NotReplayable(f"its head reads more of these rows than the {position}")
+
+
+def _detached(output: Any) -> Any:
+    """The same output without a graph.
+
+    Raises:
+        NotReplayable: If tensors are held in something that cannot be taken apart.
+    """
+    output = tree_map(lambda leaf: leaf.detach() if isinstance(leaf, torch.Tensor) else leaf, output)
+    if any(tensor.requires_grad for tensor in tensors_of(output).values()):
+        raise NotReplayable("its output is none that can be taken apart")
+    return output
+
+
 @contextmanager
-def in_eval(model: nn.Module, but: Sequence[nn.Module] = ()) -> Iterator[None]:
-    """Have all modules but some in eval mode for a while, without a word to those that are told of it."""
+def in_eval(model: nn.Module) -> Iterator[None]:
+    """Have all modules in eval mode for a while, without a word to those that are told of it."""
     before = [(module, module.training) for module in model.modules()]
-    others = set(but)
     for module, _ in before:
-        module.training = module in others
+        module.training = False
     try:
         yield
     finally:

@@ -136,6 +136,11 @@ class _Linear(torch.autograd.Function):
         return into, by_weight, by_bias
 
 
+def is_product(node: Any) -> bool:
+    """Whether a node of the graph of autograd stands for a linear layer by oneDNN; its first saved tensor went in."""
+    return getattr(node, "_forward_cls", None) is _Linear
+
+
 def _forward(layer: nn.Module) -> Forward:
     original = layer.forward
 

@@ -17,6 +17,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from frostline.modules import module_at
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Callable, Mapping
 
     import torch
@@ -97,11 +98,13 @@ class Replay:
         route: The boundary and what lies around it.
         streams: What is stored.
         skips: Per skipped module, how it answers.
+        calls: How often the plain forward calls each module that is skipped, or that stored values enter.
     """
 
     route: Route
     streams: tuple[Stream, ...]
     skips: Mapping[str, Forward]
+    calls: Mapping[str, int]
 
     @property
     def skipped(self) -> int:
@@ -109,7 +112,11 @@ class Replay:
         return len(set(self.skips).intersection(self.route.skipped))
 
     def entering(
-        self, model: nn.Module, values: Mapping[Leaf, Tensor], forwards: Mapping[nn.Module, Forward]
+        self,
+        model: nn.Module,
+        values: Mapping[Leaf, Tensor],
+        forwards: Mapping[nn.Module, Forward],
+        calls: Counter[str],
     ) -> dict[nn.Module, Forward]:
         """Forwards with which the model runs from stored values.
 
@@ -117,11 +124,14 @@ class Replay:
             model: The model inside its wrappers.
             values: Per leaf, as it takes them.
             forwards: What stands in for forwards already; skipped modules go before, the rest is kept within.
+            calls: Counts how often each module is called, to be compared with the plain forward's `calls`.
         """
-        result = {**forwards, **{module_at(model, path): answer for path, answer in self.skips.items()}}
+        skips = {module_at(model, path): _counting(answer, path, calls) for path, answer in self.skips.items()}
+        result = {**forwards, **skips}
         for path, leaves in self._by_module(all_leaves=True).items():
             module = module_at(model, path)
             inner = result.get(module, module.forward)
+            inner = inner if path in self.skips else _counting(inner, path, calls)
             result[module] = _putting(inner, {leaf: values[leaf] for leaf in leaves})
         return result
 
@@ -152,6 +162,14 @@ class Replay:
             for leaf in stream.leaves if all_leaves else stream.leaves[:1]:
                 found.setdefault(leaf.path, {})[leaf] = stream
         return found
+
+
+def _counting(original: Forward, path: str, calls: Counter[str]) -> Forward:
+    def forward(*arguments: Any, **options: Any) -> Any:
+        calls[path] += 1
+        return original(*arguments, **options)
+
+    return forward
 
 
 def _putting(original: Forward, values: Mapping[Leaf, Tensor]) -> Forward:

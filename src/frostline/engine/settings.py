@@ -34,6 +34,7 @@ class EngineSettings:
             free space on disk.
         store_dtype: What floats are stored as; None to store them as they are.
         padding_free: Whether layers may run without padding.
+        guard: Whether calls are repeated plainly now and then.
     """
 
     store: StoreWhere = "auto"
@@ -41,6 +42,7 @@ class EngineSettings:
     store_budget: str | None = None
     store_dtype: StoreDtype | None = None
     padding_free: bool = True
+    guard: bool = True
 
     def __post_init__(self) -> None:
         if self.store not in {"auto", "off", "memory", "disk"}:

@@ -20,6 +20,7 @@ from transformers.cache_utils import Cache
 
 from frostline.engine.interpose import interposed
 from frostline.engine.replay import NotReplayable
+from frostline.engine.selection import marked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,17 +37,15 @@ Position = Literal["first token", "last token"]
 _KEYS_AND_VALUES = re.compile(r"k|v|key|value|[kv]_(proj|lin)")
 
 
-def pooled_position(strength: Tensor, rows: Rows) -> Position | None:
-    """Which one position of each row the logits depend on; None where it is not one of those that can be named.
+def position_named(places: Tensor, rows: Rows) -> Position | None:
+    """Name one position of each row; None where it is not one of those that have a name.
 
     Args:
-        strength: How strongly the logits of each row depend on each of its positions, (rows, length).
+        places: The place of that position in each row, int64, (rows,).
         rows: The layout of the batch.
     """
     for position in ("first token", "last token"):
-        chosen = torch.zeros_like(strength, dtype=torch.bool)
-        chosen[torch.arange(rows.count), places_of(position, rows)] = True
-        if bool((strength[~chosen] == 0).all()):
+        if torch.equal(places_of(position, rows).cpu(), places):
             return position
     return None
 
@@ -81,12 +80,17 @@ class Single:
         rows: The layout of the batch.
         folded: The modules that make the layer's keys and its values, in this order, if they are plain linear maps of
             what it is given, to be folded into query and attended value; None to compute keys and values.
+        marks: Whether what it gives out gets a place in the graph, by which it can be told what is read of it; what
+            follows is then recorded by autograd in any case.
 
     Attributes:
         running: Whether that layer is running right now.
+        nodes: The places in the graph.
     """
 
-    def __init__(self, position: Position, rows: Rows, folded: tuple[nn.Module, nn.Module] | None) -> None:
+    def __init__(
+        self, position: Position, rows: Rows, folded: tuple[nn.Module, nn.Module] | None, *, marks: bool = False
+    ) -> None:
         self._rows = rows
         self._folded = folded
         self._hidden: Tensor | None = None  # (rows, length, width)
@@ -95,7 +99,9 @@ class Single:
         self._each = torch.arange(rows.count, device=rows.mask.device)
         self._places = places_of(position, rows)
         self._packed_places = rows.mask.reshape(-1).cumsum(0)[self._each * rows.length + self._places] - 1
+        self._marks = marks
         self.running = False
+        self.nodes: list[Any] = []
 
     def choose(self, padded: Tensor) -> Tensor:
         """(rows, length, ...) to (rows, 1, ...)."""
@@ -224,7 +230,12 @@ class Single:
         if not isinstance(leaf, torch.Tensor) or leaf.shape[:2] != (self._rows.count, 1):
             return leaf
         whole = leaf.new_zeros(self._rows.count, self._rows.length, *leaf.shape[2:])
-        return whole.index_put((self._each, self._places), leaf.squeeze(1))
+        whole = whole.index_put((self._each, self._places), leaf.squeeze(1))
+        if self._marks:
+            torch.set_grad_enabled(True)  # until the forward ends
+            whole, node = marked(whole)
+            self.nodes.append(node)
+        return whole
 
 
 def _without_cache(given: Arguments) -> Arguments:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostline.engine.costs import Work
-from frostline.training.filling import lengths_of
+from frostline.training.filling import is_known, lengths_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,7 +68,8 @@ def ahead_of(
         evaluation_passes=_evaluations(args, state, done) if held_out else 0.0,
         processes=processes,
     )
-    return Ahead(work, lengths if passes >= 1 else None)
+    may_fill = passes >= 1 and is_known(getattr(loader, "collate_fn", None))
+    return Ahead(work, lengths if may_fill else None)
 
 
 def _length(loader: Any) -> int | None:

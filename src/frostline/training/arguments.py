@@ -16,7 +16,7 @@ class TrainingArguments(transformers.TrainingArguments):
 
     ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only``,
     ``--frozen_mode``, ``--no_probe``, ``--save_deltas``, ``--no_engine``, ``--store``, ``--store_dir``,
-    ``--store_budget``, ``--store_dtype`` and ``--no_padding_free`` beside the usual ones.
+    ``--store_budget``, ``--store_dtype``, ``--no_padding_free`` and ``--no_guard`` beside the usual ones.
     """
 
     freeze: str | None = field(
@@ -64,4 +64,8 @@ class TrainingArguments(transformers.TrainingArguments):
     padding_free: bool = field(
         default=True,
         metadata={"help": "Run layers on real tokens only, where that is exact."},
+    )
+    guard: bool = field(
+        default=True,
+        metadata={"help": "Repeat a step on the plain path now and then, and stop what turns out to be wrong."},
     )

@@ -9,6 +9,8 @@ from frostline.engine.checked import STORE_DTYPE, PathCheck
 from frostline.engine.costs import bytes_text
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from frostline.engine.checked import SelfCheck
     from frostline.engine.choice import Choice
 
@@ -27,6 +29,7 @@ class EngineReport:
         bytes: What they take.
         computed: Rows that were computed to fill the store before the first step that uses it; the others were there.
         seconds: What filling it took.
+        guard: What came of repeating calls plainly now and then.
     """
 
     check: SelfCheck
@@ -36,6 +39,7 @@ class EngineReport:
     bytes: int
     computed: int
     seconds: float
+    guard: Mapping[str, Any]
 
     def __str__(self) -> str:
         """One line."""
@@ -62,15 +66,15 @@ class EngineReport:
         if self.choice is None:
             refused = [f"no {check.path}: {check.how}" for check in self.check.checks if not check.admitted]
             return "; ".join(refused) or "nothing is stored"
-        size = f" ({bytes_text(self.bytes)})" if self.choice.where != "nowhere" else ""
+        size = f" ({bytes_text(self.bytes)})" if self._stores and self.bytes else ""
         return f"activations {_PLACES[self.choice.where]}{size}{self._rounded()}: {self.choice.why}"
 
     def _rounded(self) -> str:
         """What storing them in another dtype does to the results."""
         check = next((check for check in self.check.checks if check.path == STORE_DTYPE), None)
-        if check is None or check.logits is None or not self._stores:
+        if check is None or check.outputs is None or not self._stores:
             return ""
-        return f", {check.how.rpartition(' ')[2]}, which changes logits by up to {check.logits:.1e}"
+        return f", {check.how.rpartition(' ')[2]}, which changes outputs by up to {check.outputs:.1e}"
 
     def explain(self) -> str:
         """The self-check and the reckoning behind the choice, as lines of plain text."""
@@ -100,4 +104,5 @@ class EngineReport:
             "bytes": self.bytes,
             "computed": self.computed,
             "seconds": round(self.seconds, 3),
+            "guard": dict(self.guard),
         }

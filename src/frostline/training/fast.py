@@ -15,7 +15,6 @@ from transformers import TrainerCallback
 from frostline.engine.engine import Engine
 from frostline.engine.interpose import interposed
 from frostline.engine.route import core_of
-from frostline.engine.trial import MOST_ROWS
 from frostline.evidence.inputs import on_device
 from frostline.evidence.rng import RngState
 from frostline.log import get_logger
@@ -23,7 +22,7 @@ from frostline.plainjson import read_json
 from frostline.training.ahead import ahead_of
 from frostline.training.callback import checkpoint_folder
 from frostline.training.engine_report import EngineReport
-from frostline.training.filling import Texts, Watches, batches_of, rows_to_try
+from frostline.training.filling import Texts, Watches, batches_of
 from frostline.training.keeping import Keeping
 from frostline.training.ranks import Ranks
 
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
 
 ENGINE_FILE = "engine.json"
 _CPU = torch.device("cpu")
+_NEW_EACH_TIME = 0.95  # so large a share of rows that were never seen, from the second epoch on, and nothing is kept
 
 
 class FastPaths(TrainerCallback):
@@ -69,9 +69,14 @@ class FastPaths(TrainerCallback):
         self._keeping: Keeping | None = None
         self._ended: EngineReport | None = None
         self._loader: Any = None
-        self._fill: Callable[[], None] | None = None  # what fills the store, until it did
-        self._is_told = True
+        # What tries, chooses and fills at the first call of a step that can be answered; until it did.
+        self._start: Callable[[Mapping[str, Any]], None] | None = None
+        self._tells = False  # whether it is yet to be said what the engine does
+        self._plain_told = False
+        self._asked = (0, 0)  # rows asked for, and computed, by the end of the epoch before
+        self._epochs = 0
         self._is_around = False  # within `_around`, where calls are answered already
+        self._before: Keeping | None = None  # of the run before this one
         self.is_due = False
         self.resumed_from: Path | None = None
 
@@ -90,10 +95,16 @@ class FastPaths(TrainerCallback):
             bytes=store.bytes_used if store is not None else 0,
             computed=self._keeping.computed,
             seconds=self._keeping.seconds,
+            guard=self._engine.guard.to_dict(),
         )
 
+    @property
+    def guard(self) -> dict[str, Any] | None:
+        """What came of repeating calls plainly now and then; None where nothing was answered on a fast path."""
+        return self._engine.guard.to_dict() if self._engine is not None and self._engine.answered else None
+
     def active(self, model: nn.Module) -> AbstractContextManager[None]:
-        """Answer the model's calls for a while; the first that can be answered in a training step fills the store.
+        """Answer the model's calls for a while; the first of a training step that can be answered begins it all.
 
         Args:
             model: The model, wrapped or not.
@@ -101,9 +112,14 @@ class FastPaths(TrainerCallback):
         if self.off is not None or self._is_around:
             return nullcontext()
         engine = self._engine_of(model)
-        if self._autocast is None and self._fill is None:
+        if self._autocast is None and self._start is None and not self._tells:
             return engine.active()
         return self._around(engine, core_of(model))
+
+    def refresh(self) -> None:
+        """Forget what was stored where frozen weights were changed in a way that torch does not count."""
+        if self._engine is not None:
+            self._engine.forget_if_changed()
 
     @contextmanager
     def _around(self, engine: Engine, core: nn.Module) -> Iterator[None]:
@@ -112,12 +128,12 @@ class FastPaths(TrainerCallback):
             answer = core.forward
 
             def forward(*arguments: Any, **options: Any) -> Any:
-                if self._fill is not None and core.training:
+                if self._start is not None and core.training and torch.is_grad_enabled():
+                    inputs = _named(core, arguments, options)
                     with self._casting():  # one of its own: autocast remembers weights that it cast without gradients
-                        if engine.ready(_named(core, arguments, options)):
-                            fill, self._fill = self._fill, None
-                            fill()
-                            self._tell()
+                        if engine.can_read(inputs):
+                            start, self._start = self._start, None
+                            start(inputs)
                 with self._casting():
                     return answer(*arguments, **options)
 
@@ -127,20 +143,28 @@ class FastPaths(TrainerCallback):
                     yield
             finally:
                 self._is_around = False
-        self._tell()
+        if core.training:
+            self._tell()
 
     def _casting(self) -> AbstractContextManager[Any]:
         """Autocast, where the run has it."""
         return self._autocast() if self._autocast is not None else nullcontext()
 
     def _tell(self) -> None:
-        """Say once what the engine does."""
-        if self._is_told:
+        """Say what the engine does, after the first step; and once more if it takes up its work later."""
+        if not self._tells:
             return
-        self._is_told = True
-        line = self.report or (f"Engine: off, because {self.off}." if self.off is not None else None)
-        if line is not None:
-            get_logger().info("%s", line)
+        report = self.report
+        if report is not None and (self.guard is not None or not report.check.paths.any):
+            self._tells = False
+            get_logger().info("%s", report)
+        elif not self._plain_told:
+            self._plain_told = True
+            get_logger().info("%s", self._plain_line())
+
+    def _plain_line(self) -> str:
+        reason = self._engine.reason if self._engine is not None else None
+        return f"Engine: the plain path; {reason or 'a step does not call the forward of the model'}."
 
     def _engine_of(self, model: nn.Module) -> Engine:
         if self._engine is None or (model is not self._model and core_of(model) is not self._core):
@@ -159,11 +183,20 @@ class FastPaths(TrainerCallback):
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remember what is ahead; the first step begins it."""
-        self._keeping = self._ended = self._fill = None
+        self._before = self._keeping
+        self._keeping = self._ended = self._start = None
         self._loader = kwargs["train_dataloader"]
+        self._asked, self._epochs = (0, 0), 0
         self.is_due = self.off is None
         if self.off is not None and state.is_world_process_zero:
             get_logger().info("Engine: off, because %s.", self.off)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Say so where a Trainer's own way to take a step leaves no room for the engine."""
+        if self.is_due:
+            self.is_due = False
+            if state.is_world_process_zero:
+                get_logger().info("Engine: off, because training_step is overridden, and does not call this one.")
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Note in the checkpoint where activations are kept: a resumed run that keeps them alike ends alike."""
@@ -173,72 +206,92 @@ class FastPaths(TrainerCallback):
             (folder / ENGINE_FILE).write_text(text + "\n", encoding="utf-8")
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """Share what was computed in this epoch."""
-        if self._keeping is not None:
-            self._keeping.share()
+        """Share what was computed in this epoch; keep nothing more where rows are others in each epoch."""
+        if self._keeping is None or self._engine is None:
+            return
+        self._keeping.share()
+        before, now = self._asked, (self._engine.asked, self._engine.computed)
+        asked, computed = now[0] - before[0], now[1] - before[1]
+        self._asked, self._epochs = now, self._epochs + 1
+        if self._epochs > 1 and asked and computed > _NEW_EACH_TIME * asked:
+            why = f"{computed:,} of the {asked:,} rows of the epoch before were never seen before"
+            self._keeping.stop(why)
+            if state.is_world_process_zero:
+                get_logger().info("Store: switched off, because %s.", why)
 
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep nothing new, and note what was done."""
         if self._keeping is not None:
-            self._ended, self._fill = self.report, None
+            self._ended, self._start = self.report, None
             self._keeping.end()
 
     def begin(self, trainer: Trainer, model: nn.Module, inputs: Mapping[str, Any]) -> None:
-        """Try the fast paths, and choose where activations are kept.
+        """Prepare for a run; what can be answered is tried at the first call that can be.
 
-        Several processes fill the store now, which they do together; one does so when a step first makes use of it.
-        Random states stay as a step without this finds them.
+        Several processes try, choose and fill now, which they do together.
 
         Args:
             trainer: Whose run it is.
             model: The model, wrapped.
-            inputs: The first batch, on the model's device.
+            inputs: The first batch.
         """
         self.is_due = False
         loader, self._loader = self._loader, None
+        accelerator, ranks = trainer.accelerator, Ranks(trainer.accelerator)
+        self._autocast = accelerator.autocast if accelerator.mixed_precision != "no" else None
+        engine = self._engine_of(model)
+        engine.forget_if_changed()
+        if engine.store is None:  # what an evaluation tried did not know what is ahead
+            engine.forget()
+        self._tells, self._plain_told = ranks.is_first, False
+        start = partial(self._begin, trainer, ranks, loader)
+        if ranks.count == 1:
+            self._start = start
+        elif "input_ids" in inputs:  # else the engine says so when it is asked
+            model.train()  # as the step does
+            with engine.active(), self._casting():
+                start(trainer._prepare_inputs(dict(inputs)))  # noqa: SLF001 - the step does the same
+
+    def _begin(self, trainer: Trainer, ranks: Ranks, loader: Any, inputs: Mapping[str, Any]) -> None:
+        """Try the fast paths, choose where activations are kept, and fill the store; random states stay as they are.
+
+        Args:
+            trainer: Whose run it is.
+            ranks: The processes that take part.
+            loader: Where the batches come from.
+            inputs: What the forward is called with in this first step.
+        """
         rng = RngState()
         try:
-            self._begin(trainer, model, inputs, loader)
+            self._begun(trainer, ranks, loader, inputs)
         finally:
             rng.restore()
 
-    def _begin(self, trainer: Trainer, model: nn.Module, inputs: Mapping[str, Any], loader: Any) -> None:
-        accelerator, ranks = trainer.accelerator, Ranks(trainer.accelerator)
-        self._autocast = accelerator.autocast if accelerator.mixed_precision != "no" else None
-        model.train()  # as the step does
-        engine = self._engine_of(model)
-        if engine.store is None:  # what an evaluation tried did not know what is ahead
-            engine.close()
-        if "input_ids" not in inputs:
-            return  # the engine says so when it is asked
+    def _begun(self, trainer: Trainer, ranks: Ranks, loader: Any, inputs: Mapping[str, Any]) -> None:
+        engine = self._engine_of(trainer.model_wrapped)
         state, done = trainer.state, trainer.state.global_step
         earlier = ranks.from_first(
             _earlier(self.resumed_from or checkpoint_folder(trainer.args, state)) if done else None
         )
         behind = 0 if earlier is not None else done  # what was chosen for the whole run holds for the rest of it
         ahead = ahead_of(trainer.args, state, behind, loader, trainer.eval_dataset, inputs, ranks.count)
-        texts, plan, tries, fills = None, [], None, None
+        texts, plan, fills = None, [], None
         if ahead.lengths is not None:
             texts = Texts(loader.dataset, loader.collate_fn, trainer.args.device)
             plan = batches_of(ahead.lengths)
-            tries = texts.tried(rows_to_try(ahead.lengths, MOST_ROWS))
             fills = texts.tried(plan[len(plan) // 2])
-        may_fill = tries is not None and fills is not None
-        may_fill, plan, shared = ranks.from_first((may_fill, plan, on_device(tries or dict(inputs), _CPU)))
+        may_fill, plan, shared = ranks.from_first((fills is not None, plan, on_device(dict(inputs), _CPU)))
         keeping = self._keeping = Keeping(
             engine, self._settings, ranks, ahead.work, fills=fills or inputs, steps=inputs, earlier=earlier
         )
-        with engine.active(), self._casting():
-            if not keeping.decide(on_device(shared, trainer.args.device)):
-                self._keeping, self.off = None, "the self-check had other results in other processes"
-                engine.close()
-            elif may_fill and texts is not None and ranks.count == 1 and engine.store is not None:
-                self._fill = partial(_filled, trainer, keeping, texts, plan)
-            elif may_fill and texts is not None:
-                _filled(trainer, keeping, texts, plan)
-        self._is_told = not ranks.is_first
-        if self._fill is None:
-            self._tell()
+        keeping.take_over(self._before)
+        alike = inputs if ranks.count == 1 else on_device(shared, trainer.args.device)
+        if not keeping.decide(alike):
+            self._keeping, self.off = None, "the self-check had other results in other processes"
+            engine.close()
+        elif may_fill and texts is not None:
+            with _telling(trainer) as told:
+                keeping.fill(texts, plan, told)
 
 
 def _earlier(checkpoint: Path) -> Where | None:
@@ -254,16 +307,6 @@ def _named(model: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, A
     """What a forward is called with, by name."""
     names = list(inspect.signature(type(model).forward).parameters)[1:]
     return dict(zip(names, arguments, strict=False)) | dict(options)
-
-
-def _filled(trainer: Trainer, keeping: Keeping, texts: Texts, plan: list[list[int]]) -> None:
-    """Fill the store, and leave random states as they are."""
-    rng = RngState()
-    try:
-        with _telling(trainer) as told:
-            keeping.fill(texts, plan, told)
-    finally:
-        rng.restore()
 
 
 @contextmanager

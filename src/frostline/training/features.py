@@ -17,9 +17,8 @@ from frostline.engine.route import core_of
 from frostline.engine.rows import Rows
 from frostline.engine.settings import EngineSettings
 from frostline.engine.single import Position, places_of
-from frostline.engine.trial import MOST_ROWS
 from frostline.errors import DataError, ModelError, as_given
-from frostline.training.filling import Texts, batches_of, lengths_of, rows_to_try
+from frostline.training.filling import Texts, batches_of, lengths_of
 from frostline.training.inference import examples_of
 from frostline.training.padding import at_once
 
@@ -81,10 +80,8 @@ def features(
     batches = Texts(rows, at_once(DataCollatorWithPadding(tokenizer)), core.device)
     engine = Engine(pooled, EngineSettings(store="off"), lambda *_: None)
     plan = batches_of(lengths)
-    with engine.active(), in_eval(pooled):
-        engine.ready(batches.batch(rows_to_try(lengths, MOST_ROWS)))
-        with torch.no_grad():
-            found = [pooled(**batch).logits.cpu() for _, batch in batches.batches(plan)]
+    with engine.active(), in_eval(pooled), torch.no_grad():
+        found = [pooled(**batch).logits.cpu() for _, batch in batches.batches(plan)]
     order = torch.tensor([row for part in plan for row in part])
     return torch.cat(found)[order.argsort()]
 

@@ -8,6 +8,15 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import numpy as np
 import torch
 from torch.utils.data import Subset
+from transformers import (
+    DataCollatorForTokenClassification,
+    DataCollatorWithPadding,
+    DefaultDataCollator,
+    default_data_collator,
+)
+from transformers.trainer_utils import RemoveColumnsCollator
+
+from frostline.training.padding import PaddedAtOnce
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -20,6 +29,7 @@ _MASK, _IDS = "attention_mask", "input_ids"
 _ARROW_ROWS = 10_000
 # Tokens of one batch of the pass: large enough for the matrix products, small enough for the caches.
 _TOKENS = 2048
+_COLLATORS = (DataCollatorWithPadding, DataCollatorForTokenClassification, DefaultDataCollator, PaddedAtOnce)
 
 
 @runtime_checkable
@@ -46,18 +56,25 @@ def lengths_of(dataset: Any) -> NDArray[np.int64] | None:
 
     if isinstance(dataset, datasets.Dataset) and dataset.format["type"] != "custom":
         name = next((name for name in (_MASK, _IDS) if name in dataset.column_names), None)
-        return _of_column(dataset, name) if name is not None and _IDS in dataset.column_names else None
+        is_text = _IDS in dataset.column_names and not (len(dataset) and _is_nested(dataset[0][_IDS]))
+        return _of_column(dataset, name) if name is not None and is_text else None
     return None
 
 
 def _of_rows(rows: Sequence[Any]) -> NDArray[np.int64] | None:
-    if not rows or not all(isinstance(row, Mapping) and _IDS in row for row in rows):
+    if not rows or not all(isinstance(row, Mapping) and _IDS in row for row in rows) or _is_nested(rows[0][_IDS]):
         return None
     masks = [row.get(_MASK) for row in rows]
     return np.array(
         [len(row[_IDS]) if mask is None else np.asarray(mask).sum() for row, mask in zip(rows, masks, strict=True)],
         dtype=np.int64,
     )
+
+
+def _is_nested(ids: Any) -> bool:
+    """Whether a row holds several texts, as those of multiple choice do."""
+    first = next(iter(ids), None) if hasattr(ids, "__iter__") else None
+    return hasattr(first, "__len__")
 
 
 def _of_column(dataset: Any, name: str) -> NDArray[np.int64]:
@@ -88,11 +105,13 @@ def batches_of(lengths: NDArray[np.int64]) -> list[list[int]]:
     return batches
 
 
-def rows_to_try(lengths: NDArray[np.int64], count: int) -> list[int]:
-    """A few rows of different lengths, from the shortest to the longest."""
-    order = lengths.argsort(kind="stable")
-    places = np.linspace(0, len(order) - 1, count).round().astype(np.int64)
-    return list(dict.fromkeys(order[places].tolist()))
+def is_known(collate: Any) -> bool:
+    """Whether a collator does nothing but make a batch, as often as it is asked: those of transformers without chance.
+
+    One of the user's own may count, draw or write when it is called, so it is called by the data loader only.
+    """
+    collate = collate.data_collator if type(collate) is RemoveColumnsCollator else collate
+    return collate is default_data_collator or type(collate) in _COLLATORS
 
 
 class Texts:
@@ -118,20 +137,13 @@ class Texts:
         }
 
     def tried(self, rows: list[int]) -> dict[str, Any] | None:
-        """The same, if rows and collator give it again when asked again; else None, as where they fail."""
+        """The same; None where the collator does not take these rows together."""
         try:
-            once, again = self.batch(rows), self.batch(rows)
-        except Exception:  # noqa: BLE001 - code of the user's, on rows in an order that it may not expect
+            return self.batch(rows)
+        except Exception:  # noqa: BLE001 - rows of the user's, in an order that may not fit together
             return None
-        return once if once.keys() == again.keys() and all(_same(once[name], again[name]) for name in once) else None
 
     def batches(self, plan: Sequence[list[int]]) -> Iterator[tuple[int, dict[str, Any]]]:
         """Per planned batch, its number of rows and its model inputs."""
         for rows in plan:
             yield len(rows), self.batch(rows)
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(other, torch.Tensor) and torch.equal(one, other)
-    return bool(one == other)

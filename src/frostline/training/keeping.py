@@ -79,6 +79,19 @@ class Keeping:
         self.computed = 0
         self.seconds = 0.0
 
+    def take_over(self, before: Keeping | None) -> None:
+        """Go on with what the run before has chosen, where its store is still there."""
+        if before is not None and before.choice is not None and self._engine.store is not None:
+            self.choice = replace(before.choice, why="kept from the run before")
+            self._folder, self._budget = before._folder, before._budget  # noqa: SLF001 - of another of this class
+
+    def stop(self, why: str) -> None:
+        """Keep nothing any more."""
+        self._is_over = True
+        if self.choice is not None:
+            self.choice = replace(self.choice, where="nowhere", why=why)
+        self._engine.stop_storing()
+
     def decide(self, inputs: Mapping[str, Any]) -> bool:
         """Try the fast paths, and choose; the first process does so for all.
 

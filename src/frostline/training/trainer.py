@@ -114,7 +114,7 @@ class Trainer(transformers.Trainer):
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
         """Take one step as ``transformers.Trainer`` does, on the fast paths."""
         if self._fast.is_due:
-            self._fast.begin(self, model, self._prepare_inputs(inputs))
+            self._fast.begin(self, model, inputs)
         with self._fast.active(model):
             return super().training_step(model, inputs, *arguments, **options)
 
@@ -122,6 +122,11 @@ class Trainer(transformers.Trainer):
         """Run one batch as ``transformers.Trainer`` does, on the fast paths."""
         with self._fast.active(model):
             return super().prediction_step(model, *arguments, **options)
+
+    def evaluation_loop(self, *arguments: Any, **options: Any) -> Any:
+        """Evaluate as ``transformers.Trainer`` does, with nothing stored that the weights no longer give."""
+        self._fast.refresh()
+        return super().evaluation_loop(*arguments, **options)
 
     def _get_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
         given = self.data_collator

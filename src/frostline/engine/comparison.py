@@ -1,0 +1,304 @@
+"""Comparing ways to run one call of a model with the plain one: all that it gives out, gradients, and what it keeps.
+
+All runs begin from the same state of the model and of the random generators, in the modes that the model is in, with
+dropout at 0. So whatever the fast path does otherwise shows, and nothing else.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from frostline.engine.checked import PathCheck
+from frostline.engine.dropout import NoDropout
+from frostline.engine.replay import NotReplayable
+from frostline.evidence.contents import Contents
+from frostline.modules import modules_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from torch import Tensor
+
+    from frostline.engine.calls import Call
+
+# Largest difference that counts as none, as a multiple of the values' size: the promise in fp32, rounding else.
+_OUTPUTS = {torch.float32: 1e-5, torch.float64: 1e-9}
+_GRADIENTS = {torch.float32: 1e-4, torch.float64: 1e-8}
+_HALF = 0.05
+_DEEPEST = 6  # nested containers of outputs
+_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
+_SIMPLE = (bool, int, float, str)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What one run gave.
+
+    Attributes:
+        outputs: Every tensor that the forward gave out, by where it stood.
+        gradients: Per parameter that trains, of a fixed weighting of all outputs; None where it has none. Nothing where
+            no gradient was asked for.
+        state: What modules held afterwards besides parameters, by where.
+    """
+
+    outputs: Mapping[str, Tensor]
+    gradients: tuple[Tensor | None, ...]
+    state: Mapping[str, Any]
+
+
+class KeptState:
+    """All that a model holds besides its parameters, as it was: buffers, attributes, generators, what is in containers.
+
+    Args:
+        model: The model.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self._contents = Contents()
+        for parameter in model.parameters():
+            self._contents.keep_tensor(parameter, copy=False)
+        self._contents.keep(model, copy=True)
+
+    def restore(self) -> None:
+        """Put everything back; objects keep their identity."""
+        self._contents.restore()
+
+
+def state_of(model: nn.Module) -> dict[str, Any]:
+    """What modules hold besides parameters, as far as it is tensors or plain values, by where; tensors are copied."""
+    found: dict[str, Any] = {}
+    for number, module in enumerate(modules_of(model)):
+        held = vars(module)
+        found.update((f"{number} {name}", value.detach().clone()) for name, value in held["_buffers"].items()
+                     if value is not None)  # fmt: skip
+        for name in held.keys() - _OF_TORCH:
+            for place, value in _values(held[name], f"{number} {name}", 2):
+                found[place] = value.detach().clone() if isinstance(value, torch.Tensor) else value
+    return found
+
+
+def tensors_of(output: Any) -> dict[str, Tensor]:
+    """Every tensor in what a forward gave out, by where it stands: in mappings, sequences and objects' attributes."""
+    found = _values(output, "", _DEEPEST)
+    return {place or "output": value for place, value in found if isinstance(value, torch.Tensor)}
+
+
+def _values(value: Any, place: str, depth: int) -> Iterator[tuple[str, Any]]:
+    """The tensors and plain values in a container, by where they stand."""
+    if isinstance(value, (torch.Tensor, *_SIMPLE)):
+        yield place, value
+    elif depth and isinstance(value, Mapping):
+        for name, inner in value.items():
+            yield from _values(inner, f"{place}.{name}" if place else str(name), depth - 1)
+    elif depth and isinstance(value, list | tuple):
+        for number, inner in enumerate(value):
+            yield from _values(inner, f"{place}[{number}]", depth - 1)
+    elif depth > 2 and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type) and not callable(value):
+        yield from _values(vars(value), place, depth - 1)
+
+
+class Comparison:
+    """Runs of one call of a model beside the plain run of it.
+
+    Whether gradients are compared, and how modules behave, is as things stand when it is made: as the call came.
+
+    Args:
+        model: The model inside its wrappers.
+        call: What the plain forward is called with.
+        plain: Runs it.
+        per_token: Names of outputs with one value per token, of shape (rows, length, ...), of which padding does not
+            count where gradients are asked for; None to tell them by their shape.
+        dtype: What values are rounded to, that of the parameters unless told.
+
+    Attributes:
+        plain: What the plain run gave.
+        per_token: As given, or as told.
+        keeps_state: Whether the plain forward changed what modules hold.
+        dtype: What values are rounded to.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        call: Call,
+        plain: Callable[[], Any],
+        *,
+        per_token: frozenset[str] | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
+        self._model = model
+        self._call = call
+        self._kept = KeptState(model)
+        self._differentiates = torch.is_grad_enabled()
+        self._trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
+        self._weighted: frozenset[str] | None = None
+        self.dtype = dtype or next(model.parameters()).dtype
+        before = state_of(model)
+        self.per_token: frozenset[str] = per_token or frozenset()
+        self._tells = per_token is None
+        self.keeps_state = True  # until it is known
+        self.plain = self.observe(plain)
+        self.keeps_state = _far(self.plain.state, before) > 0
+
+    @property
+    def tolerance(self) -> float:
+        """The largest difference of outputs, relative to the larger of 1 and their size, that counts as none."""
+        return _OUTPUTS.get(self.dtype, _HALF)
+
+    def restore(self) -> None:
+        """Put back what runs have changed of what modules hold."""
+        if self.keeps_state:
+            self._kept.restore()
+
+    def observe(self, run: Callable[[], Any], *, seed: int = 0) -> Outcome:
+        """Run the model, and see what it gives; its state is put back.
+
+        Args:
+            run: Runs it, and gives its output.
+            seed: For all random generators.
+        """
+        seed_all(seed)
+        try:
+            with NoDropout(), torch.set_grad_enabled(self._differentiates):
+                outputs = tensors_of(run())
+                if self._tells:
+                    self._tells, self.per_token = False, frozenset(filter(self._has_tokens(outputs), outputs))
+                gradients = self._gradients(outputs)
+            state = state_of(self._model)
+        finally:
+            self.restore()
+        return Outcome({name: value.detach() for name, value in outputs.items()}, gradients, state)
+
+    def _has_tokens(self, outputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
+        return lambda name: outputs[name].dim() >= 2 and tuple(outputs[name].shape[:2]) == self._call.shape
+
+    def _gradients(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
+        """Of the mean of each output, its values weighted so that no two count alike."""
+        if not self._differentiates or not self._trains:
+            return ()
+        if self._weighted is None:  # what is not finite, as the loss of no labels, would hide all else
+            self._weighted = frozenset(
+                name
+                for name, value in outputs.items()
+                if value.requires_grad and value.numel() and bool(value.detach().isfinite().all())
+            )
+        total: Tensor | None = None
+        for name in sorted(self._weighted.intersection(outputs)):
+            value = self._compared(name, outputs[name]).float()
+            weights = torch.linspace(0.5, 1.5, value.numel(), device=value.device).reshape(value.shape)
+            mean = (value * weights).mean()
+            total = mean if total is None else total + mean
+        if total is None or not total.requires_grad:
+            return (None,) * len(self._trains)
+        return torch.autograd.grad(total, self._trains, allow_unused=True)
+
+    def _compared(self, name: str, value: Tensor) -> Tensor:
+        """What counts of an output: where gradients are asked for, nothing that stands behind the mask."""
+        mask = self._call.rows.mask
+        if self._differentiates and name in self.per_token and value.shape[:2] == mask.shape:
+            return value[mask]
+        return value
+
+    def differences(self, outcome: Outcome) -> tuple[float, float]:
+        """Largest differences from the plain run: of outputs and of gradients, infinite where they do not compare."""
+        own, other = ({n: self._compared(n, v) for n, v in one.outputs.items()} for one in (outcome, self.plain))
+        outputs = _far(own, other)
+        scale = max((float(value.abs().max()) for value in self.plain.gradients if value is not None), default=0.0)
+        pairs = zip(outcome.gradients, self.plain.gradients, strict=True)
+        gradients = max((difference(one, other, 1e-3 * scale) for one, other in pairs), default=0.0)
+        return outputs, gradients
+
+    def agrees(self, outputs: float, gradients: float) -> bool:
+        """Whether such differences count as none."""
+        return outputs <= self.tolerance and gradients <= _GRADIENTS.get(self.dtype, _HALF)
+
+    def check(self, path: str, how: str, run: Callable[[], Any]) -> PathCheck:
+        """Compare a fast path with the plain one.
+
+        Args:
+            path: Its name.
+            how: In words, what it does.
+            run: Runs the model on it.
+        """
+        try:
+            outcome = self.observe(run)
+        except Exception as error:  # noqa: BLE001 - the model's own code, given what it does not expect
+            return failed(path, error)
+        outputs, gradients = self.differences(outcome)
+        if self.keeps_state and _far(outcome.state, self.plain.state) > self.tolerance:
+            why = "the model keeps state from call to call, which would be another one"
+            return PathCheck(path, admitted=False, how=why, outputs=outputs, gradients=gradients)
+        admitted = self.agrees(outputs, gradients)
+        return PathCheck(
+            path, admitted, how if admitted else "its results differ from the plain path's", outputs, gradients
+        )
+
+    def same_outputs(self, run: Callable[[], Any]) -> bool:
+        """Whether a way to run it changes no output where no gradient is asked for."""
+        seed_all(0)
+        try:
+            with NoDropout(), torch.no_grad():
+                outputs = tensors_of(run())
+        except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
+            return False
+        finally:
+            self.restore()
+        own, other = ({n: self._compared(n, v) for n, v in one.items()} for one in (outputs, self.plain.outputs))
+        return _far(own, other) <= self.tolerance
+
+
+def seed_all(seed: int) -> None:
+    """Seed the random generators of torch, Python and NumPy."""
+    torch.manual_seed(seed)
+    random.seed(seed)
+    np.random.seed(seed)  # noqa: NPY002 - models draw from the global one
+
+
+def failed(path: str, error: Exception) -> PathCheck:
+    """What is said of a path whose run failed."""
+    known = isinstance(error, NotReplayable)
+    how = str(error) if known else f"its code fails: {type(error).__name__}: {error}"
+    return PathCheck(path, admitted=False, how=how)
+
+
+def _far(own: Mapping[str, Any], other: Mapping[str, Any]) -> float:
+    """Largest difference of tensors and values by name, relative to the larger of 1 and their size."""
+    if own.keys() != other.keys():
+        return math.inf
+    return max((_value_difference(own[name], other[name]) for name in own), default=0.0)
+
+
+def _value_difference(own: Any, other: Any) -> float:
+    if isinstance(own, torch.Tensor) and isinstance(other, torch.Tensor):
+        return difference(own, other, 1.0)
+    return 0.0 if type(own) is type(other) and own == other else math.inf
+
+
+def difference(own: Tensor | None, other: Tensor | None, least: float) -> float:
+    """Largest difference, relative to the largest value or `least`; a gradient that is missing counts as zeros."""
+    if own is None or other is None:
+        there = own if own is not None else other
+        return 0.0 if there is None or not there.any() else math.inf
+    if own.shape != other.shape or own.dtype.is_floating_point != other.dtype.is_floating_point:
+        return math.inf
+    if not own.numel():
+        return 0.0
+    if not other.dtype.is_floating_point and not other.dtype.is_complex:
+        return 0.0 if torch.equal(own, other) else math.inf
+    finite = other.isfinite()
+    if not bool(finite.all()):  # what is no number has to stand in the same places
+        if not bool((finite | (own == other) | (own.isnan() & other.isnan())).all()):
+            return math.inf
+        own, other = torch.where(finite, own, 0.0), torch.where(finite, other, 0.0)
+    size = max(least, float(other.abs().max()))
+    largest = float((own - other).abs().max())
+    relative = largest / size if size else largest
+    return relative if math.isfinite(relative) else math.inf
