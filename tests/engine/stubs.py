@@ -99,4 +99,4 @@ def call_of(batch: Mapping[str, Tensor]) -> Call:
     from frostline.engine.calls import Call
     from frostline.engine.rows import Rows
 
-    return Call(dict(batch), Rows(batch["attention_mask"].bool()))
+    return Call.of(dict(batch), Rows(batch["attention_mask"].bool()))

@@ -5,8 +5,8 @@ from frostline.engine.paths import Paths
 
 CHECK = SelfCheck(
     checks=(
-        PathCheck("padding-free", admitted=True, how="its layers run packed", logits=3e-7, gradients=2e-6),
-        PathCheck("store dtype", admitted=True, how="activations are stored as bfloat16", logits=4e-3),
+        PathCheck("padding-free", admitted=True, how="its layers run packed", outputs=3e-7, gradients=2e-6),
+        PathCheck("store dtype", admitted=True, how="activations are stored as bfloat16", outputs=4e-3),
         PathCheck("replay", admitted=False, how="no frozen layer lies beneath all that trains"),
     ),
     boundary="layer 2",
@@ -17,8 +17,8 @@ CHECK = SelfCheck(
 
 def test_each_path_has_a_line_with_what_was_measured() -> None:
     assert str(CHECK).splitlines() == [
-        "padding-free: yes, its layers run packed (largest difference of logits 3.0e-07, of gradients 2.0e-06)",
-        "store dtype: yes, activations are stored as bfloat16 (largest difference of logits 4.0e-03)",
+        "padding-free: yes, its layers run packed (largest difference of outputs 3.0e-07, of gradients 2.0e-06)",
+        "store dtype: yes, activations are stored as bfloat16 (largest difference of outputs 4.0e-03)",
         "replay: no, no frozen layer lies beneath all that trains",
     ]
 

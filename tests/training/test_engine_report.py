@@ -51,7 +51,7 @@ def test_the_report_tells_of_what_is_stored_only_where_something_is(
     (replay,) = [line for line in lines if line.startswith("replay: ")]
     if why is None:
         assert replay.startswith("replay: yes, runs from what is stored for layer 2")
-        assert "changes logits" in lines[0]
+        assert "changes outputs" in lines[0]
     else:
         assert replay == f"replay: no, {why}"
         assert "bfloat16" not in report.explain()
@@ -66,6 +66,6 @@ def test_the_effect_of_the_dtype_that_is_stored_is_measured_and_said(tmp_path: P
     report = trainer.engine_report
     assert report is not None
     check = next(check for check in report.check.checks if check.path == "store dtype")
-    assert check.logits is not None
-    assert 1e-5 < check.logits < 1e-1  # it was measured, and is what bfloat16 rounds
-    assert f"bfloat16, which changes logits by up to {check.logits:.1e}" in str(report)
+    assert check.outputs is not None
+    assert 1e-5 < check.outputs < 1e-1  # it was measured, and is what bfloat16 rounds
+    assert f"bfloat16, which changes outputs by up to {check.outputs:.1e}" in str(report)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,10 +16,11 @@ from frostline.engine.calls import read_call
 from frostline.engine.paths import Runner, in_eval
 from frostline.engine.route import Route
 from frostline.engine.store.packed import Packed
+from frostline.freezing.mode import frozen_modules
 from tests.zoo.build import Specimen, build
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -91,8 +93,21 @@ def survey(model_type: str, dtype: torch.dtype = torch.float32) -> Survey:
     checks = {}
     for boundary in (None, *depths(anatomy, model)):
         freeze_beneath(model, anatomy, boundary)
-        checks[boundary] = admit(model, model.forward, call)
+        with training(model):
+            checks[boundary] = admit(model, model.forward, call)
     return Survey(specimen, anatomy, checks)
+
+
+@contextmanager
+def training(model: nn.Module) -> Iterator[None]:
+    """Have a model in train mode, but for what is frozen, and in eval mode again afterwards."""
+    model.train()
+    for module in frozen_modules(model):
+        module.eval()
+    try:
+        yield
+    finally:
+        model.eval()
 
 
 def outcome(model: nn.Module, run: Callable[[], Any]) -> Outcome:

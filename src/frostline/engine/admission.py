@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -136,6 +136,7 @@ class _Trial:
         self._checks: list[PathCheck] = []
         self._selection: Selection | None = None
         self._rounds_to: torch.dtype | None = None  # by autocast
+        self._alone: tuple[Any, dict[str, Packed]] | None = None  # what was stored last, and how it was computed
         tried = aligned_inputs(call, model, self._runs)
         self.call = tried or call.select(list(range(min(call.rows.count, MOST_ROWS))))
         try:
@@ -244,7 +245,7 @@ class _Trial:
                 check = self._try("padding-free", _PACKED[mode], paths)
                 if check.admitted and self._runner.is_loose:
                     how = "its layers also run on something else than the batch's tokens"
-                    check = replace(check, admitted=False, how=how)
+                    check = best = replace(check, admitted=False, how=how)
                 if check.admitted:
                     self._checks.append(check)
                     return replace(paths, places=self._runner.places, calls=self._runner.calls)
@@ -310,23 +311,24 @@ class _Trial:
     def _kept_apart(self, check: PathCheck, paths: Paths, is_lowest: bool) -> tuple[PathCheck, Paths]:
         """Look what stored activations depend on besides the rows: random numbers, state, modes, single inputs."""
         call = self.call
+        first: dict[str, Packed] = {}
         with NoDropout():
-            first = self._tap(call, paths, seed=0)
-            self._plain_again()
-            if not _equal(first, self._tap(call, paths, seed=1)):
-                self._compares.restore()
-                how = "what is frozen gives something else each time: it draws random numbers, or keeps state"
-                return replace(check, admitted=False, how=how), paths
+            read = reads_of(call.inputs, lambda: first.update(self._tap(call, paths, seed=0)))
+            if self._compares.keeps_state:
+                self._plain_again()
+            same = _equal(first, self._tap(call, paths, seed=1))
             self._compares.restore()
-        drawn = [self._tap(call, paths, seed=seed) for seed in (0, 1)]
-        if not _equal(*drawn):
+        if not same:
+            how = "what is frozen gives something else each time: it draws random numbers, or keeps state"
+            return replace(check, admitted=False, how=how), paths
+        if not _equal(first, self._tap(call, paths, seed=0)):
             # Dropout before the head acts if activations enter beneath it. What remains is that between frozen
             # layers, which is as off as that inside them.
             how = f"{check.how}; dropout beneath it, outside of frozen modules, is left out"
             check, paths = replace(check, admitted=is_lowest, how=how), replace(paths, drops=True)
-        with in_eval(self._model):
-            paths = replace(paths, by_mode=not _equal(first, self._tap(call, paths, seed=0)))
-        read = reads_of(call.inputs, lambda: self._runner.tap(call, paths))
+        if self._model.training:
+            with in_eval(self._model):
+                paths = replace(paths, by_mode=not _equal(first, self._tap(call, paths, seed=0)))
         self._compares.restore()
         tensors = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)}
         return check, replace(paths, unread=frozenset(tensors - read))
@@ -340,9 +342,23 @@ class _Trial:
         with torch.no_grad():
             self._plain()
 
+    @cached_property
+    def _frozen_outputs(self) -> frozenset[int]:
+        """Which outputs, flattened, nothing that trains has a part in."""
+        if len(self._compares.plain.outputs) == 1 or torch.is_inference_mode_enabled():
+            return frozenset()
+        seed_all(0)
+        with NoDropout(), torch.enable_grad():
+            leaves = tree_flatten(self._plain())[0]
+        self._compares.restore()
+        tensors = ((place, leaf) for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
+        return frozenset(place for place, leaf in tensors if leaf.dim() > 1 and not leaf.requires_grad)
+
     def _replay_at(self, route: Route, paths: Paths, position: Position | None) -> tuple[PathCheck, Paths]:
         try:
-            replay = find_replay(self._model, self._plain, route, self.call.shape, self._compares.same_outputs)
+            replay = find_replay(
+                *(self._model, self._plain, route, self.call.shape, self._compares.same_outputs), self._frozen_outputs
+            )
         except NotReplayable as reason:
             return PathCheck("replay", admitted=False, how=f"at {route.boundary}: {reason}"), paths
         if not replay.skipped:
@@ -377,7 +393,10 @@ class _Trial:
         """Try to run from what is stored, as it will be: each row's values come from the row alone."""
 
         def run() -> Any:
-            values = from_rows_alone(self._runner, self.call, paths, dtype)
+            way = replace(paths, single=None, folded=False), dtype  # the last layer is none of those beneath
+            if self._alone is None or self._alone[0] != way:
+                self._alone = way, from_rows_alone(self._runner, self.call, paths, dtype)
+            values = self._alone[1]
             seed_all(0)
             return self._runner.run(self.call, paths, values, verifies=True)
 

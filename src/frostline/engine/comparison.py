@@ -114,8 +114,8 @@ class Comparison:
         model: The model inside its wrappers.
         call: What the plain forward is called with.
         plain: Runs it.
-        per_token: Names of outputs with one value per token, of shape (rows, length, ...), of which padding does not
-            count where gradients are asked for; None to tell them by their shape.
+        per_token: Names of outputs with one value per token, of shape (rows, length, ...) or (length, rows, ...), of
+            which padding does not count where gradients are asked for; None to tell them by their shape.
         dtype: What values are rounded to, that of the parameters unless told.
 
     Attributes:
@@ -178,7 +178,7 @@ class Comparison:
         return Outcome({name: value.detach() for name, value in outputs.items()}, gradients, state)
 
     def _has_tokens(self, outputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
-        return lambda name: outputs[name].dim() >= 2 and tuple(outputs[name].shape[:2]) == self._call.shape
+        return lambda name: outputs[name].dim() >= 2 and set(self._call.shape) == set(outputs[name].shape[:2])
 
     def _gradients(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
         """Of the mean of each output, its values weighted so that no two count alike."""
@@ -203,9 +203,11 @@ class Comparison:
     def _compared(self, name: str, value: Tensor) -> Tensor:
         """What counts of an output: where gradients are asked for, nothing that stands behind the mask."""
         mask = self._call.rows.mask
-        if self._differentiates and name in self.per_token and value.shape[:2] == mask.shape:
+        if not self._differentiates or name not in self.per_token:
+            return value
+        if value.shape[:2] == mask.shape:
             return value[mask]
-        return value
+        return value[mask.t()] if value.shape[:2] == mask.t().shape else value
 
     def differences(self, outcome: Outcome) -> tuple[float, float]:
         """Largest differences from the plain run: of outputs and of gradients, infinite where they do not compare."""

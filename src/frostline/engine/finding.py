@@ -14,7 +14,7 @@ import torch
 from torch.utils._pytree import tree_flatten, tree_structure, tree_unflatten
 
 from frostline.engine.interpose import interposed
-from frostline.engine.replay import Leaf, NotReplayable, Replay, Stream
+from frostline.engine.replay import OUTPUT, Leaf, NotReplayable, Replay, Stream
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -41,7 +41,12 @@ class _Record:
 
 
 def find_replay(
-    model: nn.Module, run: Forward, route: Route, shape: tuple[int, int], is_same: Callable[[Callable[[], Any]], bool]
+    model: nn.Module,
+    run: Forward,
+    route: Route,
+    shape: tuple[int, int],
+    is_same: Callable[[Callable[[], Any]], bool],
+    frozen_outputs: frozenset[int] = frozenset(),
 ) -> Replay:
     """Find out by experiment what has to be stored to replay a model.
 
@@ -52,6 +57,7 @@ def find_replay(
         shape: Rows and positions of the batch.
         is_same: Tells whether a way to run the model gives the outputs of the plain forward; each run has the same
             random numbers and state, and dropout at 0.
+        frozen_outputs: Which of its outputs, flattened, nothing that trains has a part in, so that they can be stored.
 
     Raises:
         NotReplayable: If it cannot be replayed there.
@@ -66,7 +72,7 @@ def find_replay(
             model, route, records, shape, skip_tables=skip_tables, skip_side_outputs=skip_side_outputs
         )
         try:
-            return experiment.run(run, is_same)
+            return experiment.run(run, is_same, frozen_outputs)
         except NotReplayable as found:
             reason = str(found)
     raise NotReplayable(reason)
@@ -96,8 +102,17 @@ def _record(
     for path, record in records.items():
         module = model.get_submodule(path)
         forwards[module] = recording(record, module.forward)
+    whole = records[OUTPUT] = _Record()
+
+    def recorded() -> Any:
+        output = run()
+        leaves, spec = tree_flatten(output)
+        whole.outputs.append([_kept(leaf) for leaf in leaves])
+        whole.output_specs.append(spec)
+        return output
+
     with interposed(forwards):
-        if not is_same(run):
+        if not is_same(recorded):
             raise NotReplayable("its forward gives out something else each time")
     return records
 
@@ -132,7 +147,7 @@ class _Experiment:
         }
         self._skips: dict[str, Forward] = {path: answer for path, answer in answers.items() if answer is not None}
 
-    def run(self, run: Forward, is_same: Callable[[Callable[[], Any]], bool]) -> Replay:
+    def run(self, run: Forward, is_same: Callable[[Callable[[], Any]], bool], frozen_outputs: frozenset[int]) -> Replay:
         forwards = {self._model.get_submodule(path): answer for path, answer in self._skips.items()}
         for site in self._route.sites:
             module = self._model.get_submodule(site.path)
@@ -142,7 +157,7 @@ class _Experiment:
 
         def tried() -> Any:
             try:
-                return run()
+                return self._settled(OUTPUT, "output", run(), only=frozen_outputs)
             except Exception as error:
                 failures.append(error)
                 raise
@@ -156,7 +171,7 @@ class _Experiment:
         if not is_right:
             raise NotReplayable("what lies beneath the frost line reaches the outputs on another way as well")
         streams = tuple(_stream(value, leaves, self._shape) for value, leaves in self._found)
-        modules = {*self._skips, *(leaf.path for stream in streams for leaf in stream.leaves)}
+        modules = {*self._skips, *(leaf.path for stream in streams for leaf in stream.leaves)} - {OUTPUT}
         return Replay(self._route, streams, self._skips, {path: len(self._records[path].inputs) for path in modules})
 
     def _entering(self, path: str, original: Forward) -> Forward:
@@ -172,8 +187,10 @@ class _Experiment:
 
         return forward
 
-    def _settled(self, path: str, side: Literal["input", "output"], tree: Any) -> Any:
-        """What a module takes or gives, with what differs from the forward as it is put right."""
+    def _settled(
+        self, path: str, side: Literal["input", "output"], tree: Any, *, only: frozenset[int] | None = None
+    ) -> Any:
+        """What a module takes or gives, with what differs from the forward as it is put right, all or some of it."""
         call = self._calls[path, side]
         self._calls[path, side] += 1
         record = self._records[path]
@@ -184,7 +201,11 @@ class _Experiment:
         if call >= len(specs) or spec != specs[call]:
             raise NotReplayable(f"{path} is called in another way when layers are skipped")
         pairs = enumerate(zip(values[call], leaves, strict=True))
-        return tree_unflatten([self._right(Leaf(path, side, call, place), *pair) for place, pair in pairs], spec)
+        settled = [
+            self._right(Leaf(path, side, call, place), *pair) if only is None or place in only else pair[1]
+            for place, pair in pairs
+        ]
+        return tree_unflatten(settled, spec)
 
     def _right(self, leaf: Leaf, wanted: Any, given: Any) -> Any:
         if not isinstance(wanted, torch.Tensor):

@@ -25,7 +25,6 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from frostline.engine import attention, varlen
 from frostline.engine.dropout import is_dropout_off
 from frostline.engine.groups import CALL, Groups, can_split
-from frostline.engine.replay import NotReplayable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -90,6 +89,7 @@ class Packing:
             single: How the last of them is run for one position of each row only; None to run it for all.
         """
         self._single = single or self._single
+        self.calls[chain] = 0
         forwards = {layer: self._layer(layer.forward, chain) for layer in layers[:-1]}
         forwards |= {layer: self._last(layer.forward, chain, single) for layer in layers[-1:]}
         forwards |= {layers[0]: self._first(forwards[layers[0]], chain)}
@@ -190,8 +190,6 @@ class Packing:
                 if changed is not None:
                     leaves[index] = changed
                     self.seen.add(name)
-                elif self._places is not None and not self._is_packed(leaf):
-                    raise NotReplayable("its layers are given something else than one value per token")
         return tree_unflatten(leaves, spec)
 
     def _pack(self, leaf: Tensor) -> Tensor | None:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from frostline.engine.calls import Call
     from frostline.engine.fused import Fusion
     from frostline.engine.interpose import Forward
-    from frostline.engine.replay import Stream
+    from frostline.engine.replay import Leaf, Stream
     from frostline.engine.store.packed import Packed
 
 
@@ -138,10 +138,10 @@ class Runner:
         records = torch.is_grad_enabled()
         nodes: list[Any] = []
         calls: Counter[str] = Counter()
+        entering: dict[Leaf, Tensor] = {}
         with self._packed(call, paths, skipped, marks=one is not None) as (layers, packing):
             if replay is not None and values is not None:
                 packed = {path for chain in paths.chains for path in chain} if packing is not None else set()
-                entering = {}
                 for stream in replay.streams:
                     marks = one is not None and stream.name in paths.stored_positions
                     for leaf in stream.leaves:
@@ -154,12 +154,15 @@ class Runner:
             try:
                 with interposed(layers), torch.set_grad_enabled(records or bool(nodes)):
                     output = self.forward(**call.inputs)
+                output = replay.completed(output, entering) if replay is not None else output
             finally:
                 torch.set_grad_enabled(records)
         if replay is not None and calls != replay.calls:
             raise NotReplayable("its layers are called another number of times than when they were tried")
         if packing is not None:
-            if paths.calls is not None and (packing.loose or packing.calls != paths.calls):
+            known = paths.calls or packing.calls
+            is_loose = packing.loose and paths.calls is not None
+            if is_loose or any(known[chain] != times for chain, times in packing.calls.items()):
                 raise NotReplayable("its layers run on something else than the batch's tokens")
             nodes += packing.single_nodes
         if one is not None:
@@ -199,7 +202,9 @@ class Runner:
         ):
             layers.update(paths.replay.leaving(self._model, keep, layers))
             with interposed(layers), suppress(Enough):
-                self.forward(**call.inputs)
+                output = self.forward(**call.inputs)
+                for stream, value in paths.replay.given_out(output):
+                    keep(stream, value)
         if len(found) < len(paths.replay.streams):
             raise NotReplayable("not all that was stored is there")
         return found

@@ -18,13 +18,16 @@ from frostline.modules import module_at
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     import torch
     from torch import Tensor, nn
 
     from frostline.engine.interpose import Forward
     from frostline.engine.route import Route
+
+
+OUTPUT = ""  # the path of the model itself, whose outputs may be stored as well
 
 
 class NotReplayable(Exception):  # noqa: N818 - it is no error of the user's, but a reason
@@ -129,6 +132,8 @@ class Replay:
         skips = {module_at(model, path): _counting(answer, path, calls) for path, answer in self.skips.items()}
         result = {**forwards, **skips}
         for path, leaves in self._by_module(all_leaves=True).items():
+            if path == OUTPUT:
+                continue
             module = module_at(model, path)
             inner = result.get(module, module.forward)
             inner = inner if path in self.skips else _counting(inner, path, calls)
@@ -152,9 +157,23 @@ class Replay:
                 raise Enough
 
         for path, leaves in self._by_module(all_leaves=False).items():
+            if path == OUTPUT:
+                continue
             module = module_at(model, path)
             result[module] = _taking(result.get(module, module.forward), leaves, taken)
         return result
+
+    def given_out(self, output: Any) -> Iterator[tuple[Stream, Tensor]]:
+        """The streams that are found in what the model gives out only."""
+        streams = [stream for stream in self.streams if stream.leaves[0].path == OUTPUT]
+        leaves = tree_flatten(output)[0] if streams else []
+        for stream in streams:
+            yield stream, leaves[stream.leaves[0].index]
+
+    def completed(self, output: Any, values: Mapping[Leaf, Tensor]) -> Any:
+        """What the model gives out, with stored values in place of what was not computed."""
+        own = {leaf: value for leaf, value in values.items() if leaf.path == OUTPUT}
+        return _changed(output, own, "output", 0) if own else output
 
     def _by_module(self, *, all_leaves: bool) -> dict[str, dict[Leaf, Stream]]:
         found: dict[str, dict[Leaf, Stream]] = {}
