@@ -248,6 +248,15 @@ class TestFlagsThatDiffer:
         assert (proof.flags, proof.newly_frozen, proof.drifted) == ("plan", (), ("embed.weight",))
         assert str(proof) == "Drift: 1 of 1 frozen tensors moved: embed.weight"
 
+    def test_what_a_plan_leaves_as_it_is(self) -> None:
+        model = Plain()
+        with fl.freeze(model, "layers[0]"):
+            before = fl.fingerprint(model)
+        fl.freeze(model, "layers[1]")
+        nudge(model, "blocks.0.linear.weight", "blocks.1.linear.weight")
+        assert fl.verify(before, model, fl.Plan(freeze="embeddings")).drifted == ("blocks.0.linear.weight",)
+        assert fl.verify(before, model, fl.Plan(train_only="layers")).ok  # it leaves nothing open
+
     def test_a_fingerprint_without_flags(self, model: nn.Module) -> None:
         before = Fingerprint.from_dict({name: fl.fingerprint(model).to_dict()[name] for name in ("digests", "aliases")})
         proof = fl.verify(before, model)

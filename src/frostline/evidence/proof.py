@@ -11,7 +11,7 @@ from frostline.errors import DriftError, PlanError
 from frostline.evidence.fingerprint import Fingerprint, fingerprint
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
     from torch import nn
 
@@ -77,7 +77,7 @@ class Proof:
         tensors: One row per tensor.
         units: One row per unit, in depth order.
         flags: What says which tensors had to stay: ``start``: what was frozen in the earlier state; ``end``: what is
-            frozen in the later one, where the earlier does not tell; ``plan``: a plan, whatever the flags say.
+            frozen in the later one, where the earlier does not tell; ``plan``: a plan, and one of these for the rest.
         thawed: Names of the tensors that were frozen in the earlier state and are not in the later one.
         newly_frozen: Names of those that were not, and are; they may have moved before they were frozen.
         seconds: Time that both fingerprints took; None where it was not measured.
@@ -196,8 +196,9 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
     Args:
         before: The earlier state.
         model: The model now.
-        plan: What had to stay: parameters, and buffers of frozen modules that it keeps in eval mode. By default, what
-            was frozen when the fingerprint was taken; of a checkpoint's, which does not tell, what is frozen now.
+        plan: What had to stay: parameters, and buffers of frozen modules that it keeps in eval mode. Without a plan,
+            and for what it leaves as it is, that is what was frozen when the fingerprint was taken; of a checkpoint's,
+            which does not tell, what is frozen now.
 
     Returns:
         The proof; it is not raised, see `Proof.raise_for_drift`.
@@ -208,14 +209,24 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
         PlanError: If the fingerprint is of another model.
     """
     refuse_no_module(model)
-    frozen = None if plan is None else planned_names(model, plan)
+    frozen = None if plan is None else planned_names(model, plan, before.frozen)
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
 
 
-def planned_names(model: nn.Module, plan: Plan) -> frozenset[str]:
-    """Names of the tensors that must not move under a plan: parameters, and buffers of modules kept in eval mode."""
+def planned_names(model: nn.Module, plan: Plan, before: Collection[str] | None = None) -> frozenset[str]:
+    """Names of the tensors that must not move under a plan: parameters, and buffers of modules kept in eval mode.
+
+    Args:
+        model: The model.
+        plan: The plan.
+        before: What was frozen of what the plan leaves as it is; by default, what is frozen now.
+    """
     flags = plan.flags(model, ModelMap.of(model))
-    frozen = [name for name, parameter in model.named_parameters() if not flags.get(name, parameter.requires_grad)]
+    frozen = [
+        name
+        for name, parameter in model.named_parameters()
+        if not flags.get(name, parameter.requires_grad if before is None else name not in before)
+    ]
     return frozenset(frozen) | (buffers_beside(model, frozen) if plan.frozen_mode == "eval" else frozenset())
 
 
