@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import ExitStack, nullcontext
+from contextlib import ExitStack
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -90,6 +90,7 @@ class Trainer(transformers.Trainer):
             probe=getattr(fields, "probe", True) if probe is None else probe,
         )
         self._fast = FastPaths(_engine_settings(fields, store), is_random=mode == "train")
+        self._freeze_callback.guard = lambda: self._fast.guard
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
@@ -122,9 +123,7 @@ class Trainer(transformers.Trainer):
 
     def prediction_step(self, model: nn.Module, *arguments: Any, **options: Any) -> Any:
         """Run one batch as ``transformers.Trainer`` does, on the fast paths."""
-        # They are told by what trains, so there are none where nothing does.
-        trains = any(parameter.requires_grad for parameter in model.parameters())
-        with self._fast.active(model) if trains else nullcontext():
+        with self._fast.active(model):
             return super().prediction_step(model, *arguments, **options)
 
     def evaluation_loop(self, *arguments: Any, **options: Any) -> Any:
