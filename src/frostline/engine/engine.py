@@ -305,7 +305,7 @@ class Engine:
             verifies = state.paths.one_position is not None and (
                 not state.paths.is_fixed or call.rows.length not in state.widths
             )
-            undo = self._undo(state) if verifies else None
+            undo = self._undo(state) if verifies or state.check.draws else None
             output = self._runner.run(call, state.paths, values, verifies=verifies)
         except OutputError:  # a full disk
             raise

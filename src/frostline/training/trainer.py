@@ -202,7 +202,7 @@ class Trainer(transformers.Trainer):
                 if self.model is not None:  # a search has none before its first trial
                     stack.enter_context(cleared_quickly(self.model))
             output = super().train(*arguments, **options)
-        if self.proof is not None and not self.proof.ok:
+        if self.proof is not None and self.proof.drifted_while_frozen:  # what a callback thawed may move
             self.save_model()
             self.proof.raise_for_drift()
         return output
