@@ -20,6 +20,7 @@ from frostline.engine.checked import PathCheck
 from frostline.engine.dropout import NoDropout
 from frostline.engine.replay import NotReplayable
 from frostline.evidence.contents import Contents
+from frostline.evidence.rng import generator_state
 from frostline.modules import modules_of
 
 if TYPE_CHECKING:
@@ -102,14 +103,8 @@ def _values(value: Any, place: str, depth: int) -> Iterator[tuple[str, Any]]:
     """The tensors and plain values in a container, by where they stand."""
     if isinstance(value, (torch.Tensor, *_SIMPLE)):
         yield place, value
-    elif isinstance(value, torch.Generator):
-        yield place, value.get_state()
-    elif isinstance(value, random.Random):
-        yield place, repr(value.getstate())
-    elif isinstance(value, np.random.Generator):
-        yield place, repr(value.bit_generator.state)
-    elif isinstance(value, np.random.RandomState):
-        yield place, repr(value.get_state())
+    elif (state := generator_state(value)) is not None:
+        yield place, state
     elif depth and isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _values(inner, f"{place}.{name}" if place else str(name), depth - 1)
