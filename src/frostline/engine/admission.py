@@ -327,6 +327,13 @@ class _Trial:
     def _kept_apart(self, check: PathCheck, paths: Paths, is_lowest: bool) -> tuple[PathCheck, Paths]:
         """Look what stored activations depend on besides the rows: random numbers, state, modes, single inputs."""
         call = self.call
+        if torch.is_inference_mode_enabled():
+            how = "in inference mode it cannot be told what depends on what trains"
+            return replace(check, admitted=False, how=how), paths
+        if self._runner.trains_beneath(call, paths):
+            how = "what would be stored depends on what trains"
+            return replace(check, admitted=False, how=how), paths
+        self._compares.restore()
         first: dict[str, Packed] = {}
         with NoDropout():
             read = reads_of(call.inputs, lambda: first.update(self._tap(call, paths, seed=0)))

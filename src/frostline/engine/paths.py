@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -213,6 +213,25 @@ class Runner:
         if paths.single is not None and packing is not None and pooled:
             _refuse_other_positions(pooled, packing.single_nodes, call, paths.single)
         return found
+
+    def trains_beneath(self, call: Call, paths: Paths) -> bool:
+        """Tell by the graph of autograd whether anything that trains has a part in what would be stored.
+
+        Args:
+            call: What the forward is called with.
+            paths: What it is spared, replay included.
+        """
+        found: list[bool] = []
+        paths = replace(paths, single=None, folded=False)
+        call = self._read(call, paths)
+        if paths.replay is None:
+            return False
+        with torch.enable_grad(), NoDropout(), self._packed(call, paths, frozenset()) as (layers, _):
+            layers.update(paths.replay.leaving(self._model, lambda _, value: found.append(value.requires_grad), layers))
+            with interposed(layers), suppress(Enough):
+                output = self.forward(**call.inputs)
+                found += [value.requires_grad for _, value in paths.replay.given_out(output)]
+        return any(found)
 
     @contextmanager
     def _packed(
