@@ -42,8 +42,11 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
     if call.layout == "no mask":
         return call
     longest = min(int(call.rows.lengths.max()), _MOST_TOKENS - _PADDING)
-    width = _width(whole, model, max(longest + _PADDING, _LEAST_WIDTH))
+    taken = _sizes(whole, model)
+    width = _width(model, taken, max(longest + _PADDING, _LEAST_WIDTH))
     longest = max(1, min(longest, width - _PADDING))
+    # Without the padding that all rows have, their width is another one than everything else's as well.
+    longest = next((length for length in range(longest, 1, -1) if length not in taken), longest)
     lengths = [min(length, longest) for length in call.rows.lengths.tolist()]
     if len(set(lengths)) < len(lengths):
         lengths = [max(min(length, 2), length - 2 * place) for place, length in enumerate(lengths)]
@@ -66,12 +69,17 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
     return replace(call, inputs=inputs, rows=Rows(real))
 
 
-def _width(call: Call, model: nn.Module, least: int) -> int:
-    """How wide the rows of a trial are: about so wide, and as nothing else."""
+def _sizes(call: Call, model: nn.Module) -> set[int]:
+    """The sizes of all axes of the inputs and of parameters."""
     taken = {size for parameter in model.parameters() for size in parameter.shape}
-    taken |= {size for name, value in call.inputs.items() if isinstance(value, torch.Tensor)
-              for size in (value.shape[2:] if name in call.aligned else value.shape)}  # fmt: skip
-    taken |= {*call.shape, *range(1, MOST_ROWS + 1)}
+    for name, value in call.inputs.items():
+        if isinstance(value, torch.Tensor):
+            taken.update(value.shape[2:] if name in call.aligned else value.shape)
+    return taken | {*call.shape, *range(1, MOST_ROWS + 1)}
+
+
+def _width(model: nn.Module, taken: set[int], least: int) -> int:
+    """How wide the rows of a trial are: about so wide, and as nothing else."""
     limit = position_limit(model) if isinstance(model, PreTrainedModel) else None
     widths = [least + more for more in range(_WIDTHS)] + [least - fewer for fewer in range(1, least - MOST_ROWS)]
     widths = [width for width in widths if limit is None or width <= limit]
