@@ -38,6 +38,6 @@ def inspect(
     if as_json:
         print_json(inspection.to_dict())
     elif names:
-        print_text(*(f"{name} {flag}" for name, flag in inspection.names))
+        print_text(*(f"{name} {flag}" for name, flag in inspection.names), whole=True)
     else:
         print_inspection(inspection)

@@ -80,7 +80,11 @@ def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
-    """Per row the answer and its texts, each in one line."""
+    """Per row the answer and its texts, in a pipe in one line, on a terminal in lines that end with a word."""
+    from frostline.cli.layout import wrap
+    from frostline.cli.render import terminal_width
+
+    width = terminal_width()
     texts = (examples.dataset[name] for name in TEXT_NAMES[: len(examples.text_columns)])
     for label, shares, *own in zip(predictions.labels, predictions.probabilities, *texts, strict=True):
         answer = [label]
@@ -88,7 +92,8 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
             answer.append(f"{shares.max():.4f}")
         if predictions.schema.problem_type == MULTI and not label:  # say which came nearest
             answer = ["(none)", f"{predictions.names[shares.argmax()]} {shares.max():.4f}"]
-        yield "  ".join([*answer, *(" ".join(text.split()) for text in own)])
+        line = "  ".join([*answer, *(" ".join(text.split()) for text in own)])
+        yield from [line] if width is None else wrap(line, width, hang="    ")
 
 
 def _write(rows: list[dict[str, Any]], file: Path) -> None:

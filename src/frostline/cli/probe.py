@@ -71,8 +71,8 @@ def print_probe(found: Probe, *, parameters: bool = False) -> None:
     print_text(found.verdict, "")
     if parameters:
         cells = (movement.parameter_cells(parameter) for parameter in found.parameters)
-        print_table(movement.PARAMETER_COLUMNS, cells, movement.RIGHT_ALIGNED)
+        print_table(movement.PARAMETER_COLUMNS, cells, movement.RIGHT_ALIGNED, movement.MINOR)
     else:
         cells = (movement.row_cells(row) for row in reversed(found.rows))
-        print_table(movement.COLUMNS, cells, movement.RIGHT_ALIGNED)
+        print_table(movement.COLUMNS, cells, movement.RIGHT_ALIGNED, movement.MINOR)
     print_text("", *found.notes)
