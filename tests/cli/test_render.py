@@ -47,7 +47,7 @@ def test_a_table_where_the_terminal_has_no_lines(monkeypatch: pytest.MonkeyPatch
     screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
     monkeypatch.setattr(sys, "stdout", screen)
     print_table(("unit",), [("head",)])
-    assert screen.buffer.getvalue() == b"unit\n----\nhead\n"  # type: ignore[attr-defined]
+    assert screen.buffer.getvalue() == b"unit\n----\nhead\n"
 
 
 def test_a_terminal_wraps_what_is_not_there_to_be_copied(
