@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def probe(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")],
     data: Annotated[str, typer.Option(metavar="FILE", help="Training rows; the first --batch-size of them are used.")],
+    model: options.ModelArgument = None,
+    named: options.ModelOption = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
@@ -47,7 +48,7 @@ def probe(
         max_length=max_length,
     )
     found = probe_checkpoint(
-        model,
+        options.model_of(model, named),
         rows,
         Plan.named(freeze, train_only, frozen_mode.value),
         learning_rate=lr,

@@ -33,7 +33,8 @@ def train(
         typer.Option(help="Training rows: CSV, TSV, JSONL, Parquet, or NAME[:CONFIG][:SPLIT] of the hub."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="A folder, or a hub name; by default the small BERT of the extra 'demo'.")
+        str | None,
+        typer.Option(help="A folder, or a hub name; by default the small BERT of the extra 'demo'."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to leave; it appears when it is complete.")] = Path(
         "frostline-out"
@@ -88,12 +89,11 @@ def train(
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
     from frostline.cli.progress import TrainingProgress
     from frostline.cli.render import print_json
-    from frostline.demo.model import find_demo_model
     from frostline.training.run import run_training
     from frostline.training.settings import TrainSettings
 
     settings = TrainSettings(
-        model=str(find_demo_model()) if model is None else model,
+        model=options.model_of(None, model),
         data=data,
         eval_data=eval_data,
         freeze=freeze,

@@ -282,9 +282,9 @@ def _leave(
         write_proof(result.proof, staged)
         text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
         (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-        write_card(result, staged)
         if result.start.held_out is not None:
             write_held_out(result.start, staged)
+        write_card(result, staged)
 
 
 def _digest(dataset: datasets.Dataset | None) -> str | None:
