@@ -88,6 +88,7 @@ def test_what_is_refused(refused: Callable[..., str], trained: Path, given: Call
     given(b"good\n\nbad\n")
     assert "Text 2 is empty" in refused("predict", trained, "-")
     given(b"good\n")
+    assert "one of the two" in refused("predict", trained, "-", "--data", "rows.csv")
     assert "--pair belongs to texts given one by one" in refused("predict", trained, "-", "--pair", "bad")
 
 

@@ -45,7 +45,7 @@ def predict(
     from frostline.data.examples import read_examples
     from frostline.training.inference import Classifier, examples_of
 
-    piped = texts == ["-"] or (not texts and data is None and is_piped())
+    piped = data is None and (texts == ["-"] or (not texts and is_piped()))
     if not piped and bool(texts) == (data is not None):
         raise DataError("Give texts to predict, or a table of them with --data; one of the two.")
     if pair and (piped or data is not None):
