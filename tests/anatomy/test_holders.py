@@ -1,8 +1,8 @@
-"""Modules that hold one model: they are looked through, whoever wrote them."""
+"""Modules that hold one model: those without a forward of their own are looked through, others are read as they are."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 import torch
@@ -32,8 +32,8 @@ def compiled() -> nn.Module:
         (lambda: Lit(tiny("bert")), "model.", ("Lit",)),
         (lambda: Lit(compiled()), "model._orig_mod.", ("Lit", "OptimizedModule")),
         (lambda: Lit(Plain()), "model.", ("Lit",)),
-        (lambda: SentenceEncoder(backbone()), "0.auto_model.", ("SentenceEncoder", "Transformer")),
-        (lambda: Lit(SentenceEncoder(backbone())), "model.0.auto_model.", ("Lit", "SentenceEncoder", "Transformer")),
+        (lambda: nn.ModuleDict({"model": tiny("bert")}), "model.", ("ModuleDict",)),
+        (lambda: Lit(SentenceEncoder(backbone())), "model.", ("Lit",)),
     ],
 )
 def test_they_are_looked_through_and_named(
@@ -57,13 +57,27 @@ def test_the_backbone_is_frozen_without_the_head() -> None:
     assert set(fl.select(model, "bert.pooler").names) == names_of(model, "model.bert.pooler.")
 
 
-class Beside(nn.Module):
-    """Has a parameter of its own beside the model."""
+class Runs(nn.Module):
+    """Runs the model in a forward of its own, and may have a part beside it."""
 
-    def __init__(self) -> None:
+    def __init__(self, model: nn.Module, beside: nn.Module | None = None) -> None:
         super().__init__()
-        self.model = tiny("bert")
-        self.scale = nn.Parameter(torch.ones(1))
+        self.model = model
+        self.beside = beside
+
+    def forward(self, **inputs: Any) -> Any:
+        return self.model(**inputs)
+
+
+@pytest.mark.parametrize("kind", ["bert", "gpt2", "t5", "bart"])
+def test_a_model_in_a_forward_of_one_s_own_keeps_its_head(kind: str) -> None:
+    inside = tiny(kind)
+    units = fl.ModelMap.of(inside).units
+    head = {f"model.{name}" for unit in units if unit.kind == "head" for name in unit.parameter_names}
+    for model in (Runs(inside), Runs(inside, nn.Linear(2, 2))):
+        assert [unit.name for unit in fl.ModelMap.of(model).units] == [unit.name for unit in units]
+        with fl.freeze(model, "backbone"):
+            assert trainable(model) == head | names_of(model, "beside.")
 
 
 @pytest.mark.parametrize(
@@ -71,14 +85,16 @@ class Beside(nn.Module):
     [
         lambda: tiny("bert"),
         Plain,
-        Beside,
+        lambda: Runs(tiny("bert")),
+        lambda: Lit(Runs(tiny("bert"), nn.Linear(2, 2))).model,
+        lambda: SentenceEncoder(backbone()),
         lambda: LitOfParts(backbone()),
         lambda: nn.ModuleDict({"teacher": tiny("bert"), "student": tiny("bert")}),
-        lambda: nn.Sequential(Plain()),  # no model of transformers, and no training step: part of a model
+        lambda: nn.Sequential(Plain()),
         nn.Identity,
     ],
 )
-def test_what_is_more_than_a_holder_is_not(make: Callable[[], nn.Module]) -> None:
+def test_what_runs_or_is_more_than_one_model_is_not(make: Callable[[], nn.Module]) -> None:
     model = make()
     assert unwrap(model).core is model
     assert unwrap(model).wrappers == ()
@@ -90,8 +106,8 @@ def test_a_head_beside_the_backbone_stays_a_head() -> None:
         assert trainable(model) == names_of(model, "head.")
 
 
-def test_many_holders_in_each_other_take_no_time() -> None:
-    model: nn.Module = Plain()
-    for _ in range(60):
-        model = nn.Sequential(model)
-    assert unwrap(model).core is model
+def test_the_layers_of_a_sentence_encoder() -> None:
+    model = SentenceEncoder(backbone())
+    assert [unit.name for unit in fl.ModelMap.of(model).units] == ["embeddings", "layer 0", "layer 1", "pooler"]
+    with fl.freeze(model, "embeddings, layers[0]"):
+        assert trainable(model) == names_of(model, "0.auto_model.encoder.layer.1.", "0.auto_model.pooler.")

@@ -44,7 +44,7 @@ def refuse_no_module(model: Any) -> None:
 
 
 def unwrap(model: nn.Module) -> Unwrapped:
-    """Look through wrappers for distributed training, ``torch.compile`` and PEFT, and modules that hold one model.
+    """Look through wrappers for distributed training, ``torch.compile`` and PEFT, and modules that hold a model.
 
     Args:
         model: The outermost module.
@@ -88,35 +88,16 @@ def _wrapped_by(module: nn.Module) -> str | None:
 
 
 def held_by(module: nn.Module) -> str | None:
-    """Name of the one model that a module holds and adds no parameter to; None where it holds none.
+    """Name of the one model that a module holds without running it in a forward of its own; None where it holds none.
 
-    A LightningModule is such a module, and the body of a sentence encoder. What is held is a model of transformers, in
-    wrappers or not; in a module that takes training steps of its own, as a LightningModule does, it can be any module.
+    A LightningModule is such a module: it trains by its ``training_step``.
     """
-    found = None if _is_of_transformers(module) else _only_part(module)
-    inner, core = found, module
-    while inner is not None and not takes_steps(module):
-        core = core.get_submodule(inner)
-        if _is_of_transformers(core):
-            return found
-        inner = _wrapped_by(core) or _only_part(core)
-    return found if takes_steps(module) else None
+    from torch import nn
 
-
-def _only_part(module: nn.Module) -> str | None:
-    """Name of the only child with parameters; None where there are several, or parameters beside it."""
+    runs = type(module).forward is not nn.Module.forward and not hasattr(type(module), "training_step")
     parts = [name for name, child in module.named_children() if next(child.parameters(), None) is not None]
-    return parts[0] if len(parts) == 1 and next(module.parameters(recurse=False), None) is None else None
-
-
-def takes_steps(module: nn.Module) -> bool:
-    """Whether a module takes training steps of its own, as a LightningModule does."""
-    return callable(getattr(type(module), "training_step", None))
-
-
-def _is_of_transformers(module: nn.Module) -> bool:
-    """Whether it is a PreTrainedModel, told by name: transformers need not be imported for models of plain torch."""
-    return any(kind.__name__ == "PreTrainedModel" for kind in type(module).__mro__)
+    is_alone = len(parts) == 1 and next(module.parameters(recurse=False), None) is None
+    return parts[0] if is_alone and not runs else None
 
 
 def adapter_parts(model: nn.Module) -> Iterator[str]:

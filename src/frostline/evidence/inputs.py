@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from frostline.anatomy.wrappers import held_by, refuse_no_module, takes_steps
+from frostline.anatomy.wrappers import held_by, refuse_no_module
 from frostline.errors import DataError, ModelError, as_given
 
 if TYPE_CHECKING:
@@ -76,16 +76,13 @@ _WANTED = "Give a mapping for model(**batch), a tensor, or a tuple of tensors"
 
 
 def runs_alone(model: nn.Module) -> nn.Module:
-    """The module inside wrappers that would communicate or compile, or that have no forward of their own.
-
-    A LightningModule trains by its ``training_step``, so its forward is not taken for what training runs.
-    """
+    """The module inside wrappers that would communicate or compile, or that hold a model they do not run themselves."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):
             model = model.module
         elif "_orig_mod" in dict(model.named_children()):
             model = model.get_submodule("_orig_mod")
-        elif (held := held_by(model)) and (takes_steps(model) or type(model).forward is torch.nn.Module.forward):
+        elif held := held_by(model):
             model = model.get_submodule(held)
         else:
             return model
