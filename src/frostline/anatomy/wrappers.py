@@ -90,14 +90,20 @@ def _wrapped_by(module: nn.Module) -> str | None:
 def held_by(module: nn.Module) -> str | None:
     """Name of the one model that a module holds without running it in a forward of its own; None where it holds none.
 
-    A LightningModule is such a module: it trains by its ``training_step``.
+    A LightningModule is such a module, whatever it holds: it trains by its ``training_step``. Of others without a
+    forward, which may be mere lists of layers, only those that hold a model of transformers are.
     """
     from torch import nn
 
-    runs = type(module).forward is not nn.Module.forward and not hasattr(type(module), "training_step")
+    takes_steps = hasattr(type(module), "training_step")
+    if not takes_steps and type(module).forward is not nn.Module.forward:
+        return None
     parts = [name for name, child in module.named_children() if next(child.parameters(), None) is not None]
-    is_alone = len(parts) == 1 and next(module.parameters(recurse=False), None) is None
-    return parts[0] if is_alone and not runs else None
+    if len(parts) != 1 or next(module.parameters(recurse=False), None) is not None:
+        return None
+    # Told by name: transformers need not be imported for models of plain torch.
+    kinds = {kind.__name__ for kind in type(module.get_submodule(parts[0])).__mro__}
+    return parts[0] if takes_steps or "PreTrainedModel" in kinds else None
 
 
 def adapter_parts(model: nn.Module) -> Iterator[str]:
