@@ -1,23 +1,34 @@
-"""What all tests share: one thread each, no progress bars, and golden texts."""
+"""What all tests share: one thread each, no progress bars, a home folder of their own, and golden texts."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import signal
+import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
 
+from tests import outside
+
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 # Read by torch and by the hub's client as they are imported, which is later than this file; so tests of the
 # light parts need not load them. Each worker of xdist has one thread.
 os.environ["OMP_NUM_THREADS"] = "1"
 os.environ["MKL_NUM_THREADS"] = "1"
 os.environ["HF_HUB_DISABLE_PROGRESS_BARS"] = "1"
+
+# Nor do tests find or leave anything in the caches of whoever runs them.
+_HOME = tempfile.mkdtemp(prefix="frostline-tests-home-")
+os.environ["HOME"] = _HOME
+for _name in outside.CACHES:
+    os.environ.pop(_name, None)
+outside.watch()
 
 settings.register_profile("frostline", deadline=None, max_examples=50, derandomize=True)
 settings.load_profile("frostline")
@@ -26,6 +37,19 @@ settings.load_profile("frostline")
 # A shell that starts the tests in the background has Ctrl-C ignored, in them and in the processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_unconfigure() -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_written_outside(request: pytest.FixtureRequest) -> Iterator[None]:
+    """No test writes outside the temporary folder, but for golden texts that are to be rewritten."""
+    outside.written.clear()
+    yield
+    if not request.config.getoption("--update-golden"):
+        assert outside.written == []
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -10,6 +10,7 @@ import pytest
 import frostline
 
 PUBLIC = [
+    "DriftError",
     "FreezeCallback",
     "ModelMap",
     "Plan",

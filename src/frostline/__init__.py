@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from frostline.checkpoints.delta import load_delta as load_delta
     from frostline.checkpoints.delta import save_delta as save_delta
     from frostline.engine.selfcheck import selfcheck as selfcheck
+    from frostline.errors import DriftError as DriftError
     from frostline.evidence.checks.run import check as check
     from frostline.evidence.diff import diff as diff
     from frostline.evidence.explain import explain as explain
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 # The public names and the modules that they live in.
 _HOMES = {
+    "DriftError": "frostline.errors",
     "FreezeCallback": "frostline.training.callback",
     "ModelMap": "frostline.anatomy.modelmap",
     "Plan": "frostline.plan.plan",

@@ -35,6 +35,12 @@ def _logger_as_before() -> Iterator[None]:
     logger.setLevel(level)
 
 
+@pytest.fixture(autouse=True)
+def _no_width(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is printed does not depend on the terminal in which the tests run."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def frostline(capsys: pytest.CaptureFixture[str]) -> Callable[..., Done]:
     """Runs the command in this process."""

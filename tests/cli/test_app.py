@@ -41,6 +41,7 @@ def test_version_and_help(frostline: Callable[..., Done]) -> None:
 def test_each_command_explains_its_options(frostline: Callable[..., Done], command: str) -> None:
     done = frostline(command, "--help")
     assert (done.status, done.err) == (0, "")
+    assert frostline(command, "-h") == done
     assert done.out.splitlines()[0].startswith(f"Usage: frostline {command}")
 
 
@@ -49,7 +50,7 @@ def test_each_command_explains_its_options(frostline: Callable[..., Done], comma
     [
         (["nosuch"], "No such command 'nosuch'"),
         (["--nosuch"], "No such option: --nosuch"),
-        (["inspect"], "Missing argument 'MODEL'"),
+        (["verify"], "Missing argument 'DIR'"),
         (["train", "--out", "x"], "Missing option '--data'"),
         (["train", "--data"], "--data"),
     ],

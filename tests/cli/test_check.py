@@ -108,7 +108,10 @@ def test_explain_with_a_model(frostline: Callable[..., Done], bert: Path) -> Non
 
 @pytest.mark.parametrize(
     ("words", "phrase"),
-    [([], "Name a model"), (["--explain", "CUDA out of memory"], "'CUDA out of memory' is not among the messages")],
+    [
+        (["--explain", "CUDA out of memory"], "'CUDA out of memory' is not among the messages"),
+        (["a", "--model", "b", "--explain", "MISSING"], "Two models are named"),
+    ],
 )
 def test_nothing_to_explain(refused: Callable[..., str], words: list[str], phrase: str) -> None:
     assert phrase in refused("check", *words)

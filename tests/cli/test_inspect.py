@@ -107,3 +107,13 @@ def test_a_trained_folder_has_nothing_new(frostline: Callable[..., Done], traine
 )
 def test_what_cannot_be_used(refused: Callable[..., str], bert: Path, words: list[str], phrase: str) -> None:
     assert phrase in refused("inspect", bert, *words)
+
+
+def test_a_slice_beyond_the_stack_is_said_once(
+    frostline: Callable[..., Done], bert: Path, table: Path, tmp_path: Path
+) -> None:
+    said = "layers[:8] reaches beyond BertForSequenceClassification's layers, 0 to 1: it means all 2 of them.\n"
+    done = frostline("inspect", bert, "--freeze", "layers[:8]")
+    assert (done.status, done.err) == (0, said)
+    words = ("--model", bert, "--data", table, "--out", tmp_path / "out", "--epochs", 1)
+    assert frostline("train", *words, "--freeze", "layers[:8]").err == said

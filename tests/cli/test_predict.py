@@ -230,3 +230,17 @@ def test_evaluation_needs_labels(refused: Callable[..., str], trained: Path, tmp
     data = tiny.write_csv(tmp_path / "in.csv", [{"text": "good"}])
     assert "has no column 'label'" in refused("evaluate", trained, "--data", data)
     assert "--data" in refused("evaluate", trained)
+
+
+def test_a_part_is_balanced_and_drawn_by_the_seed(
+    frostline: Callable[..., Done], trained: Path, tmp_path: Path
+) -> None:
+    rows = [{"text": f"{label} " * 4 + "film", "label": label} for label in ["good"] * 30 + ["bad"] * 5]
+    data = tiny.write_csv(tmp_path / "rows.csv", rows)
+    words = ("evaluate", trained, "--data", data, "--limit", 10)
+    found = json.loads(frostline(*words, "--json").out)
+    assert found["rows"] == 10
+    assert found["metrics"]["accuracy"] == 1.0
+    assert frostline(*words).out.startswith("10 of 35 rows: accuracy 1.0000, macro F1 1.0000, ")  # both classes
+    assert "--seed" in frostline(*words, "--seed", -1).err
+    assert "limit of rows is 0" in frostline("evaluate", trained, "--data", data, "--limit", 0).err

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import math
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -40,6 +41,22 @@ def test_cells_of_a_table_are_shown_as_they_are(capsys: pytest.CaptureFixture[st
     assert lines[3].endswith("12")
     assert len(lines[2]) == len(lines[3])  # the numbers are aligned to the right
     assert all(line == line.rstrip() for line in lines)
+
+
+def test_a_table_where_the_terminal_has_no_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = io.TextIOWrapper(io.BytesIO(), encoding="latin-1")
+    monkeypatch.setattr(sys, "stdout", screen)
+    print_table(("unit",), [("head",)])
+    assert screen.buffer.getvalue() == b"unit\n----\nhead\n"
+
+
+def test_a_terminal_wraps_what_is_not_there_to_be_copied(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "10")
+    print_text("a few words", "  one\ntwo three four")
+    print_text("a few words", whole=True)
+    assert capsys.readouterr().out == "a few\nwords\n  one\ntwo three\nfour\na few words\n"
 
 
 def test_metrics_have_the_loss_last() -> None:

@@ -361,3 +361,18 @@ def test_a_full_disk_at_the_end_can_be_resumed(
     assert not (tmp_path / "out").exists()
     assert train("--resume", "--json").status == 0
     assert {file.name for file in (tmp_path / "out").iterdir()} >= LEFT - {"plan.json"}
+
+
+def test_what_is_held_out_is_told(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
+    assert "Nothing is held out, so nothing will say how good the model is on new texts: " in train().out
+    done = train("--eval", "25%", "--overwrite")
+    assert "Held out: 6 rows, stratified, drawn by the seed; held-out.json lists them." in done.out.splitlines()
+    assert "Nothing is held out" not in done.out
+    assert (tmp_path / "out" / "held-out.json").is_file()
+
+
+def test_what_the_limit_takes_is_told(train: Callable[..., Done], table: Path) -> None:
+    done = train("--eval", table, "--limit", 8)
+    told = "Limit: 8 of 24 rows for training, 8 of 24 for evaluation; drawn by the seed, labels balanced."
+    assert told in done.out.splitlines()
+    assert "Limit: " not in train("--limit", 24, "--overwrite").out

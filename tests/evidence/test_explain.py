@@ -62,7 +62,8 @@ The messages that people meet because something is frozen, as torch 2.13, transf
 PEFT 0.21 word them.
 
 ```python
-print(fl.explain(error))  # or its text
+error = "ValueError: optimizer got an empty parameter list"  # or the exception itself
+print(fl.explain(error))
 print(fl.explain(error, model))  # and what it is about in this model
 ```
 

@@ -12,6 +12,7 @@ from torch import nn
 
 import frostline as fl
 from frostline.errors import SelectorError
+from frostline.log import get_logger
 from tests.models import AdapterLinear, Plain, names_of, tiny
 
 if TYPE_CHECKING:
@@ -336,3 +337,37 @@ class TestOddModels:
         model = nn.Module()
         model.lazy = nn.LazyLinear(3)
         assert fl.select(model, "lazy, ~bias").names == ("lazy.weight",)
+
+
+@pytest.mark.parametrize(
+    ("selector", "said"),
+    [
+        ("layers[:20]", "layers[:20] reaches beyond BertForSequenceClassification's layers, 0 to 11: it means all 12"),
+        ("all, ~layers[-20:]", "layers[-20:] reaches beyond"),
+        ("layers[10:14]", "it means 2 of them."),
+        ("layers[:12]", ""),
+        ("layers[-12:]", ""),
+        ("layers[::2]", ""),
+        ("layers", ""),
+    ],
+)
+def test_a_slice_beyond_the_stack_is_said(selector: str, said: str, caplog: pytest.LogCaptureFixture) -> None:
+    logger = get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        fl.select(bert(), selector)
+    finally:
+        logger.removeHandler(caplog.handler)
+    assert len(caplog.messages) == bool(said)
+    assert said in "".join(caplog.messages)
+
+
+def test_the_stack_is_named_where_there_are_two(caplog: pytest.LogCaptureFixture) -> None:
+    logger = get_logger()
+    logger.addHandler(caplog.handler)
+    try:
+        fl.select(tiny("t5", meta=True), "decoder.layers[:9]")
+    finally:
+        logger.removeHandler(caplog.handler)
+    (said,) = caplog.messages
+    assert said.startswith("decoder.layers[:9] reaches beyond T5ForSequenceClassification's decoder layers, 0 to 2: ")

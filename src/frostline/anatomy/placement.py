@@ -68,8 +68,12 @@ def base_path(model: nn.Module) -> str:
     if prefix and prefix in children:
         return f"{unwrapped.prefix}{prefix}"
     inner = [name for name, child in children.items() if isinstance(child, PreTrainedModel)]
-    # Of several (the halves of an encoder-decoder, two towers), none is the backbone alone.
-    return f"{unwrapped.prefix}{inner[0]}" if len(inner) == 1 else unwrapped.prefix.rstrip(".")
+    if len(inner) != 1:  # of several (the halves of an encoder-decoder, two towers), none is the backbone alone
+        return unwrapped.prefix.rstrip(".")
+    held = children[inner[0]]
+    below = held.base_model_prefix if isinstance(held, PreTrainedModel) else ""
+    has_head = not isinstance(unwrapped.core, PreTrainedModel) and below in dict(held.named_children())
+    return f"{unwrapped.prefix}{inner[0]}{f'.{below}' * has_head}"
 
 
 class Placement:

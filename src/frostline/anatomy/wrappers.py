@@ -1,4 +1,4 @@
-"""Looking through what is wrapped around a model: parallelism, compilation, adapters."""
+"""Looking through what is wrapped around a model: parallelism, compilation, adapters, a module that holds it."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def refuse_no_module(model: Any) -> None:
 
 
 def unwrap(model: nn.Module) -> Unwrapped:
-    """Look through wrappers for distributed training, ``torch.compile`` and PEFT.
+    """Look through wrappers for distributed training, ``torch.compile`` and PEFT, and modules that hold a model.
 
     Args:
         model: The outermost module.
@@ -61,7 +61,12 @@ def unwrap(model: nn.Module) -> Unwrapped:
 
 
 def _inner(module: nn.Module) -> str | None:
-    """Path of the model right inside a wrapper; None for a module that is no wrapper."""
+    """Path of the model right inside a wrapper or a module that holds it; None for a module that is neither."""
+    return _wrapped_by(module) or held_by(module)
+
+
+def _wrapped_by(module: nn.Module) -> str | None:
+    """Path of the model right inside a wrapper of torch or PEFT; None for a module that is none."""
     from torch.nn.parallel import DataParallel, DistributedDataParallel
 
     children = dict(module.named_children())
@@ -80,6 +85,25 @@ def _inner(module: nn.Module) -> str | None:
             else "base_model"
         )
     return None
+
+
+def held_by(module: nn.Module) -> str | None:
+    """Name of the one model that a module holds without running it in a forward of its own; None where it holds none.
+
+    A LightningModule is such a module, whatever it holds: it trains by its ``training_step``. Of others without a
+    forward, which may be mere lists of layers, only those that hold a model of transformers are.
+    """
+    from torch import nn
+
+    takes_steps = hasattr(type(module), "training_step")
+    if not takes_steps and type(module).forward is not nn.Module.forward:
+        return None
+    parts = [name for name, child in module.named_children() if next(child.parameters(), None) is not None]
+    if len(parts) != 1 or next(module.parameters(recurse=False), None) is not None:
+        return None
+    # Told by name: transformers need not be imported for models of plain torch.
+    kinds = {kind.__name__ for kind in type(module.get_submodule(parts[0])).__mro__}
+    return parts[0] if takes_steps or "PreTrainedModel" in kinds else None
 
 
 def adapter_parts(model: nn.Module) -> Iterator[str]:

@@ -31,6 +31,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     help="See, control and prove which parts of a pretrained model train when you fine-tune it.",
 )
 for command in (inspect, train, predict, evaluate, check, diff, verify, probe, demo):

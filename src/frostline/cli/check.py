@@ -17,7 +17,8 @@ _ROWS = 8  # of the batch that --data gives
 
 
 def check(
-    model: Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")] = None,
+    model: options.ModelArgument = None,
+    named: options.ModelOption = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
@@ -38,11 +39,9 @@ def check(
     from frostline.cli.render import print_json, print_text
 
     if explain is not None:
-        given = _explanation(explain, model)
+        given = _explanation(explain, model if named is None else options.model_of(model, named))
         print_json(given.to_dict()) if as_json else print_text(str(given))
         return 0
-    if model is None:
-        raise SettingsError("Name a model to check, or a message with --explain.")
     from frostline.plan.plan import Plan
     from frostline.training.checking import check_checkpoint
     from frostline.training.firstbatch import Rows
@@ -52,7 +51,7 @@ def check(
         texts, labels = options.columns(text_column), options.columns(label_column)
         rows = Rows(data=data, count=_ROWS, text_columns=texts, label_columns=labels)
     plan = Plan.named(freeze, train_only, frozen_mode.value)
-    findings = check_checkpoint(model, plan, rows, trust_remote_code=trust_remote_code)
+    findings = check_checkpoint(options.model_of(model, named), plan, rows, trust_remote_code=trust_remote_code)
     if as_json:
         print_json(findings.to_dict())
     else:

@@ -41,11 +41,9 @@ def demo(
     _control(model)
     result = _train(model, files, target / "model", corpus)
     _prove(result)
-    print_text(
-        "",
-        "Your own table with the columns text and label:",
-        f'  {_program()} train --data train.csv --eval test.csv --freeze "{FREEZE}" --out my-model',
-    )
+    print_text("", "Your own table with the columns text and label:")
+    command = f'  {_program()} train --data train.csv --eval test.csv --freeze "{FREEZE}" --out my-model'
+    print_text(command, whole=True)
 
 
 def _program() -> str:

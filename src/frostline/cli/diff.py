@@ -57,6 +57,7 @@ def _print(found: Diff, *, tensors: bool) -> None:
             ("tensor", "verdict", *figures, "note"),
             ((row.name, row.verdict, *_cells(row.change), row.note) for row in found.tensors),
             figures,
+            ("cosine", "relative L2", "note", "max change"),
         )
     else:
         print_table(
@@ -72,6 +73,7 @@ def _print(found: Diff, *, tensors: bool) -> None:
                 for unit in reversed(found.units)
             ),
             ("tensors", *figures),
+            ("cosine", "relative L2", "tensors", "max change"),
         )
     if found.note:
         print_text("", found.note)

@@ -15,7 +15,8 @@ def evaluate(
     data: Annotated[str, typer.Option(metavar="FILE", help="Rows with labels.")],
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
-    limit: Annotated[int | None, typer.Option(help="Rows at most, the first ones.")] = None,
+    limit: Annotated[int | None, typer.Option(help="Rows at most: drawn by the seed, balanced over labels.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the part that --limit takes.")] = 42,
     batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
     max_length: options.MaxLength = None,
     device: options.Device = DeviceOption.auto,
@@ -25,13 +26,13 @@ def evaluate(
     """Compare a classifier's predictions with given labels."""
     from frostline.cli.render import metrics_line, print_json, print_text
     from frostline.data.examples import read_examples
+    from frostline.data.parts import balanced
     from frostline.training.inference import Classifier
 
     examples = read_examples(
         data,
         text_columns=options.columns(text_column),
         label_columns=options.columns(label_column),
-        limit=limit,
         role="eval",
     )
     classifier = Classifier(
@@ -41,8 +42,10 @@ def evaluate(
         max_length=max_length,
         trust_remote_code=trust_remote_code,
     )
-    metrics = classifier.evaluate(examples)
+    part = balanced(examples, classifier.schema, limit, seed)
+    metrics = classifier.evaluate(part)
     if as_json:
-        print_json({"rows": len(examples), "metrics": metrics})
+        print_json({"rows": len(part), "metrics": metrics})
     else:
-        print_text(f"{len(examples):,} rows: {metrics_line(metrics)}")
+        of = f" of {len(examples):,}" if len(part) < len(examples) else ""
+        print_text(f"{len(part):,}{of} rows: {metrics_line(metrics)}")

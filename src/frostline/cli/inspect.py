@@ -11,7 +11,8 @@ from frostline.cli.options import FrozenModeOption
 
 
 def inspect(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")],
+    model: options.ModelArgument = None,
+    named: options.ModelOption = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
@@ -30,7 +31,8 @@ def inspect(
     from frostline.plan.plan import Plan
 
     overrides = {} if num_labels is None else {"num_labels": num_labels}
-    skeleton, origin = open_skeleton(model, from_config=from_config, trust_remote_code=trust_remote_code, **overrides)
+    name = options.model_of(model, named)
+    skeleton, origin = open_skeleton(name, from_config=from_config, trust_remote_code=trust_remote_code, **overrides)
     plan = Plan.named(freeze, train_only, frozen_mode.value)
     if plan is not None:
         Freeze(skeleton, plan)
@@ -38,6 +40,6 @@ def inspect(
     if as_json:
         print_json(inspection.to_dict())
     elif names:
-        print_text(*(f"{name} {flag}" for name, flag in inspection.names))
+        print_text(*(f"{name} {flag}" for name, flag in inspection.names), whole=True)
     else:
         print_inspection(inspection)

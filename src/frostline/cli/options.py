@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import sys
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from frostline.errors import OutputError
+from frostline.errors import OutputError, SettingsError
 
 
 class DeviceOption(StrEnum):
@@ -49,6 +50,11 @@ class FrozenModeOption(StrEnum):
     train = "train"
 
 
+ModelArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")]
+ModelOption = Annotated[
+    str | None,
+    typer.Option("--model", help="The same, as 'train' takes it; by default the small BERT of the extra 'demo'."),
+]
 Freeze = Annotated[
     str | None,
     typer.Option(
@@ -76,6 +82,25 @@ TrustRemoteCode = Annotated[
 ]
 Device = Annotated[DeviceOption, typer.Option(help="Where to run; auto takes an accelerator where there is one.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens per row at most; by default what the model takes.")]
+
+
+def model_of(argument: str | None, option: str | None) -> str:
+    """The model that is meant; the demo's where none is named, which is said on standard error.
+
+    Raises:
+        SettingsError: If it is named twice.
+        MissingExtraError: If none is named, and the demo's is not installed.
+    """
+    if argument is not None and option is not None:
+        raise SettingsError(f"Two models are named: {argument!r}, and {option!r} with --model.\nName one.")
+    named = option if argument is None else argument
+    if named is not None:
+        return named
+    from frostline.demo.model import find_demo_model
+
+    folder = str(find_demo_model())
+    print(f"No model is named: taken is the demo's, '{folder}'.", file=sys.stderr)
+    return folder
 
 
 def columns(text: str) -> tuple[str, ...]:

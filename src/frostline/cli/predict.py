@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
 def predict(
     model: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")],
-    texts: Annotated[list[str] | None, typer.Argument(metavar="[TEXT]…", help="Texts.")] = None,
+    texts: Annotated[
+        list[str] | None, typer.Argument(metavar="[TEXT]…", help="Texts; - reads them from a pipe.")
+    ] = None,
     pair: Annotated[
         list[str] | None,
         typer.Option(metavar="TEXT", help="The second text of a pair; once per text, in their order."),
@@ -38,16 +40,20 @@ def predict(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Predict the labels of texts, with probabilities."""
+    from frostline.cli.pipe import is_piped, read_lines
     from frostline.cli.render import print_json, print_text
     from frostline.data.examples import read_examples
     from frostline.training.inference import Classifier, examples_of
 
-    if bool(texts) == (data is not None):
+    piped = data is None and (texts == ["-"] or (not texts and is_piped()))
+    if not piped and bool(texts) == (data is not None):
         raise DataError("Give texts to predict, or a table of them with --data; one of the two.")
-    if pair and data is not None:
+    if pair and (piped or data is not None):
         raise DataError("--pair belongs to texts given one by one.\nFor a table name both columns: --text-column A,B.")
     columns = options.columns(text_column)
-    if data is not None:
+    if piped:
+        examples = examples_of(read_lines(limit))
+    elif data is not None:
         examples = read_examples(data, text_columns=columns, label_columns=None, limit=limit, role="predict")
     else:
         examples = examples_of(texts or [], pair or None)
@@ -80,7 +86,11 @@ def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
 
 
 def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
-    """Per row the answer and its texts, each in one line."""
+    """Per row the answer and its texts, in a pipe in one line, on a terminal in lines that end with a word."""
+    from frostline.cli.layout import wrap
+    from frostline.cli.render import terminal_width
+
+    width = terminal_width()
     texts = (examples.dataset[name] for name in TEXT_NAMES[: len(examples.text_columns)])
     for label, shares, *own in zip(predictions.labels, predictions.probabilities, *texts, strict=True):
         answer = [label]
@@ -88,7 +98,8 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
             answer.append(f"{shares.max():.4f}")
         if predictions.schema.problem_type == MULTI and not label:  # say which came nearest
             answer = ["(none)", f"{predictions.names[shares.argmax()]} {shares.max():.4f}"]
-        yield "  ".join([*answer, *(" ".join(text.split()) for text in own)])
+        line = "  ".join([*answer, *(" ".join(text.split()) for text in own)])
+        yield from [line] if width is None else wrap(line, width, hang="    ")
 
 
 def _write(rows: list[dict[str, Any]], file: Path) -> None:

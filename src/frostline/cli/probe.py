@@ -14,8 +14,9 @@ if TYPE_CHECKING:
 
 
 def probe(
-    model: Annotated[str, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")],
     data: Annotated[str, typer.Option(metavar="FILE", help="Training rows; the first --batch-size of them are used.")],
+    model: options.ModelArgument = None,
+    named: options.ModelOption = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
@@ -47,7 +48,7 @@ def probe(
         max_length=max_length,
     )
     found = probe_checkpoint(
-        model,
+        options.model_of(model, named),
         rows,
         Plan.named(freeze, train_only, frozen_mode.value),
         learning_rate=lr,
@@ -71,8 +72,8 @@ def print_probe(found: Probe, *, parameters: bool = False) -> None:
     print_text(found.verdict, "")
     if parameters:
         cells = (movement.parameter_cells(parameter) for parameter in found.parameters)
-        print_table(movement.PARAMETER_COLUMNS, cells, movement.RIGHT_ALIGNED)
+        print_table(movement.PARAMETER_COLUMNS, cells, movement.RIGHT_ALIGNED, movement.MINOR)
     else:
         cells = (movement.row_cells(row) for row in reversed(found.rows))
-        print_table(movement.COLUMNS, cells, movement.RIGHT_ALIGNED)
+        print_table(movement.COLUMNS, cells, movement.RIGHT_ALIGNED, movement.MINOR)
     print_text("", *found.notes)

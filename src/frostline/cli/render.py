@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
+import shutil
+import sys
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
     from frostline.evidence.inspection import Inspection
     from frostline.evidence.proof import Proof
-
-
-_PIPE_WIDTH = 200  # characters; no table of ours is wider
 
 
 def print_json(values: Any) -> None:
@@ -23,44 +20,42 @@ def print_json(values: Any) -> None:
     print(json.dumps(finite(values), indent=2, ensure_ascii=False))
 
 
-def print_text(*lines: str) -> None:
-    """Print lines on standard output just as they are, wrapped by nobody."""
-    for line in lines:
-        print(line, flush=True)
+def print_text(*texts: str, whole: bool = False) -> None:
+    """Print texts on standard output, wrapped at words on a terminal.
+
+    Args:
+        *texts: Each of one line or several.
+        whole: Whether lines stay as they are, since they are there to be copied.
+    """
+    from frostline.cli.layout import wrap
+
+    width = None if whole else terminal_width()
+    for line in (line for text in texts for line in text.split("\n")):
+        for part in [line] if width is None else wrap(line, width):
+            print(part, flush=True)
 
 
-def table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[str] = ()) -> Table:
-    """Make a table whose cells are shown as they are (no markup is read in them)."""
-    from rich import box
-    from rich.table import Table
-    from rich.text import Text
+def print_table(
+    titles: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = (), minor: Sequence[str] = ()
+) -> None:
+    """Print a table on standard output, laid out for the terminal; see `lay_out`."""
+    from frostline.cli.layout import lay_out
 
-    result = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
-    for title in titles:
-        result.add_column(title, justify="right" if title in set(right) else "left", no_wrap=True)
-    for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
-    return result
+    rule = "─" if sys.stdout.encoding.lower().startswith("utf") else "-"
+    print_text(*lay_out(titles, rows, terminal_width(), right=right, minor=minor, rule=rule))
 
 
-def print_table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[str] = ()) -> None:
-    """Print a table on standard output; in a pipe as wide as it needs to be."""
-    from rich.console import Console
-
-    console = Console(highlight=False)
-    if not console.is_terminal:
-        console = Console(highlight=False, width=_PIPE_WIDTH)
-    with console.capture() as drawn:
-        console.print(table(titles, rows, right))
-    print_text(*(line.rstrip() for line in drawn.get().splitlines()))
+def terminal_width() -> int | None:
+    """Columns of the terminal, or what ``$COLUMNS`` says; None in a pipe."""
+    return shutil.get_terminal_size((0, 0)).columns or None
 
 
 def print_inspection(inspection: Inspection) -> None:
     """Print what `inspect` found: the verdict, the units, and what the table does not show."""
-    from frostline.evidence.inspection import COLUMNS, RIGHT_ALIGNED, row_cells
+    from frostline.evidence.inspection import COLUMNS, MINOR, RIGHT_ALIGNED, row_cells
 
     print_text(inspection.verdict, "")
-    print_table(COLUMNS, (row_cells(row) for row in inspection.rows), RIGHT_ALIGNED)
+    print_table(COLUMNS, (row_cells(row) for row in inspection.rows), RIGHT_ALIGNED, MINOR)
     if inspection.notes:
         print_text("", *inspection.notes)
 

@@ -58,6 +58,7 @@ def list_(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys 
             for info in found
         ),
         ("rows", "size"),
+        ("dtype", "boundary", "age", "rows"),
     )
     print_text("", f"{len(found)} in '{folder}', {decimal(sum(info.bytes for info in found))}.")
     print_text(*(f"{info.name[:_SHOWN_DIGITS]}: {_plain(info.fault)}." for info in found if info.fault))

@@ -10,8 +10,11 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
+from frostline.data.labels import REGRESSION
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from frostline.training.result import TrainResult, TrainStart
 
 
@@ -30,12 +33,18 @@ def train(
         typer.Option(help="Training rows: CSV, TSV, JSONL, Parquet, or NAME[:CONFIG][:SPLIT] of the hub."),
     ],
     model: Annotated[
-        str | None, typer.Option(help="A folder, or a hub name; by default the small BERT of the extra 'demo'.")
+        str | None,
+        typer.Option(help="A folder, or a hub name; by default the small BERT of the extra 'demo'."),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder to leave; it appears when it is complete.")] = Path(
         "frostline-out"
     ),
-    eval_data: Annotated[str | None, typer.Option("--eval", metavar="FILE", help="Evaluation rows, likewise.")] = None,
+    eval_data: Annotated[
+        str | None,
+        typer.Option(
+            "--eval", metavar="FILE", help="Evaluation rows, likewise; or the share to hold out, such as 10%."
+        ),
+    ] = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
@@ -46,13 +55,15 @@ def train(
     ] = None,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 16,
     max_length: options.MaxLength = None,
-    seed: Annotated[int, typer.Option(help="Seed of new weights, dropout and the order of rows.")] = 42,
+    seed: Annotated[int, typer.Option(help="Seed of new weights, dropout, the order of rows, and what is drawn.")] = 42,
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
     problem_type: options.ProblemType = ProblemOption.auto,
     dtype: Annotated[DtypeOption, typer.Option(help="bf16 and fp16 compute in mixed precision.")] = DtypeOption.fp32,
     device: options.Device = DeviceOption.auto,
-    limit: Annotated[int | None, typer.Option(help="Training rows at most, the first ones.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(help="Rows at most: drawn by the seed, balanced over labels; of --eval likewise.")
+    ] = None,
     patience: Annotated[int | None, typer.Option(help="Stop after so many epochs without a better evaluation.")] = None,
     store: Annotated[
         StoreOption, typer.Option(help="Where the frozen part's activations are kept; by default where it is fastest.")
@@ -78,12 +89,11 @@ def train(
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
     from frostline.cli.progress import TrainingProgress
     from frostline.cli.render import print_json
-    from frostline.demo.model import find_demo_model
     from frostline.training.run import run_training
     from frostline.training.settings import TrainSettings
 
     settings = TrainSettings(
-        model=str(find_demo_model()) if model is None else model,
+        model=options.model_of(None, model),
         data=data,
         eval_data=eval_data,
         freeze=freeze,
@@ -140,8 +150,24 @@ def print_start(start: TrainStart) -> None:
         f"Training: epochs {start.settings.epochs:g}, batch size {start.settings.batch_size}, "
         f"learning rate {start.learning_rate:g}, seed {start.settings.seed}.",
     )
+    print_text(*_parts(start))
     if start.resumed is not None:
         print_text(f"Going on from {start.resumed.name}.")
+
+
+def _parts(start: TrainStart) -> Iterator[str]:
+    """What is held out, and what is taken of the data."""
+    from frostline.training.rows import HELD_OUT_FILE
+
+    if start.held_out is not None:
+        yield f"Held out: {len(start.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
+    if start.eval_rows is None:
+        yield "Nothing is held out, so nothing will say how good the model is on new texts: --eval FILE, or --eval 10%."
+    if (start.rows, start.eval_rows or 0) != start.available:
+        rows, eval_rows = start.available
+        evaluation = f", {start.eval_rows:,} of {eval_rows:,} for evaluation" if eval_rows else ""
+        how = "drawn by the seed" if start.schema.problem_type == REGRESSION else "drawn by the seed, labels balanced"
+        yield f"Limit: {start.rows:,} of {rows:,} rows for training{evaluation}; {how}."
 
 
 def print_result(result: TrainResult, *, explain: bool = False) -> None:

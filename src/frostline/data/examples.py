@@ -14,7 +14,7 @@ Decisions:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from frostline.data.messages import listed, numbered, quoted, quoted_path, suggestion
@@ -23,7 +23,7 @@ from frostline.data.sources import read_table
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     import datasets
     import pyarrow as pa
@@ -52,6 +52,10 @@ class Examples:
 
     def __len__(self) -> int:
         return len(self.dataset)
+
+    def take(self, rows: Iterable[int]) -> Examples:
+        """Take some rows, by their places, in the order given."""
+        return replace(self, dataset=self.dataset.select(rows))
 
 
 def read_examples(

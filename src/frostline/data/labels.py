@@ -179,7 +179,7 @@ class LabelSchema:
         import pyarrow as pa
         from datasets import List, Value
 
-        numbers = self._numbers(read_columns(examples))
+        numbers = self.numbers(examples)
         feature: Any = Value("int64" if self.problem_type == SINGLE else "float32")
         array = pa.array(numbers.reshape(-1))
         if numbers.ndim == 2:
@@ -189,10 +189,15 @@ class LabelSchema:
         labelled: datasets.Dataset = texts.add_column("labels", array, feature=feature)
         return labelled
 
-    def _numbers(self, columns: Sequence[LabelColumn]) -> NDArray[np.int64 | np.float32]:
-        """Returns shape (rows,) int64 or float32, or (rows, num_labels) float32."""
+    def numbers(self, examples: Examples) -> NDArray[np.int64 | np.float32]:
+        """Returns the labels as numbers, of shape (rows,) int64 or float32, or (rows, num_labels) float32.
+
+        Raises:
+            DataError: As :meth:`encode`.
+        """
         import numpy as np
 
+        columns = read_columns(examples)
         if self.problem_type == SINGLE:
             return self._ids(only(columns))
         if self.problem_type == MULTI and len(columns) == 1:

@@ -11,7 +11,7 @@ import torch
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from frostline.anatomy.wrappers import refuse_no_module
+from frostline.anatomy.wrappers import held_by, refuse_no_module
 from frostline.errors import DataError, ModelError, as_given
 
 if TYPE_CHECKING:
@@ -76,12 +76,14 @@ _WANTED = "Give a mapping for model(**batch), a tensor, or a tuple of tensors"
 
 
 def runs_alone(model: nn.Module) -> nn.Module:
-    """The module inside wrappers that would communicate or compile."""
+    """The module inside wrappers that would communicate or compile, or that hold a model they do not run themselves."""
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):
             model = model.module
         elif "_orig_mod" in dict(model.named_children()):
             model = model.get_submodule("_orig_mod")
+        elif held := held_by(model):
+            model = model.get_submodule(held)
         else:
             return model
 
@@ -95,12 +97,16 @@ def called(model: nn.Module, batch: Any) -> Any:
 
     Raises:
         DataError: If the forward does not take these arguments.
+        ModelError: If there is none, as in a LightningModule that holds several modules.
     """
     named = dict(batch) if isinstance(batch, Mapping) else {}
     inputs = () if isinstance(batch, Mapping) else tuple(batch) if isinstance(batch, list | tuple) else (batch,)
     try:
         return model(*inputs, **named)
-    except TypeError:
+    except (TypeError, NotImplementedError) as error:
+        if "_forward_unimplemented" in str(error) or 'missing the required "forward"' in str(error):
+            mend = "Give it one that takes the batch, or give the model inside it"
+            raise ModelError(f"{type(model).__name__} has no forward, so no step can be taken.\n{mend}.") from None
         _refuse_misfit(model, inputs, named)
         raise
 

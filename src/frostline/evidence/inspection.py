@@ -116,6 +116,7 @@ class Inspection:
 
 COLUMNS = ("unit", "parameters", "trains", "origin", "frozen mode", "memory", "buffers")
 RIGHT_ALIGNED = ("parameters", "memory")
+MINOR = ("buffers", "memory", "frozen mode")  # go in this order where there is no room
 
 
 def row_cells(row: InspectionRow) -> tuple[str, ...]:

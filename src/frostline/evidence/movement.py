@@ -18,6 +18,8 @@ _GRADIENT_WORDS: tuple[GradientWord, ...] = ("yes", "zero", "not finite", "stale
 COLUMNS = ("unit", "trains", "gradient", "in optimizer", "learning rate", "moved", "relative change", "buffers moved")
 PARAMETER_COLUMNS = ("parameter", "trains", "gradient", "in optimizer", "learning rate", "moved", "relative change")
 RIGHT_ALIGNED = ("learning rate", "relative change", "buffers moved")
+# Go in this order where there is no room.
+MINOR = ("buffers moved", "relative change", "learning rate", "in optimizer")
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.errors import SelectorError
+from frostline.log import get_logger
 from frostline.plan.selectors import UNIT_WORDS, Term, join, marked, parse
 
 if TYPE_CHECKING:
@@ -187,11 +188,22 @@ class _Matcher:
             chosen = {number for number in numbers if index in (number, number - len(numbers))}
         else:
             chosen = set(numbers[index or slice(None)])
+            self._say_beyond(term, len(numbers), len(chosen))
         for unit in self._anatomy.units:
             if unit.kind == "layer" and unit.stack == wanted and unit.index in chosen:
                 yield from unit.parameter_names
                 # What two layers share is meant with either; a tensor shared with another unit stays with that one.
                 yield from (name for name in unit.alias_names if self._anatomy.unit_of[name].kind == "layer")
+
+    def _say_beyond(self, term: Term, layers: int, chosen: int) -> None:
+        """Say where a slice names layers that are not there: it was written for a deeper model."""
+        bounds = (term.index.start, term.index.stop) if isinstance(term.index, slice) else ()
+        if chosen and any(bound is not None and not -layers <= bound <= layers for bound in bounds):
+            means = f"all {layers}" if chosen == layers else f"{chosen}"
+            stack = f"{self._anatomy.model_class}'s {term.stack or ''}".rstrip()
+            get_logger().warning(
+                "%s reaches beyond %s layers, 0 to %d: it means %s of them.", term.text, stack, layers - 1, means
+            )
 
     def _glob(self, text: str) -> list[str]:
         pattern = re.compile(fnmatch.translate(text))

@@ -6,11 +6,12 @@ import json
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from transformers import TrainerCallback
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.wrappers import refuse_no_module
 from frostline.errors import PlanError
 from frostline.evidence.fingerprint import Fingerprint, fingerprint, frozen_names
 from frostline.evidence.proof import Proof, compare
@@ -23,7 +24,7 @@ from frostline.plan.plan import FrozenMode, Plan
 from frostline.training.firststep import FirstStep, can_be_watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from torch import nn
     from transformers import TrainerControl, TrainerState, TrainingArguments
@@ -122,7 +123,7 @@ class FreezeCallback(TrainerCallback):
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Freeze the model that the Trainer was given."""
-        self.apply(kwargs["model"])
+        self.apply(module_in(kwargs))
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -132,7 +133,7 @@ class FreezeCallback(TrainerCallback):
         Raises:
             PlanError: If every parameter is frozen.
         """
-        model = kwargs["model"]
+        model = module_in(kwargs)
         self.apply(model)
         refuse_nothing_to_train(model, self.plan)
         if state.is_world_process_zero:
@@ -150,7 +151,7 @@ class FreezeCallback(TrainerCallback):
     ) -> None:
         """Look at the first step before it is taken."""
         if self._watched is not None:
-            self._watched.before(kwargs["model"], kwargs["optimizer"])
+            self._watched.before(module_in(kwargs), kwargs["optimizer"])
 
     def on_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -158,7 +159,7 @@ class FreezeCallback(TrainerCallback):
         """Look at the first step after it was taken, and say where it contradicts the flags."""
         if self._watched is None:
             return
-        self._watched.after(kwargs["model"], kwargs["optimizer"])
+        self._watched.after(module_in(kwargs), kwargs["optimizer"])
         self.first_step = self._watched.probe
         if self._watched.surprises and state.is_world_process_zero:
             steps = f"First {self._watched.looks} steps" if self._watched.looks > 1 else "First step"
@@ -183,7 +184,7 @@ class FreezeCallback(TrainerCallback):
         """
         if self._run is None:
             return
-        model, run = kwargs["model"], self._run
+        model, run = module_in(kwargs), self._run
         began = time.perf_counter()
         proof = compare(run.before, fingerprint(model), ModelMap.of(model))
         now = time.perf_counter()
@@ -225,6 +226,19 @@ class FreezeCallback(TrainerCallback):
                     "mode. With frozen_mode='train' it does.",
                     alpha,
                 )
+
+
+def module_in(given: Mapping[str, Any]) -> nn.Module:
+    """The module that trains, among what a Trainer gives to a callback: ``model``, or SetFit's ``st_model``.
+
+    Raises:
+        ModelError: If neither is a module.
+    """
+    model = given["model"]
+    # SetFit hands over its model of two parts, which is no module, and the sentence encoder that its Trainer trains.
+    body = given.get("st_model")
+    refuse_no_module(model if body is None else body)
+    return cast("nn.Module", model if body is None else body)
 
 
 def refuse_nothing_to_train(model: nn.Module, plan: Plan | None) -> None:

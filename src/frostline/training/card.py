@@ -73,8 +73,9 @@ def _body(result: TrainResult) -> str:
         "",
     ]
     if result.metrics:
+        held_out = " held out of the training data" if start.held_out is not None else ""
         lines += [
-            f"## Evaluation on {start.eval_rows:,} rows",
+            f"## Evaluation on {start.eval_rows:,} rows{held_out}",
             "",
             *_table(
                 ("metric", "value"),

@@ -26,6 +26,9 @@ class TrainStart:
         schema: What the labels are.
         rows: Training rows.
         eval_rows: Evaluation rows; None where there are none.
+        available: Training and evaluation rows before the limit was applied.
+        held_out: Numbers of the rows of the training data (from 1) that are held out for evaluation; None where
+            evaluation has rows of its own, or none.
         tokens: What tokenising the training rows gave.
         inspection: What is frozen, and where it came from.
         learning_rate: The peak rate.
@@ -36,6 +39,8 @@ class TrainStart:
     schema: LabelSchema
     rows: int
     eval_rows: int | None
+    available: tuple[int, int]
+    held_out: tuple[int, ...] | None
     tokens: TokenStats
     inspection: Inspection
     learning_rate: float

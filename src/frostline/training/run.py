@@ -12,8 +12,6 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.checkpoints.quiet import quiet
-from frostline.data.examples import Examples, read_examples
-from frostline.data.labels import LabelSchema
 from frostline.data.tokenising import TokenStats, tokenise
 from frostline.errors import DivergedError, DriftError
 from frostline.evidence.inspection import inspect_model
@@ -24,6 +22,7 @@ from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
 from frostline.training.outputs import OutputFolder
 from frostline.training.result import TrainResult, TrainStart, finite
+from frostline.training.rows import read_rows, write_held_out
 from frostline.training.settings import HEAD_LR, WHOLE_MODEL_LR, TrainSettings
 
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ if TYPE_CHECKING:
     import datasets
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
+    from frostline.data.examples import Examples
+    from frostline.data.labels import LabelSchema
     from frostline.evidence.proof import Proof
     from frostline.training.trainer import Trainer
 
@@ -87,7 +88,8 @@ def _run(
     from frostline.training.interrupt import SaveOnInterrupt
 
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
-    train, test, schema = _read(settings)
+    read = read_rows(settings)
+    train, test, schema = read.train, read.test, read.schema
     set_seed(settings.seed)  # the new weights are drawn while the model loads
     model, tokenizer = load_classifier(
         settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
@@ -106,6 +108,8 @@ def _run(
         schema=schema,
         rows=len(train_set),
         eval_rows=len(eval_set) if eval_set is not None else None,
+        available=read.available,
+        held_out=read.held_out,
         tokens=tokens,
         inspection=inspect_model(model, origin_of(model)),
         learning_rate=settings.learning_rate or _default_rate(model),
@@ -147,26 +151,6 @@ def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
             f"The training diverged: {len(lost)} parameters are not finite, {lost[0]} among them ('{folder}').\n"
             "Train again with a lower --lr."
         )
-
-
-def _read(settings: TrainSettings) -> tuple[Examples, Examples | None, LabelSchema]:
-    train = read_examples(
-        settings.data,
-        text_columns=settings.text_columns,
-        label_columns=settings.label_columns,
-        limit=settings.limit,
-        role="train",
-    )
-    schema = LabelSchema.infer(train, settings.problem_type)
-    if settings.eval_data is None:
-        return train, None, schema
-    test = read_examples(
-        settings.eval_data,
-        text_columns=settings.text_columns,
-        label_columns=settings.label_columns,
-        role="eval",
-    )
-    return train, test, schema
 
 
 def _tokenised(
@@ -298,6 +282,8 @@ def _leave(
         write_proof(result.proof, staged)
         text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
         (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        if result.start.held_out is not None:
+            write_held_out(result.start, staged)
         write_card(result, staged)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -39,7 +40,8 @@ class TrainSettings:
     Attributes:
         model: A folder or a hub name.
         data: Where the training rows are: a file, or a data set's hub name.
-        eval_data: Where the evaluation rows are; None to train without evaluation.
+        eval_data: Where the evaluation rows are, or the share of the training rows that is held out, such as
+            ``"10%"``; None to train without evaluation.
         freeze: What is frozen, as a selector.
         train_only: What trains, as a selector; not together with `freeze`.
         frozen_mode: ``"eval"`` or ``"train"``.
@@ -53,7 +55,8 @@ class TrainSettings:
         problem_type: One of transformers' problem types; None to tell it from the labels.
         dtype: ``"fp32"``, or ``"bf16"``, ``"fp16"`` for mixed precision.
         device: ``"auto"`` takes an accelerator where there is one.
-        limit: Training rows at most; None for all.
+        limit: Training rows at most, and evaluation rows likewise: a part drawn by the seed, with labels as equally
+            frequent as the rows allow; None for all.
         patience: Evaluations without a better result after which training stops; None for never.
         engine: Whether fast paths are taken.
         store: Where activations of the frozen part are kept: ``"auto"``, ``"off"``, ``"memory"`` or ``"disk"``.
@@ -110,8 +113,19 @@ class TrainSettings:
             raise SettingsError(f"--seed is {self.seed}; it must be from 0 to {2**32 - 1}.")
         if self.patience is not None and self.eval_data is None:
             raise SettingsError("--patience needs evaluation data to judge by.\nName it with --eval.")
+        if self.eval_share is not None and not 0 < self.eval_share < 1:
+            raise SettingsError(f"--eval is '{self.eval_data}'; a share is above 0% and below 100%.")
         EngineSettings(store=self.store, store_budget=self.store_budget, store_dtype=self.store_dtype)
         self.plan()
+
+    @property
+    def eval_share(self) -> float | None:
+        """The share of the training rows that is held out for evaluation; None where it has rows of its own."""
+        share = re.fullmatch(r"(.*)%\s*", self.eval_data or "")
+        try:
+            return None if share is None else float(share[1]) / 100
+        except ValueError:
+            raise SettingsError(f"--eval is '{self.eval_data}'; a share is written 10%.") from None
 
     def plan(self) -> Plan | None:
         """The plan that the settings name; None where they name nothing to freeze."""

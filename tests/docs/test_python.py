@@ -1,0 +1,58 @@
+"""Every block of Python in README.md and docs/*.md runs, page by page, from the top.
+
+README.md takes nothing for granted. A page of docs/ takes for granted what the block of docs/index.md makes. The names
+of models and files in them are folders and files of this test: tiny ones, but of the same kinds.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+
+from tests.checkpoints.folders import tensors_of, write
+from tests.docs.blocks import PAGES, blocks
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+GERMAN = "dbmdz/bert-base-german-cased"
+GIVEN = "docs/index.md"
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that holds what the pages name."""
+    monkeypatch.chdir(tmp_path)
+    base = tiny.save_bert(tmp_path / GERMAN, num_hidden_layers=12)
+    tensors = tensors_of(base)
+    tuned = {name: tensor + ("pooler" in name) for name, tensor in tensors.items()}
+    write(tmp_path / "my-model", tuned, base)
+    tiny.wordpiece().save_pretrained(tmp_path / "my-model")
+    tiny.write_csv(tmp_path / "train.csv", [row | {"label": int(row["label"] == "good")} for row in tiny.rows()])
+    return tmp_path
+
+
+def run(page: str, names: dict[str, Any]) -> None:
+    """Run a page's blocks; a line of an error is that of the page."""
+    for block in blocks(page, "python"):
+        code = compile("\n" * (block.line - 1) + block.text, page, "exec")
+        exec(code, names)  # noqa: S102 - it is ours
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found:UserWarning")
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
+def test_a_page_runs(page: str, place: Path) -> None:
+    torch.manual_seed(0)
+    names: dict[str, Any] = {"__name__": "page"}
+    if page.startswith("docs/") and page != GIVEN:
+        run(GIVEN, names)
+    run(page, names)
+    assert {"fl", "model"} <= names.keys()
+
+
+def test_there_are_blocks_to_run() -> None:
+    assert sum(len(blocks(page, "python")) for page in PAGES) > 15
+    assert all("…" not in block.text for page in PAGES for block in blocks(page, "python"))
