@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
@@ -14,7 +14,10 @@ from torch import nn
 
 import frostline as fl
 from frostline.evidence.fingerprint import Fingerprint, tensor_digest
-from tests.models import Plain, tiny
+from tests.models import Plain, names_of, tiny
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 DTYPES = (torch.float32, torch.float16, torch.bfloat16, torch.float64, torch.int8, torch.int64, torch.uint8, torch.bool)
 
@@ -173,9 +176,45 @@ def test_equal_models_have_equal_fingerprints() -> None:
 
 
 def test_values_bring_it_back() -> None:
-    taken = fl.fingerprint(tiny("t5"))
-    assert Fingerprint.from_dict(json.loads(json.dumps(taken.to_dict()))) == taken
-    assert set(taken.to_dict()) == {"digests", "aliases"}
+    model = tiny("t5")
+    fl.freeze(model, "encoder.layers[0]")
+    taken = fl.fingerprint(model)
+    again = Fingerprint.from_dict(json.loads(json.dumps(taken.to_dict())))
+    assert again == taken
+    assert again.frozen == taken.frozen == frozenset(names_of(model, "transformer.encoder.block.0."))
+    assert set(taken.to_dict()) == {"digests", "aliases", "frozen"}
+
+
+def test_what_an_earlier_release_wrote() -> None:
+    values = fl.fingerprint(tiny("t5")).to_dict()
+    del values["frozen"]
+    taken = Fingerprint.from_dict(values)
+    assert taken.frozen is None
+    assert taken.to_dict() == values
+
+
+def test_what_is_frozen_is_noted() -> None:
+    model = Plain()
+    assert fl.fingerprint(model).frozen == frozenset()
+    fl.freeze(model, "layers[0]")
+    model.classifier.bias.requires_grad_(False)
+    tensors = (*model.named_parameters(), *model.named_buffers())
+    block = {name for name, _ in tensors if name.startswith("blocks.0.")}
+    assert fl.fingerprint(model).frozen == frozenset({"classifier.bias", *block})
+
+
+def test_a_checkpoint_does_not_tell_what_is_frozen(tmp_path: Path) -> None:
+    model = tiny("bert")
+    fl.freeze(model, "backbone")
+    model.save_pretrained(tmp_path)
+    assert fl.fingerprint(tmp_path).frozen is None
+
+
+def test_flags_are_no_part_of_equality() -> None:
+    model = Plain()
+    before = fl.fingerprint(model)
+    fl.freeze(model, "backbone")
+    assert fl.fingerprint(model) == before
 
 
 def test_the_model_is_left_as_it_is() -> None:

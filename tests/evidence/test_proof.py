@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from torch import nn
 
 import frostline as fl
 from frostline.errors import DriftError, FrostlineError, PlanError
-from frostline.evidence.proof import Proof, compare, frozen_names
+from frostline.evidence.fingerprint import Fingerprint, frozen_names
+from frostline.evidence.proof import Proof, compare
 from tests.models import Plain, batch, names_of, tiny
 
 
@@ -189,6 +191,101 @@ class TestWhatMustStay:
         assert fl.verify(before, model, fl.Plan(freeze="all")).drifted == ("running_mean",)
 
 
+class TestFlagsThatDiffer:
+    """What was frozen when the fingerprint was taken has to stay; what differs by the end is told."""
+
+    def test_thawed_and_trained(self) -> None:
+        model = Plain()
+        frozen = fl.freeze(model, "embeddings, layers[:2]")
+        before = fl.fingerprint(model)
+        frozen.restore()
+        nudge(model, "embed.weight", "classifier.bias")
+        proof = fl.verify(before, model)
+        assert not proof.ok
+        assert proof.drifted == ("embed.weight",)
+        assert proof.flags == "start"
+        assert frozenset(proof.thawed) == before.frozen
+        assert str(proof) == "Drift: 1 of 15 frozen tensors moved: embed.weight; thawed by now: 15 of the frozen"
+
+    def test_the_block_of_a_freeze_has_ended(self) -> None:
+        model = Plain()
+        with fl.freeze(model, "embeddings, layers[:2]"):
+            before = fl.fingerprint(model)
+            nudge(model, *names_of(model, "blocks.2.", "final_norm.", "classifier."))
+        proof = fl.verify(before, model)
+        assert proof.ok
+        assert verdicts(proof)["layer 1"] == "frozen"
+        assert str(proof) == ("15 frozen tensors bit-identical; 8 of 8 others moved; thawed by now: 15 of the frozen")
+
+    def test_a_buffer_of_what_was_frozen_then(self) -> None:
+        model = Plain()
+        with fl.freeze(model, "layers[0]"):
+            before = fl.fingerprint(model)
+        nudge(model, "blocks.0.norm.running_mean")
+        assert fl.verify(before, model).drifted == ("blocks.0.norm.running_mean",)
+
+    def test_frozen_only_since(self) -> None:
+        model = Plain()
+        before = fl.fingerprint(model)
+        nudge(model, *names_of(model, "final_norm.", "classifier."))
+        fl.freeze(model, "embeddings, layers[:2]")
+        nudge(model, "embed.weight")
+        proof = fl.verify(before, model)
+        assert proof.ok  # it may have moved before it was frozen
+        assert len(proof.newly_frozen) == 15
+        assert proof.thawed == ()
+        assert str(proof) == (
+            "Nothing was frozen; 5 of 17 parameters moved; unmoved although they may train: layer 2; "
+            "frozen by now: 15 of the others, of which 1 moved"
+        )
+
+    def test_a_plan_stands_above_flags(self) -> None:
+        model = Plain()
+        before = fl.fingerprint(model)
+        fl.freeze(model, "embeddings")
+        nudge(model, "embed.weight")
+        proof = fl.verify(before, model, fl.Plan(freeze="embeddings"))
+        assert (proof.flags, proof.newly_frozen, proof.drifted) == ("plan", (), ("embed.weight",))
+        assert str(proof) == "Drift: 1 of 1 frozen tensors moved: embed.weight"
+
+    def test_what_a_plan_leaves_as_it_is(self) -> None:
+        model = Plain()
+        with fl.freeze(model, "layers[0]"):
+            before = fl.fingerprint(model)
+        fl.freeze(model, "layers[1]")
+        nudge(model, "blocks.0.linear.weight", "blocks.1.linear.weight")
+        assert fl.verify(before, model, fl.Plan(freeze="embeddings")).drifted == ("blocks.0.linear.weight",)
+        assert fl.verify(before, model, fl.Plan(train_only="layers")).ok  # it leaves nothing open
+
+    def test_a_fingerprint_without_flags(self, model: nn.Module) -> None:
+        before = Fingerprint.from_dict({name: fl.fingerprint(model).to_dict()[name] for name in ("digests", "aliases")})
+        proof = fl.verify(before, model)
+        assert (proof.flags, proof.ok) == ("end", True)
+        assert str(proof).startswith("15 frozen tensors bit-identical; 0 of 8 others moved; ")
+        assert str(proof).endswith("; by the flags of now, as the fingerprint has none")
+        nudge(model, "embed.weight")
+        assert fl.verify(before, model).drifted == ("embed.weight",)
+
+    def test_a_frozen_tensor_that_is_gone(self, model: nn.Module) -> None:
+        before = fl.fingerprint(model)
+        model.embed = nn.Identity()
+        proof = fl.verify(before, model)
+        assert proof.drifted == ("embed.weight",)
+        assert str(proof) == "Drift: 1 of 15 frozen tensors moved: embed.weight (gone)"
+
+    def test_as_values(self) -> None:
+        model = Plain()
+        with fl.freeze(model, "embeddings"):
+            before = fl.fingerprint(model)
+        fl.freeze(model, "classifier.bias")
+        values = json.loads(json.dumps(fl.verify(before, model).to_dict()))
+        assert [values[key] for key in ("flags", "thawed", "newly_frozen")] == [
+            "start",
+            ["embed.weight"],
+            ["classifier.bias"],
+        ]
+
+
 class TestDrift:
     def test_it_is_raised_with_the_proof(self, model: nn.Module) -> None:
         before = fl.fingerprint(model)
@@ -234,6 +331,8 @@ class TestAsValues:
             "after": before.digests["embed.weight"],
         }
         assert set(values["tensors"]) == set(before.digests)
+        assert "guard" not in values
+        assert replace(proof, guard={"steps": 3}).to_dict()["guard"] == {"steps": 3}
 
     def test_what_it_took(self, model: nn.Module) -> None:
         proof = fl.verify(fl.fingerprint(model), model)

@@ -47,6 +47,23 @@ class TestFlags:
         fl.freeze(model, ["embeddings", "pooler"])
         assert trainable(model) == names_of(model, "bert.encoder.") | {"classifier.weight"}
 
+    def test_what_an_earlier_plan_froze(self) -> None:
+        model = tiny("bert")
+        model.get_parameter("classifier.bias").requires_grad_(False)  # by hand, so of no plan
+        first = fl.freeze(model, "backbone")
+        assert first.frozen_beside == frozenset()
+        second = fl.freeze(model, "embeddings")
+        above = names_of(model, "bert.encoder.", "bert.pooler.")
+        assert second.frozen_beside == above
+        model.get_submodule("bert.pooler").requires_grad_(True)
+        assert second.frozen_beside == names_of(model, "bert.encoder.")
+        assert fl.train_only(model, "head").frozen_beside == frozenset()  # it names every parameter
+
+    def test_what_a_plan_froze_that_was_taken_back(self) -> None:
+        model = tiny("bert")
+        fl.freeze(model, "backbone").restore()
+        assert fl.freeze(model, "embeddings").frozen_beside == frozenset()
+
     def test_train_only(self) -> None:
         model = tiny("bert")
         model.requires_grad_(False)

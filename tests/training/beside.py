@@ -13,6 +13,7 @@ import frostline as fl
 from tests.training import tokens
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 ROWS = Dataset.from_list(tokens.rows())
@@ -58,19 +59,20 @@ def both(
     tmp_path: Path,
     mixin: type | None = None,
     freeze: str | None = tokens.LOWER,
-    given: dict[str, Any] | None = None,
+    given: dict[str, Any] | Callable[[], dict[str, Any]] | None = None,
+    make: Callable[[], Any] = tokens.model,
     **changes: Any,
 ) -> tuple[fl.Trainer, transformers.Trainer]:
-    """The same training by both Trainers."""
+    """The same training by both Trainers, each with a model of its own; and what else is given, where it is made."""
     trained = []
     for kind in (fl.Trainer, transformers.Trainer):
-        model = tokens.model()
+        model = make()
         if freeze is not None:
             fl.freeze(model, freeze)
         usual: dict[str, Any] = {"data_collator": tokens.collate, "train_dataset": ROWS, "eval_dataset": HELD_OUT}
         args = tokens.arguments(tmp_path / kind.__module__, **{"store": "memory"} | changes)
         trainer: Any = type("Own", (kind,) if mixin is None else (mixin, kind), {})(
-            model=model, args=args, **usual | (given or {})
+            model=model, args=args, **usual | ((given() if callable(given) else given) or {})
         )
         trainer.train()
         trained.append(trainer)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any
 
+import pytest
 import torch
 
 import frostline as fl
@@ -28,6 +30,15 @@ def options(folder: Path, **changes: Any) -> dict[str, Any]:
 def arguments(folder: Path, **changes: Any) -> fl.TrainingArguments:
     """The same as arguments."""
     return fl.TrainingArguments(**options(folder, **changes))
+
+
+def adapted(model: Any, **options: Any) -> Any:
+    """The model with adapters of rank 2 on its attention, and its head as it is."""
+    peft = pytest.importorskip("peft")
+    torch.manual_seed(3)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+        return peft.get_peft_model(model, peft.LoraConfig(task_type="SEQ_CLS", r=2, **options))
 
 
 def trains(model: nn.Module | None) -> set[str]:

@@ -35,11 +35,24 @@ def read_proof(folder: Path) -> dict[str, Any]:
     return values
 
 
+def trainer_proof(trainer: fl.Trainer, folder: Path) -> dict[str, Any]:
+    trainer.save_model(str(folder))
+    return read_proof(folder)
+
+
 def test_the_proof_is_written(tmp_path: Path, make: Any, batch: Batch) -> None:
     trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
     assert not trainer.proof
+    trainer.save_model(str(tmp_path / "before"))
     trainer.train()
-    written = read_proof(tmp_path / "run")
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"checkpoint-3", "checkpoint-6"}
+    trainer.save_model(str(tmp_path / "saved"))
+    trainer.save_model()
+    assert not list(tmp_path.glob("*/checkpoint-*/proof.json"))
+    assert not (tmp_path / "before" / "proof.json").exists()
+    written = read_proof(tmp_path / "saved")
+    assert written == read_proof(tmp_path / "run")
+    assert fl.verify_run(tmp_path / "saved").ok
     assert trainer.proof is not None
     assert written == json.loads(json.dumps(trainer.proof.to_dict()))
     assert written["ok"] is True
@@ -58,9 +71,31 @@ def test_a_frozen_tensor_that_moves_is_an_error_after_the_model_is_saved(
         trainer.train()
     assert caught.value.proof.drifted == (FROZEN,)
     assert caught.value.exit_status == 1
-    assert read_proof(tmp_path / "run")["ok"] is False
+    assert read_proof(tmp_path / "run")["ok"] is False  # beside the weights
     saved = tiny.weights(tmp_path / "run")
     assert same(saved, {name: tensor for name, tensor in model.state_dict().items() if name in saved})
+
+
+def test_a_checkpoint_of_a_second_run_is_not_given_the_proof_of_the_first(
+    tmp_path: Path, make: Any, batch: Batch
+) -> None:
+    trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    trainer.train()
+    trainer.train()
+    assert not list((tmp_path / "run").rglob("proof.json"))
+
+
+def test_what_a_guard_counts_is_in_the_proof(tmp_path: Path, make: Any, batch: Batch) -> None:
+    trainer = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    trainer._freeze_callback.guard = lambda: {"checks": trainer.state.global_step}
+    trainer.train()
+    trainer.save_model()
+    assert read_proof(tmp_path / "run")["guard"] == {"checks": 6}
+    assert fl.verify_run(tmp_path / "run").ok
+    trainer._freeze_callback.guard = lambda: None
+    trainer.train()
+    trainer.save_model()
+    assert "guard" not in read_proof(tmp_path / "run")
 
 
 def test_each_run_is_proven_from_its_own_start(tmp_path: Path, make: Any, batch: Batch) -> None:
@@ -77,8 +112,8 @@ def test_each_run_is_proven_from_its_own_start(tmp_path: Path, make: Any, batch:
 
 def test_a_checkpoint_carries_the_start_and_the_plan(tmp_path: Path, make: Any, batch: Batch) -> None:
     model = make()
-    start = fl.fingerprint(model)
     trainer = fl.Trainer(model, arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    start = fl.fingerprint(model)
     trainer.train()
     for step in (3, 6):
         folder = tmp_path / "run" / f"checkpoint-{step}"
@@ -99,6 +134,45 @@ def test_a_resumed_run_is_proven_from_the_true_start(tmp_path: Path, make: Any, 
     assert {tensor.name: tensor.before for tensor in resumed.proof.tensors} == start
 
 
+class Thaw(TrainerCallback):
+    """Thaws what the plan froze once training has begun, as a schedule of somebody's own might."""
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        kwargs["model"].get_parameter(FROZEN).requires_grad_(True)
+
+
+def test_a_resumed_run_is_proven_by_the_flags_of_the_start(tmp_path: Path, make: Any, batch: Batch) -> None:
+    fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE, callbacks=[Thaw()]).train()
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    values = json.loads((checkpoint / "fingerprint.json").read_text(encoding="utf-8"))
+    frozen = set(values["frozen"])
+    assert FROZEN in frozen
+    # Frozen in the beginning, and not in the run that goes on: what becomes of it is told, and counts.
+    values["frozen"] = sorted(frozen | {"classifier.bias"})
+    (checkpoint / "fingerprint.json").write_text(json.dumps(values), encoding="utf-8")
+    resumed = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    with pytest.raises(DriftError, match=r"moved: classifier\.bias; thawed by now: 1 of the frozen"):
+        resumed.train(resume_from_checkpoint=str(checkpoint))
+
+
+def test_a_checkpoint_of_an_earlier_release_does_not_say_what_was_frozen(
+    tmp_path: Path, make: Any, batch: Batch, heard: pytest.LogCaptureFixture
+) -> None:
+    fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE).train()
+    checkpoint = tmp_path / "run" / "checkpoint-3"
+    values = json.loads((checkpoint / "fingerprint.json").read_text(encoding="utf-8"))
+    del values["frozen"]
+    (checkpoint / "fingerprint.json").write_text(json.dumps(values), encoding="utf-8")
+    heard.clear()
+    resumed = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
+    resumed.train(resume_from_checkpoint=str(checkpoint))
+    file = checkpoint / "fingerprint.json"
+    assert f"{file} does not say what was frozen: the proof goes by what is frozen now." in heard.messages
+    assert resumed.proof is not None
+    assert (resumed.proof.ok, resumed.proof.from_step) == (True, 0)
+    assert sum(tensor.frozen for tensor in resumed.proof.tensors) > 5
+
+
 def test_a_checkpoint_without_its_start_is_proven_from_there_and_told(
     tmp_path: Path, make: Any, batch: Batch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -113,7 +187,7 @@ def test_a_checkpoint_without_its_start_is_proven_from_there_and_told(
     assert resumed.proof.ok
     assert resumed.proof.from_step == 3
     assert "since step 3" in str(resumed.proof)
-    assert json.loads((tmp_path / "run" / "proof.json").read_text(encoding="utf-8"))["from_step"] == 3
+    assert trainer_proof(resumed, tmp_path / "saved")["from_step"] == 3
     # Who goes on with that run once more does not take its start for that of the whole.
     again = fl.Trainer(make(), arguments(tmp_path), train_dataset=batch, freeze=LINE)
     again.train(resume_from_checkpoint=str(tmp_path / "run" / "checkpoint-6"))

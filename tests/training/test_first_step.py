@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, HfArgumentParser
 import frostline as fl
 from frostline.errors import DriftError
 from frostline.training import firststep
+from tests.training.pretrained import adapted
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,6 +102,72 @@ def test_what_the_optimizer_does_not_hold(make: Any, warned: list[str]) -> None:
     trainer.train()
     (line,) = warned
     assert line.startswith("First step: 16 trainable by flag, but unmoved (not in the optimizer): bert.encoder.layer.1")
+
+
+def with_adapters(trainer: fl.Trainer, **options: Any) -> fl.Trainer:
+    """A Trainer of the same model with adapters, for the same rows and settings."""
+    model = adapted(trainer.model, **options)
+    return fl.Trainer(model, trainer.args, train_dataset=trainer.train_dataset)
+
+
+@pytest.mark.parametrize("options", [{}, {"use_dora": True}, {"target_modules": "all-linear"}])
+def test_factors_of_adapters_that_wait_for_the_other_one(make: Any, warned: list[str], options: dict[str, Any]) -> None:
+    trainer = with_adapters(make(), **options)
+    trainer.train()
+    assert warned == []
+    found = trainer.first_step
+    assert found is not None
+    factors = [one for one in found.parameters if ".lora_A." in one.name]
+    assert factors
+    assert {(one.gradient, one.moved, one.moved_later) for one in factors} == {("zero", False, True)}
+    assert found.ok
+    assert f"; {len(factors)} more, whose gradient was 0, moved in a later one." in found.verdict
+
+
+def test_a_factor_that_gets_no_gradient_ever(make: Any, warned: list[str]) -> None:
+    trainer = with_adapters(make(weight_decay=0.0))
+    names = [name for name, _ in trainer.model.named_parameters() if ".lora_A." in name]  # type: ignore[union-attr]
+    trainer.model.get_parameter(names[0]).register_hook(lambda gradient: gradient * 0)  # type: ignore[union-attr]
+    trainer.train()
+    assert warned == [f"First 3 steps: 1 trainable by flag, but unmoved (its gradient is 0): {names[0]}"]
+    assert trainer.first_step is not None
+    assert not trainer.first_step.ok
+
+
+def test_beneath_a_head_of_zeros(make: Any, warned: list[str]) -> None:
+    trainer = make()
+    torch.nn.init.zeros_(trainer.model.classifier.weight)
+    trainer.train()
+    assert warned == []
+    assert trainer.first_step.changes == "classifier.weight"  # two labels in balance leave the bias at 0 as well
+    assert sum(one.moved_later for one in trainer.first_step.parameters) == 40
+
+
+def test_adapters_beneath_a_head_of_zeros(make: Any, warned: list[str]) -> None:
+    """The head moves in the first step, the second factors in the second, the first factors in the third."""
+    trainer = with_adapters(make())
+    for name, parameter in trainer.model.named_parameters():  # type: ignore[union-attr]
+        if "classifier" in name:
+            torch.nn.init.zeros_(parameter)
+    trainer.train()
+    assert warned == []
+    assert trainer.first_step is not None
+    assert trainer.first_step.ok
+
+
+def test_a_run_of_one_step_says_nothing_of_what_waits(make: Any, warned: list[str]) -> None:
+    trainer = with_adapters(make(max_steps=1))
+    trainer.train()
+    assert warned == []
+
+
+def test_where_nothing_moves_nothing_is_waited_for(make: Any, warned: list[str]) -> None:
+    trainer = make()
+    for parameter in trainer.model.parameters():
+        parameter.register_hook(torch.zeros_like)
+    trainer.train()
+    (line,) = warned
+    assert line.startswith("First step: 41 trainable by flag, but unmoved (its gradient is 0): ")
 
 
 def test_a_gradient_that_does_not_arrive(make: Any, warned: list[str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
@@ -14,7 +15,7 @@ import frostline as fl
 from frostline.errors import PlanError, SelectorError, SettingsError
 from frostline.training.padding import PaddedAtOnce
 from tests.training import tiny
-from tests.training.pretrained import FROZEN, LINE, arguments, options, same, state_of, trains
+from tests.training.pretrained import FROZEN, LINE, adapted, arguments, options, same, state_of, trains
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -116,10 +117,45 @@ def test_a_selector_that_matches_nothing(tmp_path: Path, make: Any) -> None:
 def test_nothing_left_to_train(tmp_path: Path, make: Any, selector: str) -> None:
     with pytest.raises(PlanError, match=rf"The plan 'freeze {selector}' leaves nothing to train"):
         fl.Trainer(make(), arguments(tmp_path), freeze=selector)
-    model = make()
+    with pytest.raises(PlanError, match="leaves nothing to train"):
+        transformers.Trainer(
+            make(), transformers.TrainingArguments(**options(tmp_path)), callbacks=[fl.FreezeCallback(selector)]
+        )
+
+
+@pytest.mark.parametrize("callbacks", [None, [fl.FreezeCallback()]])
+def test_a_model_that_is_frozen_throughout_can_be_evaluated_and_not_trained(
+    tmp_path: Path, make: Any, batch: Batch, callbacks: Any
+) -> None:
+    model, rows = make(), cast("Any", batch)
     model.requires_grad_(False)
-    with pytest.raises(PlanError, match="The flags of the model leave nothing to train"):
-        fl.Trainer(model, arguments(tmp_path))
+    kind = transformers.Trainer if callbacks else fl.Trainer
+    trainer = kind(model, arguments(tmp_path), train_dataset=batch, eval_dataset=batch, callbacks=callbacks)
+    theirs = plain_trainer(tmp_path / "plain", make(), batch)
+    assert trainer.evaluate()["eval_loss"] == pytest.approx(theirs.evaluate(rows)["eval_loss"], abs=1e-5)
+    assert torch.allclose(
+        torch.tensor(trainer.predict(rows).predictions), torch.tensor(theirs.predict(rows).predictions), atol=1e-5
+    )
+    with pytest.raises(PlanError, match="The flags of the model leave nothing to train: every parameter is frozen"):
+        trainer.train()
+
+
+def test_adapters_that_were_loaded_for_inference(tmp_path: Path, make: Any, batch: Batch) -> None:
+    adapted(make(), init_lora_weights=False).save_pretrained(tmp_path / "adapter")
+
+    def loaded() -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # PEFT asks transformers by an old name
+            return pytest.importorskip("peft").PeftModel.from_pretrained(make(), tmp_path / "adapter")
+
+    rows: Any = batch
+    trainer = fl.Trainer(loaded(), arguments(tmp_path), train_dataset=rows)
+    theirs = plain_trainer(tmp_path / "plain", loaded(), batch)
+    assert torch.allclose(
+        torch.tensor(trainer.predict(rows).predictions), torch.tensor(theirs.predict(rows).predictions), atol=1e-5
+    )
+    with pytest.raises(PlanError, match="nothing to train"):
+        trainer.train()
 
 
 # What trains
@@ -190,6 +226,72 @@ def test_each_new_model_of_model_init_is_frozen(tmp_path: Path, make: Any, batch
     assert trainer.optimizer is not None
     held = {id(parameter) for group in trainer.optimizer.param_groups for parameter in group["params"]}
     assert held == {id(made[-1].get_parameter(name)) for name in trains(made[-1])}
+
+
+# What has no effect is said
+
+
+def told(heard: pytest.LogCaptureFixture, word: str) -> list[str]:
+    return [line for line in heard.messages if line.startswith(word)]
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_noise_on_embeddings_that_are_frozen(
+    tmp_path: Path, make: Any, batch: Batch, heard: pytest.LogCaptureFixture, mode: Any
+) -> None:
+    args = arguments(tmp_path, neftune_noise_alpha=5, num_train_epochs=1)
+    trainer = fl.Trainer(make(), args, train_dataset=batch, freeze=LINE, frozen_mode=mode)
+    trainer.train()
+    line = (
+        "NEFTune: neftune_noise_alpha=5 adds no noise, as the embeddings are frozen and stay in eval mode. "
+        "With frozen_mode='train' it does."
+    )
+    assert told(heard, "NEFTune") == ([line] if mode == "eval" else [])
+
+
+def test_noise_on_embeddings_that_train(
+    tmp_path: Path, make: Any, batch: Batch, heard: pytest.LogCaptureFixture
+) -> None:
+    args = arguments(tmp_path, neftune_noise_alpha=5, num_train_epochs=1)
+    fl.Trainer(make(), args, train_dataset=batch, freeze="layers[0]").train()
+    assert told(heard, "NEFTune") == []
+
+
+def test_a_second_stage_on_what_the_first_one_froze(
+    tmp_path: Path, make: Any, batch: Batch, heard: pytest.LogCaptureFixture
+) -> None:
+    model = make()
+    args = arguments(tmp_path, num_train_epochs=1)
+    fl.Trainer(model, args, train_dataset=batch, freeze="backbone").train()
+    assert told(heard, "Plan") == []
+    second = fl.Trainer(model, args, train_dataset=batch, freeze="embeddings")
+    second.train()
+    assert trains(model) == {"classifier.weight", "classifier.bias"}
+    (line,) = told(heard, "Plan")
+    assert line == (
+        "Plan: an earlier plan froze layers[:], pooler, which 'freeze embeddings' does not name: it stays frozen. "
+        "To train it, give train_only='layers[:], pooler, head' instead."
+    )
+    second.train()
+    assert len(told(heard, "Plan")) == 1
+    third = fl.Trainer(model, args, train_dataset=batch, train_only="layers[:], pooler, head")
+    third.train()
+    assert len(told(heard, "Plan")) == 1
+    assert {name for name in trains(model) if "embeddings" not in name} == trains(model)
+    assert len(trains(model)) == 36
+
+
+def test_what_was_thawed_since_is_not_told_of(
+    tmp_path: Path, make: Any, batch: Batch, heard: pytest.LogCaptureFixture
+) -> None:
+    model = make()
+    fl.freeze(model, "backbone")
+    model.bert.requires_grad_(True)
+    fl.Trainer(model, arguments(tmp_path, num_train_epochs=1), train_dataset=batch, freeze="embeddings").train()
+    with fl.freeze(model, "backbone"):
+        pass
+    fl.Trainer(model, arguments(tmp_path, num_train_epochs=1), train_dataset=batch, freeze="embeddings").train()
+    assert told(heard, "Plan") == []
 
 
 # The same as upstream

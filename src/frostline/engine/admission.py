@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from dataclasses import replace
 from functools import cached_property, partial
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -291,7 +292,7 @@ class _Trial:
         boundaries = list(reversed(names[: names.index(line) + 1]))[:_BOUNDARIES] if line is not None else []
         routes = [Route.at(self._model, boundary, self._anatomy) for boundary in boundaries]
         refused: PathCheck | None = None
-        for route, below in zip(routes, [*routes[1:], None], strict=True):
+        for route, below in zip_longest(routes, routes[1:]):
             if not route.skipped:
                 break
             check, replayed = self._replay_at(route, paths, position)

@@ -215,17 +215,25 @@ def _needs_plain(inputs: Mapping[str, Any], config: Any) -> str | None:
     if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
         return f"the batch has no {_IDS} of shape (rows, length)"
     for name, value in inputs.items():
-        if (name in _NEEDS_PLAIN or name.startswith("decoder_")) and value is not None and value is not False:
-            return f"{name} was given"
-        if isinstance(value, torch.Tensor) and value.dim() and len(value) != len(ids):
-            return f"{name} has another number of rows than {_IDS}"
-        if not isinstance(value, torch.Tensor | Plain | None):
-            return f"{name} is a {type(value).__name__}, of which it is not known what of it belongs to which row"
+        reason = _why_plain(name, value, len(ids))
+        if reason is not None:
+            return reason
     asked = [name for name in _OUTPUTS if getattr(config, name, False) and inputs.get(name) is not False]
     if asked:
         return f"the config asks for {asked[0]}"
     if mask is not None and (mask.shape != ids.shape or mask.is_floating_point() or bool((mask != mask.bool()).any())):
         return f"{_MASK} is not of shape (rows, length), or holds more than 0 and 1"
+    return None
+
+
+def _why_plain(name: str, value: Any, rows: int) -> str | None:
+    """Why only the plain forward can answer a call with this input; None where a fast path may."""
+    if (name in _NEEDS_PLAIN or name.startswith("decoder_")) and value is not None and value is not False:
+        return f"{name} was given"
+    if isinstance(value, torch.Tensor) and value.dim() and len(value) != rows:
+        return f"{name} has another number of rows than {_IDS}"
+    if not isinstance(value, torch.Tensor | Plain | None):
+        return f"{name} is a {type(value).__name__}, of which it is not known what of it belongs to which row"
     return None
 
 

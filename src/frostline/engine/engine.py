@@ -29,7 +29,7 @@ from frostline.engine.settling import fallbacks, settle
 from frostline.engine.store.packed import Packed
 from frostline.engine.store.spec import StoreKey, dtype_name
 from frostline.engine.stored import spec_of
-from frostline.errors import FrostlineError
+from frostline.errors import FrostlineError, OutputError
 from frostline.evidence.fingerprint import tensor_digest
 from frostline.evidence.rng import RngState
 from frostline.log import get_logger
@@ -307,7 +307,7 @@ class Engine:
             )
             undo = self._undo(state) if verifies else None
             output = self._runner.run(call, state.paths, values, verifies=verifies)
-        except FrostlineError:
+        except OutputError:  # a full disk
             raise
         except Exception as error:  # noqa: BLE001 - the model's own code, given what it may not expect
             self._refuse(state, failed("", error).how)
@@ -552,6 +552,7 @@ class Engine:
         fields = config.to_dict() if config is not None else {}
         text = json.dumps({k: v for k, v in fields.items() if k not in _NOT_IN_KEY}, sort_keys=True, default=str)
         details = [*sorted(paths.stored_positions.values()), *(["with padding"] if paths.whole else [])]
+        details += [stream.name for stream in paths.replay.streams] if paths.replay is not None else []
         parameter = self._parameters[0]
         autocast = f", autocast to {dtype_name(precision)}" if precision is not None else ""
         return StoreKey(

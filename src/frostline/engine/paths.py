@@ -189,16 +189,19 @@ class Runner:
         """
         call = self._read(call, paths)
         found: dict[str, Packed] = {}
+        pooled: list[Tensor] = []
 
         def keep(stream: Stream, value: Tensor) -> None:
-            found[stream.name] = to_store(stream, value, call.rows, paths)
+            if value.requires_grad and stream.name not in paths.stored_positions:
+                pooled.append(value)
+            found[stream.name] = to_store(stream, value.detach(), call.rows, paths)
 
         if paths.replay is None:
             return found
         with (
             torch.no_grad(),
             NoDropout() if paths.drops else nullcontext(),
-            self._packed(call, paths, frozenset()) as (layers, _),
+            self._packed(call, paths, frozenset(), marks=True) as (layers, packing),
         ):
             layers.update(paths.replay.leaving(self._model, keep, layers))
             with interposed(layers), suppress(Enough):
@@ -207,6 +210,8 @@ class Runner:
                     keep(stream, value)
         if len(found) < len(paths.replay.streams):
             raise NotReplayable("not all that was stored is there")
+        if paths.single is not None and packing is not None and pooled:
+            _refuse_other_positions(pooled, packing.single_nodes, call, paths.single)
         return found
 
     @contextmanager

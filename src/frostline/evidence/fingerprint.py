@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.ties import tied_groups
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.checkpoints.stored import Checkpoint, whole_digest
+from frostline.freezing.mode import frozen_modules, is_pinned
 
 if TYPE_CHECKING:
     import torch
@@ -19,25 +20,33 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Fingerprint:
-    """The digests of a model's tensors.
+    """The digests of a model's tensors, and which of them were frozen.
+
+    Two fingerprints are equal where the tensors are, whatever was frozen.
 
     Attributes:
         digests: Per parameter and buffer name, the SHA-256 of dtype, shape and content, as hex digits.
             A tensor with several names (tied weights) stands under its first one.
         aliases: Per further name of such a tensor, the first one.
+        frozen: What `frozen_names` gave when it was taken; None where that is not known, as of a checkpoint.
     """
 
     digests: dict[str, str]
     aliases: dict[str, str]
+    frozen: frozenset[str] | None = field(default=None, compare=False)
 
     def to_dict(self) -> dict[str, Any]:
-        """The fingerprint as plain values."""
-        return {"digests": dict(self.digests), "aliases": dict(self.aliases)}
+        """The fingerprint as plain values; ``frozen`` only where it is known."""
+        values: dict[str, Any] = {"digests": dict(self.digests), "aliases": dict(self.aliases)}
+        return values if self.frozen is None else values | {"frozen": sorted(self.frozen)}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Fingerprint:
-        """Build a fingerprint from what `to_dict` gives."""
-        return cls(dict(values["digests"]), dict(values["aliases"]))
+        """Build a fingerprint from what `to_dict` gives; an earlier release did not note what was frozen."""
+        frozen = values.get("frozen")
+        return cls(
+            dict(values["digests"]), dict(values["aliases"]), None if frozen is None else frozenset(map(str, frozen))
+        )
 
     @property
     def whole(self) -> str:
@@ -46,7 +55,7 @@ class Fingerprint:
 
 
 def fingerprint(model: nn.Module | str | os.PathLike[str]) -> Fingerprint:
-    """Take the digest of every parameter and buffer of a model, or of every tensor of a checkpoint.
+    """Take the digest of every parameter and buffer of a model, and note what is frozen; or those of a checkpoint.
 
     Args:
         model: The model, on any device but meta; it is not changed. Or a checkpoint's folder or hub name: its tensors
@@ -54,7 +63,8 @@ def fingerprint(model: nn.Module | str | os.PathLike[str]) -> Fingerprint:
 
     Returns:
         One SHA-256 per tensor over its dtype, its shape and the bytes of its values in row-major order. A tensor of a
-        checkpoint and the same tensor in the loaded model have equal digests.
+        checkpoint and the same tensor in the loaded model have equal digests. What is frozen, a checkpoint does not
+        tell.
 
     Raises:
         ModelError: If it is neither, or a checkpoint has no weights, or they are damaged, unsafe or out of reach.
@@ -70,7 +80,22 @@ def fingerprint(model: nn.Module | str | os.PathLike[str]) -> Fingerprint:
     return Fingerprint(
         digests=dict(zip(tensors, digests, strict=True)),
         aliases={name: first for first, *others in tied_groups(model) for name in others},
+        frozen=frozen_names(model),
     )
+
+
+def frozen_names(model: nn.Module) -> frozenset[str]:
+    """Names of the tensors that must not move while a model trains as it stands.
+
+    They are the parameters whose flag is off, and the buffers of frozen modules that are kept in
+    eval mode. Buffers of a frozen module that follows ``train()`` may move (BatchNorm statistics).
+    """
+    names = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
+    still = {id(module) for module in frozen_modules(model) if is_pinned(module)}
+    for path, module in model.named_modules():
+        if id(module) in still:
+            names |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}
+    return frozenset(names)
 
 
 def tensor_digest(tensor: torch.Tensor) -> str:

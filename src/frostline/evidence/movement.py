@@ -41,6 +41,7 @@ class ProbeParameter:
         size: Norm of the values before.
         dtype: Of its values, as torch names it.
         elements: Number of its values.
+        moved_later: Whether it moved in a later step of the run; only asked of what got a gradient of 0 in the first.
     """
 
     name: str
@@ -57,17 +58,23 @@ class ProbeParameter:
     size: float
     dtype: str
     elements: int
+    moved_later: bool = False
 
     @property
     def surprising(self) -> bool:
         """Whether the flag says one thing and the step did another."""
-        return self.elements > 0 and self.moved != self.trainable
+        return self.elements > 0 and self.moved != self.trainable and not self.moved_later
 
     @property
     def stayed_with_gradient(self) -> bool:
         """Whether the optimizer had all that it needs to move it, and did not."""
         able = self.trainable and self.in_optimizer and bool(self.learning_rate) and self.gradient == "yes"
         return able and self.elements > 0 and not self.moved
+
+    @property
+    def without_slope(self) -> bool:
+        """Whether the optimizer left it where it was for a gradient that is 0 throughout, and for nothing else."""
+        return self.trainable and not self.moved and self.in_optimizer and self.gradient == "zero"
 
     @property
     def cause(self) -> str:
@@ -176,6 +183,9 @@ class Probe:
             said = f"A step changes all {total} parameter tensors"
         else:
             said = f"A step changes {moved} of {total} parameter tensors: {_short(self.changes)}"
+        later = sum(parameter.moved_later for parameter in self.parameters)
+        if later:
+            said += f"; {later} more, whose gradient was 0, moved in a later one"
         text = "; ".join((said, *surprises_in_words(self.surprises)))
         return text if text.endswith("…") else f"{text}."
 

@@ -20,10 +20,11 @@ if TYPE_CHECKING:
 
 def gradient_words(model: nn.Module) -> dict[str, GradientWord]:
     """Per parameter of a model, the state of its gradient; after the backward, before the step."""
-    return {name: _word(parameter) for name, parameter in model.named_parameters()}
+    return {name: gradient_word(parameter) for name, parameter in model.named_parameters()}
 
 
-def _word(parameter: torch.Tensor) -> GradientWord:
+def gradient_word(parameter: torch.Tensor) -> GradientWord:
+    """The state of one parameter's gradient."""
     grad = parameter.grad
     if grad is None:
         return "none"

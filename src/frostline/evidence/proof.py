@@ -2,23 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.errors import DriftError, PlanError
 from frostline.evidence.fingerprint import Fingerprint, fingerprint
-from frostline.freezing.mode import frozen_modules, is_pinned
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable, Iterator
 
     from torch import nn
 
     from frostline.plan.plan import Plan
 
 UnitVerdict = Literal["frozen", "moved", "partly moved", "unmoved", "drifted"]
+Flags = Literal["start", "end", "plan"]
 _VERSION = 1
 
 
@@ -28,7 +28,7 @@ class TensorProof:
 
     Attributes:
         name: Its name in the model.
-        unit: The unit it is in.
+        unit: The unit it is in; ``""`` for a frozen one that is no longer there.
         frozen: Whether it had to stay bit-identical.
         before: SHA-256 before, in hex digits; None where the tensor was not there.
         after: SHA-256 after, likewise.
@@ -76,17 +76,26 @@ class Proof:
     Attributes:
         tensors: One row per tensor.
         units: One row per unit, in depth order.
+        flags: What says which tensors had to stay: ``start``: what was frozen in the earlier state; ``end``: what is
+            frozen in the later one, where the earlier does not tell; ``plan``: a plan, and one of these for the rest.
+        thawed: Names of the tensors that were frozen in the earlier state and are not in the later one.
+        newly_frozen: Names of those that were not, and are; they may have moved before they were frozen.
         seconds: Time that both fingerprints took; None where it was not measured.
         share: That time as a share of the run's; None where it was not measured.
         from_step: The optimizer step that the earlier state is of: 0, but for a run that was resumed from a checkpoint
             that does not hold the fingerprint of its start.
+        guard: What a guard over the run's fast paths counted, as plain values; None where there was none.
     """
 
     tensors: tuple[TensorProof, ...]
     units: tuple[UnitProof, ...]
+    flags: Flags = "plan"
+    thawed: tuple[str, ...] = ()
+    newly_frozen: tuple[str, ...] = ()
     seconds: float | None = None
     share: float | None = None
     from_step: int = 0
+    guard: dict[str, Any] | None = field(default=None, hash=False)
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -119,17 +128,33 @@ class Proof:
         frozen = sum(tensor.frozen for tensor in self.tensors)
         since = f" since step {self.from_step}" if self.from_step else ""
         if self.drifted:
-            named = ", ".join(self.drifted[:3]) + (" …" if len(self.drifted) > 3 else "")
-            return f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved{since}: {named}"
+            gone = {tensor.name for tensor in self.tensors if tensor.after is None}
+            named = ", ".join(f"{name} (gone)" if name in gone else name for name in self.drifted[:3])
+            named += " …" if len(self.drifted) > 3 else ""
+            said = [f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved{since}: {named}"]
+            return "; ".join([*said, *self._on_flags()])
         free = [tensor for tensor in self.tensors if not tensor.frozen and not tensor.buffer]
         moved = sum(tensor.moved for tensor in free)
-        still = [unit.name for unit in self.units if unit.verdict == "unmoved"]
-        text = (
+        said = [
             f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved{since}"
             if frozen
             else f"Nothing was frozen; {moved} of {len(free)} parameters moved{since}"
-        )
-        return text + (f"; unmoved although they may train: {', '.join(still)}" if still else "")
+        ]
+        train = {tensor.unit for tensor in free if tensor.name not in self.newly_frozen}
+        still = [unit.name for unit in self.units if unit.verdict == "unmoved" and unit.name in train]
+        if still:
+            said.append(f"unmoved although they may train: {', '.join(still)}")
+        return "; ".join([*said, *self._on_flags()])
+
+    def _on_flags(self) -> Iterator[str]:
+        """What is to be said of the flags: how they differ in the end, or that the earlier state has none."""
+        if self.flags == "end":
+            yield "by the flags of now, as the fingerprint has none"
+        if self.thawed:
+            yield f"thawed by now: {len(self.thawed)} of the frozen"
+        if self.newly_frozen:
+            moved = sum(tensor.moved for tensor in self.tensors if tensor.name in self.newly_frozen)
+            yield f"frozen by now: {len(self.newly_frozen)} of the others, of which {moved} moved"
 
     def to_dict(self) -> dict[str, Any]:
         """The proof as plain values, as ``proof.json`` holds them."""
@@ -140,6 +165,9 @@ class Proof:
             "seconds": self.seconds,
             "share": self.share,
             "from_step": self.from_step,
+            "flags": self.flags,
+            "thawed": list(self.thawed),
+            "newly_frozen": list(self.newly_frozen),
             "units": [
                 {
                     "name": unit.name,
@@ -159,21 +187,7 @@ class Proof:
                 }
                 for tensor in self.tensors
             },
-        }
-
-
-def frozen_names(model: nn.Module) -> frozenset[str]:
-    """Names of the tensors that must not move while a model trains as it stands.
-
-    They are the parameters whose flag is off, and the buffers of frozen modules that are kept in
-    eval mode. Buffers of a frozen module that follows ``train()`` may move (BatchNorm statistics).
-    """
-    names = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
-    still = {id(module) for module in frozen_modules(model) if is_pinned(module)}
-    for path, module in model.named_modules():
-        if id(module) in still:
-            names |= {f"{path}.{name}".lstrip(".") for name, _ in module.named_buffers(recurse=False)}
-    return frozenset(names)
+        } | ({} if self.guard is None else {"guard": self.guard})
 
 
 def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> Proof:
@@ -182,8 +196,9 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
     Args:
         before: The earlier state.
         model: The model now.
-        plan: What had to stay: parameters, and buffers of frozen modules that it keeps in eval mode.
-            By default, what is frozen in the model now.
+        plan: What had to stay: parameters, and buffers of frozen modules that it keeps in eval mode. Without a plan,
+            and for what it leaves as it is, that is what was frozen when the fingerprint was taken; of a checkpoint's,
+            which does not tell, what is frozen now.
 
     Returns:
         The proof; it is not raised, see `Proof.raise_for_drift`.
@@ -194,14 +209,24 @@ def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> P
         PlanError: If the fingerprint is of another model.
     """
     refuse_no_module(model)
-    frozen = frozen_names(model) if plan is None else planned_names(model, plan)
+    frozen = None if plan is None else planned_names(model, plan, before.frozen)
     return compare(before, fingerprint(model), ModelMap.of(model), frozen)
 
 
-def planned_names(model: nn.Module, plan: Plan) -> frozenset[str]:
-    """Names of the tensors that must not move under a plan: parameters, and buffers of modules kept in eval mode."""
+def planned_names(model: nn.Module, plan: Plan, before: Collection[str] | None = None) -> frozenset[str]:
+    """Names of the tensors that must not move under a plan: parameters, and buffers of modules kept in eval mode.
+
+    Args:
+        model: The model.
+        plan: The plan.
+        before: What was frozen of what the plan leaves as it is; by default, what is frozen now.
+    """
     flags = plan.flags(model, ModelMap.of(model))
-    frozen = [name for name, parameter in model.named_parameters() if not flags.get(name, parameter.requires_grad)]
+    frozen = [
+        name
+        for name, parameter in model.named_parameters()
+        if not flags.get(name, parameter.requires_grad if before is None else name not in before)
+    ]
     return frozenset(frozen) | (buffers_beside(model, frozen) if plan.frozen_mode == "eval" else frozenset())
 
 
@@ -216,14 +241,14 @@ def buffers_beside(model: nn.Module, names: Iterable[str]) -> frozenset[str]:
     return frozenset(found)
 
 
-def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str]) -> Proof:
+def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: Iterable[str] | None = None) -> Proof:
     """Compare two fingerprints of one model.
 
     Args:
         before: The earlier state.
         after: The later state.
         anatomy: The model's anatomy.
-        frozen: Names of the tensors that had to stay.
+        frozen: Names of the tensors that had to stay; by default those that were frozen in the earlier state.
 
     Raises:
         PlanError: If the two have no tensor name in common.
@@ -233,7 +258,10 @@ def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: 
             f"The fingerprint is of another model: it shares no tensor name with this {anatomy.model_class}.\n"
             "Take it from the same model: before = fingerprint(model)."
         )
-    must_stay = frozenset(frozen)
+    flags: Flags = "plan" if frozen is not None else "end" if before.frozen is None else "start"
+    then = (before.frozen if before.frozen is not None else after.frozen) or frozenset()
+    now = after.frozen if after.frozen is not None else then
+    must_stay = then if frozen is None else frozenset(frozen)
     tensors: list[TensorProof] = []
     units: list[UnitProof] = []
     for unit in anatomy.units:
@@ -250,7 +278,13 @@ def compare(before: Fingerprint, after: Fingerprint, anatomy: ModelMap, frozen: 
         ]
         tensors += rows
         units.append(_unit_proof(unit.name, rows))
-    return Proof(tuple(tensors), tuple(units))
+    names = {tensor.name for tensor in tensors}
+    gone = sorted(must_stay & before.digests.keys() - after.digests.keys() - names)
+    tensors += [TensorProof(name, "", frozen=True, before=before.digests[name], after=None) for name in gone]
+    proof = Proof(tuple(tensors), tuple(units), flags)
+    if flags == "plan":
+        return proof
+    return replace(proof, thawed=tuple(sorted((then & names) - now)), newly_frozen=tuple(sorted(now - then)))
 
 
 def _unit_proof(name: str, rows: list[TensorProof]) -> UnitProof:

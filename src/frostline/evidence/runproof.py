@@ -116,8 +116,8 @@ def verify_run(folder: str | PathLike[str], base: str | PathLike[str] | None = N
     who changes a tensor that may train, and its digest in ``proof.json``, is not found out.
 
     Args:
-        folder: What ``frostline train`` or ``fl.Trainer`` left: weights, ``proof.json``, and ``plan.json`` where
-            something was frozen.
+        folder: What ``frostline train`` left, or ``save_model`` of ``fl.Trainer`` after training: weights,
+            ``proof.json``, and ``plan.json`` where something was frozen.
         base: The checkpoint that the run started from; by default the one that ``metrics.json`` names.
 
     Returns:
@@ -134,7 +134,7 @@ def verify_run(folder: str | PathLike[str], base: str | PathLike[str] | None = N
     if stored is None:
         raise ModelError(
             f"The folder '{source.name}' holds no {_PROOF}, so there is no proof to check.\n"
-            "Give the folder that 'frostline train' or fl.Trainer left at the end of its training."
+            "Give the folder that 'frostline train' left, or save_model of fl.Trainer after its training."
         )
     settings = (_read(place / _METRICS) or {}).get("settings")
     settings = settings if isinstance(settings, dict) else {}

@@ -74,6 +74,8 @@ class Freeze:
         if model not in _RECORDS:
             pinned = {id(module) for module in model.modules() if is_pinned(module)}
             _RECORDS[model] = _Record(pinned, [], [])
+        earlier = {name for change in _RECORDS[model].changes for name, flag in change.flags.items() if flag}
+        self._left = earlier - flags.keys()
         _RECORDS[model].changes.append(self._change)
         for name, parameter in model.named_parameters():
             if name in flags and parameter.requires_grad != flags[name]:
@@ -85,6 +87,15 @@ class Freeze:
         for saver in _savers(model):
             vars(saver)["save_pretrained"] = SaveWithPlan(saver)
             _RECORDS[model].savers.append(ref(saver))
+
+    @property
+    def frozen_beside(self) -> frozenset[str]:
+        """Names of the parameters that an earlier plan froze, this one does not name, and that are frozen still."""
+        return frozenset(
+            name
+            for name, parameter in self.model.named_parameters()
+            if name in self._left and not parameter.requires_grad
+        )
 
     def restore(self) -> None:
         """Give flags and modes back as they were before; a second call does nothing.

@@ -12,16 +12,19 @@ from transformers import TrainerCallback
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.errors import PlanError
-from frostline.evidence.fingerprint import Fingerprint, fingerprint
-from frostline.evidence.proof import Proof, compare, frozen_names
+from frostline.evidence.fingerprint import Fingerprint, fingerprint, frozen_names
+from frostline.evidence.proof import Proof, compare
 from frostline.freezing.freeze import Freeze
-from frostline.freezing.mode import follow_flags
+from frostline.freezing.mode import follow_flags, is_pinned
 from frostline.log import get_logger
 from frostline.plainjson import read_json
+from frostline.plan.describe import describe
 from frostline.plan.plan import FrozenMode, Plan
 from frostline.training.firststep import FirstStep, can_be_watched
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from torch import nn
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
@@ -35,8 +38,7 @@ PROOF_FILE = "proof.json"
 class _Run:
     """What is known from the start of a training run."""
 
-    before: Fingerprint
-    frozen: frozenset[str]
+    before: Fingerprint  # with what was frozen then
     started: float  # seconds, of a monotonic clock
     seconds: float  # spent on fingerprints
     from_step: int  # the optimizer step that `before` is of
@@ -46,8 +48,9 @@ class FreezeCallback(TrainerCallback):
     """Freezes a Trainer's model and proves at the end of training that the frozen part stayed as it was.
 
     The model is frozen as soon as the Trainer is built, so before it makes its optimizer. Without
-    selectors the model is taken as it stands, its flags set by hand or by `frostline.freeze`. The first
-    step of a run is watched, and a line says where what moved in it is not what the flags say.
+    selectors the model is taken as it stands, its flags set by hand or by `frostline.freeze`; nothing in it
+    need train as long as nothing is trained. The first step of a run is watched, and a line says where what
+    moved in it is not what the flags say.
 
     Args:
         freeze: What is frozen, as a selector.
@@ -56,15 +59,18 @@ class FreezeCallback(TrainerCallback):
             ``model.train()`` on every step; ``"train"`` lets them follow it.
         raise_on_drift: Whether a frozen tensor that moved raises `DriftError` at the end of training.
         probe: Whether the first step is watched.
+        proof_file: Whether the end of training writes ``proof.json`` into the output folder.
 
     Attributes:
         proof: The proof of the last training run; None before the first has ended.
+        guard: Called when the proof is made, for what it is to say of the run's fast paths; None for nothing.
         resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
         first_step: What the first step of the last training run changed; None where it was not watched, or was too
             large to be copied.
 
     Raises:
-        PlanError: If both selectors are given, or nothing is left to train.
+        PlanError: If both selectors are given, or they leave nothing to train; when training begins, also where the
+            flags of the model leave nothing.
     """
 
     def __init__(
@@ -75,34 +81,44 @@ class FreezeCallback(TrainerCallback):
         frozen_mode: FrozenMode = "eval",
         raise_on_drift: bool = True,
         probe: bool = True,
+        proof_file: bool = True,
     ) -> None:
         wanted = freeze is not None or train_only is not None
         self.plan = Plan(freeze, train_only, frozen_mode) if wanted else None
         self.proof: Proof | None = None
+        self.guard: Callable[[], dict[str, Any] | None] | None = None
         self.first_step: Probe | None = None
         self._probe = probe
+        self._proof_file = proof_file
         self._watched: FirstStep | None = None
         self._frozen_mode = frozen_mode
         self._raise_on_drift = raise_on_drift
         self.resumed_from: Path | None = None
         self._applied_to: nn.Module | None = None
+        self._beside: Freeze | None = None  # until it was said what is frozen beside its plan
         self._run: _Run | None = None
+
+    @property
+    def is_running(self) -> bool:
+        """Whether a training run has begun and was not proven."""
+        return self._run is not None
 
     def apply(self, model: nn.Module) -> None:
         """Freeze a model as planned; doing it again to the same model changes nothing.
 
         Raises:
             SelectorError: If a selector does not fit the model.
-            PlanError: If nothing is left to train.
+            PlanError: If a plan was given that leaves nothing to train.
         """
         # What was frozen by hand is a plan as well: it is kept in eval mode, and saved beside the weights.
         plan = self.plan or Plan.of(model, frozen_mode=self._frozen_mode)
         if plan is not None and model is not self._applied_to:
-            Freeze(model, plan)
+            self._beside = Freeze(model, plan)
         else:
             follow_flags(model, stay_in_eval=self._frozen_mode == "eval")
         self._applied_to = model
-        refuse_nothing_to_train(model, self.plan)
+        if self.plan is not None:
+            refuse_nothing_to_train(model, self.plan)
 
     def on_init_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Freeze the model that the Trainer was given."""
@@ -111,13 +127,20 @@ class FreezeCallback(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Freeze the model if it is a new one, and take the fingerprint that the proof starts from."""
+        """Freeze the model if it is a new one, and take the fingerprint that the proof starts from.
+
+        Raises:
+            PlanError: If every parameter is frozen.
+        """
         model = kwargs["model"]
         self.apply(model)
+        refuse_nothing_to_train(model, self.plan)
+        if state.is_world_process_zero:
+            self._say_what_has_no_effect(model)
         started = time.perf_counter()
-        resumed = _resumed_fingerprint(self.resumed_from or checkpoint_folder(args, state), state)
+        resumed = _resumed_fingerprint(self.resumed_from or checkpoint_folder(args, state), state, model)
         before, step = resumed or (fingerprint(model), state.global_step)
-        self._run = _Run(before, frozen_names(model), started, time.perf_counter() - started, step)
+        self._run = _Run(before, started, time.perf_counter() - started, step)
         self.first_step = None
         # Sharded parameters are no tensors of the model while the optimizer steps.
         self._watched = FirstStep() if self._probe and can_be_watched(model) else None
@@ -136,10 +159,11 @@ class FreezeCallback(TrainerCallback):
         if self._watched is None:
             return
         self._watched.after(kwargs["model"], kwargs["optimizer"])
+        self.first_step = self._watched.probe
+        if self._watched.surprises and state.is_world_process_zero:
+            steps = f"First {self._watched.looks} steps" if self._watched.looks > 1 else "First step"
+            get_logger().warning("%s: %s", steps, "; ".join(self._watched.surprises))
         if self._watched.done:
-            self.first_step = self._watched.probe
-            if self._watched.surprises and state.is_world_process_zero:
-                get_logger().warning("First step: %s", "; ".join(self._watched.surprises))
             self._watched = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -152,7 +176,7 @@ class FreezeCallback(TrainerCallback):
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Prove the run: say it in one line, and write ``proof.json`` into the output folder.
+        """Prove the run: say it in one line, and write ``proof.json`` into the output folder, unless told otherwise.
 
         Raises:
             DriftError: If a frozen tensor moved, unless the callback was told not to raise.
@@ -161,18 +185,46 @@ class FreezeCallback(TrainerCallback):
             return
         model, run = kwargs["model"], self._run
         began = time.perf_counter()
-        proof = compare(run.before, fingerprint(model), ModelMap.of(model), run.frozen)
+        proof = compare(run.before, fingerprint(model), ModelMap.of(model))
         now = time.perf_counter()
         seconds = run.seconds + now - began
-        self.proof = replace(proof, seconds=seconds, share=seconds / (now - run.started), from_step=run.from_step)
+        self.proof = replace(
+            proof,
+            seconds=seconds,
+            share=seconds / (now - run.started),
+            from_step=run.from_step,
+            guard=self.guard() if self.guard is not None else None,
+        )
         self._run = None
         if state.is_world_process_zero:
             get_logger().info("Proof: %s (%s)", self.proof, self.proof.cost)
-            folder = Path(str(args.output_dir))
-            folder.mkdir(parents=True, exist_ok=True)
-            write_proof(self.proof, folder)
+            if self._proof_file:
+                write_proof(self.proof, Path(str(args.output_dir)))
         if self._raise_on_drift:
             self.proof.raise_for_drift()
+
+    def _say_what_has_no_effect(self, model: nn.Module) -> None:
+        """Say, once per model, what a plan does not thaw; and where noise on embeddings is asked for in vain."""
+        beside = self._beside.frozen_beside if self._beside is not None else frozenset()
+        self._beside = None
+        if beside:
+            anatomy = ModelMap.of(model)
+            meant = beside | {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+            get_logger().info(
+                "Plan: an earlier plan froze %s, which '%s' does not name: it stays frozen. To train it, give "
+                "train_only='%s' instead.",
+                describe(anatomy, beside),
+                self.plan,
+                describe(anatomy, meant),
+            )
+        for module in model.modules():
+            alpha = vars(module).get("neftune_noise_alpha")  # as transformers leaves it on the embeddings
+            if alpha is not None and is_pinned(module):
+                get_logger().warning(
+                    "NEFTune: neftune_noise_alpha=%s adds no noise, as the embeddings are frozen and stay in eval "
+                    "mode. With frozen_mode='train' it does.",
+                    alpha,
+                )
 
 
 def refuse_nothing_to_train(model: nn.Module, plan: Plan | None) -> None:
@@ -182,12 +234,16 @@ def refuse_nothing_to_train(model: nn.Module, plan: Plan | None) -> None:
         PlanError: If every parameter is frozen.
     """
     if not any(parameter.requires_grad for parameter in model.parameters()):
-        said = f"The plan '{plan}' leaves" if plan else "The flags of the model leave"
-        raise PlanError(f"{said} nothing to train: every parameter is frozen.\nLeave at least the head: 'backbone'.")
+        if plan is not None:
+            said, mend = f"The plan '{plan}' leaves", "Leave at least the head: 'backbone'."
+        else:
+            said, mend = "The flags of the model leave", "Let the head train at least: train_only='head'."
+        raise PlanError(f"{said} nothing to train: every parameter is frozen.\n{mend}")
 
 
 def write_proof(proof: Proof, folder: Path) -> None:
-    """Write a proof into a folder, as ``proof.json``."""
+    """Write a proof into a folder, as ``proof.json``; the folder is made where it is missing."""
+    folder.mkdir(parents=True, exist_ok=True)
     (folder / PROOF_FILE).write_text(json.dumps(proof.to_dict(), indent=1) + "\n", encoding="utf-8")
 
 
@@ -198,14 +254,18 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 
-def _resumed_fingerprint(checkpoint: Path, state: TrainerState) -> tuple[Fingerprint, int] | None:
+def _resumed_fingerprint(checkpoint: Path, state: TrainerState, model: nn.Module) -> tuple[Fingerprint, int] | None:
     """The starting fingerprint of the run that this one goes on with, and its step; None for a run from the start."""
     if not state.global_step:
         return None
     file = checkpoint / FINGERPRINT_FILE
     try:
         values = read_json(file)
-        return Fingerprint.from_dict(values), int(values.get("from_step", 0))
+        before, step = Fingerprint.from_dict(values), int(values.get("from_step", 0))
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         get_logger().warning("No %s: the proof covers the run from step %d on.", file, state.global_step)
         return None
+    if before.frozen is None:  # written by an earlier release
+        get_logger().warning("%s does not say what was frozen: the proof goes by what is frozen now.", file)
+        before = replace(before, frozen=frozen_names(model))
+    return before, step

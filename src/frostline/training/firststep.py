@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -11,14 +11,20 @@ from accelerate.utils import DistributedType  # type: ignore[import-untyped]
 
 from frostline.evidence.inputs import spread_over_processes
 from frostline.evidence.kept import Kept
-from frostline.evidence.movement import GradientWord, Probe, surprises_in_words
-from frostline.evidence.observe import gradient_words, optimizer_in_words, read_step, with_rounded_off
+from frostline.evidence.movement import GradientWord, Probe, ProbeParameter, surprises_in_words
+from frostline.evidence.observe import (
+    gradient_word,
+    gradient_words,
+    optimizer_in_words,
+    read_step,
+    with_rounded_off,
+)
 from frostline.evidence.optimizers import inner_optimizer, learning_rates
 from frostline.evidence.rounding import group_of, lost_to_rounding
 from frostline.evidence.watch import Watch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from torch import nn
 
@@ -62,18 +68,25 @@ class _Before:
 class FirstStep:
     """Watches a training run's first step whose learning rate is above 0; nothing of the step is changed.
 
+    What got a gradient of 0 and stayed is looked at again in the next step, as long as each step moves something that
+    stayed before: a factor of LoRA has no other gradient while the factor behind it is 0, nor has what lies beneath a
+    head of zeros.
+
     Attributes:
         probe: What the step changed; None before it, where what it changes is too large to be copied, and where the
             optimizer was not stepped by its own ``step``.
-        surprises: What contradicts the flags, in words, a clause per cause.
+        surprises: What the last look found to contradict the flags, in words, a clause per cause.
+        looks: Number of steps that were looked at.
         done: Whether there is nothing more to watch.
     """
 
     def __init__(self) -> None:
         self.probe: Probe | None = None
         self.surprises: Sequence[str] = ()
+        self.looks = 0
         self.done = False
         self._before: _Before | None = None
+        self._waiting: dict[str, ProbeParameter] = {}
 
     def before(self, model: nn.Module, optimizer: Any) -> None:
         """Look at the gradients, copy what the step is bound to write into, and watch all else while it is taken.
@@ -89,6 +102,9 @@ class FirstStep:
         if not any(rates.values()):
             return  # a warmup that begins at 0
         parameters = dict(model.named_parameters())
+        if self._waiting:
+            self._look_again(parameters, rates)
+            return
         moving = {
             name
             for name, parameter in parameters.items()
@@ -117,11 +133,19 @@ class FirstStep:
             optimizer: The optimizer that took it.
         """
         before, self._before = self._before, None
+        self.surprises = ()
         if before is not None and before.unwatch is not None:
             before.unwatch()
         if self.done or before is None or getattr(optimizer, "step_was_skipped", False):
             return
-        self.done = True
+        self.looks += 1
+        if self._waiting:
+            self._judge_again(before)
+        else:
+            self._judge(model, optimizer, before)
+
+    def _judge(self, model: nn.Module, optimizer: Any, before: _Before) -> None:
+        """Say what the step changed."""
         real = inner_optimizer(optimizer)
         found = read_step(
             model,
@@ -142,7 +166,40 @@ class FirstStep:
         surprises = [one for one in found.surprises if one.learning_rate != 0]
         if not compared:
             surprises = [one for one in surprises if one.moved or one.gradient == "none" or not one.in_optimizer]
-        self.surprises = surprises_in_words(surprises)
+        elif any(one.moved for one in found.parameters):
+            self._waiting = {one.name: one for one in surprises if one.without_slope}
+        self.surprises = surprises_in_words(one for one in surprises if one.name not in self._waiting)
+        self.done = not self._waiting
+
+    def _look_again(self, parameters: Mapping[str, nn.Parameter], rates: dict[int, float]) -> None:
+        """Copy what got a gradient of 0 so far, before one more step."""
+        waiting = {name: parameters[name] for name in self._waiting if name in parameters}
+        if not _fits(list(waiting.values())):
+            self.done = True
+            return
+        self._before = _Before(
+            kept={name: Kept(parameter, copy=True) for name, parameter in waiting.items()},
+            words={name: gradient_word(parameter) for name, parameter in waiting.items()},
+            rates=rates,
+            fresh={},
+            copied=True,
+        )
+
+    def _judge_again(self, before: _Before) -> None:
+        """Say of what got a gradient of 0 whether it moves now."""
+        woken = {name for name, kept in before.kept.items() if kept.moved}
+        if self.probe is not None:
+            self.probe = replace(
+                self.probe,
+                parameters=tuple(
+                    replace(one, moved_later=True) if one.name in woken else one for one in self.probe.parameters
+                ),
+            )
+        still = {name: self._waiting[name] for name in before.kept if name not in woken}
+        self._waiting = still if woken else {}
+        self.done = not self._waiting
+        if self.done:
+            self.surprises = surprises_in_words(replace(one, gradient=before.words[one.name]) for one in still.values())
 
 
 def _watch_step(optimizer: Any, before: _Before) -> None:

@@ -15,7 +15,7 @@ from frostline.anatomy.wrappers import refuse_no_module
 from frostline.engine.heap import kept_heap
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
-from frostline.training.callback import FreezeCallback
+from frostline.training.callback import FreezeCallback, write_proof
 from frostline.training.deltas import has_delta, keep_delta, refuse_without_base, restore_delta
 from frostline.training.fast import FastPaths
 from frostline.training.gradients import WithGradients, cleared_quickly
@@ -42,6 +42,7 @@ class Trainer(transformers.Trainer):
     Takes every argument of ``transformers.Trainer``, in the same order, and six keywords. Each may be
     given as a field of `frostline.TrainingArguments` instead, which has the other settings of the engine as well.
     Without a plan the model is taken as it stands; what is frozen in it is kept in eval mode and proven just the same.
+    Where all of it is frozen, it can be evaluated and cannot be trained.
     Every step runs on the fast paths that a self-check finds exact for the model.
 
     Args:
@@ -85,9 +86,11 @@ class Trainer(transformers.Trainer):
             train_only=_one("train_only", train_only, getattr(fields, "train_only", None)),
             frozen_mode=mode,
             raise_on_drift=False,  # train() raises once the model is saved
+            proof_file=False,  # it goes where the weights go that it speaks of
             probe=getattr(fields, "probe", True) if probe is None else probe,
         )
         self._fast = FastPaths(_engine_settings(fields, store), is_random=mode == "train")
+        self._freeze_callback.guard = lambda: self._fast.guard
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
@@ -159,10 +162,17 @@ class Trainer(transformers.Trainer):
         return model
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Save the model as ``transformers.Trainer`` does; a checkpoint as a delta where the arguments say so."""
+        """Save the model as ``transformers.Trainer`` does; a checkpoint as a delta where the arguments say so.
+
+        After training, ``proof.json`` goes beside the weights.
+        """
         super().save_model(output_dir, _internal_call)
-        if self._save_deltas and _internal_call and output_dir is not None and self.args.should_save:
+        if not self.args.should_save:
+            return
+        if self._save_deltas and _internal_call and output_dir is not None:
             keep_delta(Path(output_dir), str(cast("PreTrainedModel", self.model).name_or_path))
+        if self.proof is not None and not self._freeze_callback.is_running:
+            write_proof(self.proof, Path(str(self.args.output_dir if output_dir is None else output_dir)))
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         if has_delta(resume_from_checkpoint):
@@ -180,7 +190,8 @@ class Trainer(transformers.Trainer):
         """Train as ``transformers.Trainer`` does, then prove the run.
 
         Raises:
-            DriftError: If a frozen tensor moved; the model is saved in the output folder before.
+            DriftError: If a frozen tensor moved; the model is saved in the output folder before, beside its proof.
+            PlanError: If every parameter is frozen.
         """
         given = _TRAIN.bind(self, *arguments, **options).arguments.get("resume_from_checkpoint")
         resumed_from = Path(given) if isinstance(given, str | PathLike) else None

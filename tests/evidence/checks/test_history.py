@@ -21,6 +21,30 @@ def test_moved_while_frozen() -> None:
     assert (row.severity, row.units, row.names) == ("error", ("pooler",), ("bert.pooler.dense.bias",))
 
 
+def test_moved_while_frozen_and_thawed_since() -> None:
+    model = tiny("bert")
+    with fl.freeze(model, "backbone"):
+        before = fl.fingerprint(model)
+    with torch.no_grad():
+        model.get_parameter("bert.pooler.dense.bias").add_(1)
+    row = must_find("moved-while-frozen", model, before=before)
+    assert (row.severity, row.names) == ("error", ("bert.pooler.dense.bias",))
+
+
+def test_frozen_only_after_the_fingerprint() -> None:
+    model = tiny("bert")
+    before = fl.fingerprint(model)
+    fl.freeze(model, "backbone")
+    assert found("moved-while-frozen", model, before=before) is None
+    still = must_find("still-while-trainable", model, before=before)
+    assert still.units == ("head",)
+    assert still.cause == "Nothing moved in what may train: head."
+    with torch.no_grad():
+        model.get_parameter("bert.pooler.dense.bias").add_(1)
+    row = must_find("moved-while-frozen", model, before=before)
+    assert (row.severity, row.names) == ("warning", ("bert.pooler.dense.bias",))
+
+
 def test_still_while_trainable() -> None:
     model = tiny("bert")
     before = fl.fingerprint(model)

@@ -32,6 +32,7 @@ class Case:
         trial: What a real forward and backward gave, if there was a batch.
         before: An earlier fingerprint of the model, if given.
         known_origin: Where the parameters come from, if the caller knows.
+        batch: The batch of the trial.
     """
 
     model: nn.Module
@@ -39,6 +40,7 @@ class Case:
     trial: Trial | None = None
     before: Fingerprint | None = None
     known_origin: Origin | None = None
+    batch: Any = None
 
     @cached_property
     def anatomy(self) -> ModelMap:

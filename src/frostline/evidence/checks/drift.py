@@ -1,4 +1,4 @@
-"""What moves although its flag is off: gradients that linger, and decay without a gradient."""
+"""What moves although nothing asks for it: gradients that linger, and decay without a gradient or with one of 0."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.evidence.checks.case import Check
 from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.shaken import always_zero
 from frostline.evidence.optimizers import inner_optimizer, step_of_its_kind
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def decay_without_grad(case: Case) -> Iterator[Finding]:
     for group in case.groups:
         ids = {id(parameter) for parameter in group["params"]}
         names = [name for name in case.frozen if id(case.parameters[name]) in ids]
-        if names and _moves_without_gradient(case.optimizer, group):
+        if names and _moves_unasked(case.optimizer, group, None):
             yield case.find(
                 "decay-without-grad",
                 "error",
@@ -57,14 +58,43 @@ def decay_without_grad(case: Case) -> Iterator[Finding]:
             )
 
 
-def _moves_without_gradient(optimizer: Any, group: dict[str, Any]) -> bool:
-    """Whether one step of the same class, with the same options, changes a tensor whose gradient is None."""
+def gradient_always_zero(case: Case) -> Iterator[Finding]:
+    """A gradient is 0 whatever the batch and the weights are, and the optimizer moves the parameter all the same."""
+    if case.trial is None:
+        return
+    names = set()
+    for group in case.groups:
+        ids = {id(parameter) for parameter in group["params"]}
+        inside = {name for name in case.trial.zero if id(case.parameters[name]) in ids}
+        if inside and _moves_unasked(case.optimizer, group, 0.0):
+            names |= inside
+    if not names:
+        return
+    units = [[name for name in unit.parameter_names if name in names] for unit in case.units_of(names)]
+    found = always_zero(case.model, case.batch, units)
+    if found:
+        yield case.find(
+            "gradient-always-zero",
+            "warning",
+            found,
+            cause=f"{len(found)} trainable parameters get a gradient of 0 throughout, though the outputs depend on "
+            f"them, and {type(inner_optimizer(case.optimizer)).__name__} moves them all the same: {some(found)}.",
+            mend="Look for hooks that make gradients 0 (register_hook, register_full_backward_hook); to freeze, use "
+            "fl.freeze, and build the optimizer after that.",
+        )
+
+
+def _moves_unasked(optimizer: Any, group: dict[str, Any], gradient: float | None) -> bool:
+    """Whether one step of the same class, with the same options, changes a tensor with such a gradient throughout."""
     import torch
 
     inner = inner_optimizer(optimizer)
     tensors = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
     still, moving = tensors
-    still.requires_grad_(False)
+    if gradient is None:
+        still.requires_grad_(False)
+    else:
+        still.grad = torch.full((2, 2), gradient)
     moving.grad = torch.ones(2, 2)
     options = {**group, "lr": torch.tensor(0.1) if _is_tensor(group.get("lr")) else 0.1}
     return step_of_its_kind(inner, options, tensors, {}) and not torch.equal(still, torch.ones(2, 2))
@@ -76,4 +106,8 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-CHECKS = (Check("stale-grad", stale_grad), Check("decay-without-grad", decay_without_grad))
+CHECKS = (
+    Check("stale-grad", stale_grad),
+    Check("decay-without-grad", decay_without_grad),
+    Check("gradient-always-zero", gradient_always_zero),
+)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from frostline.evidence.checks.case import Check
 from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.head import left_as_drawn
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -54,11 +55,13 @@ def new_but_frozen(case: Case) -> Iterator[Finding]:
     if not case.frozen or not case.trainable:
         return
     in_adapters = case.anatomy.kinds.get("adapters", frozenset())
+    told = {name.rpartition(".")[0] for name in left_as_drawn(case)}  # by the check of a head that trains in part
     names = [
         name
         for name in case.frozen
         if case.origin.of(name) == "new"
         and name not in in_adapters
+        and name.rpartition(".")[0] not in told
         and ".original_module." not in name
         and not _is_table(case, name)
     ]

@@ -15,15 +15,27 @@ if TYPE_CHECKING:
 
 
 def moved_while_frozen(case: Case) -> Iterator[Finding]:
-    """A frozen tensor differs from its earlier self."""
-    drifted = case.proof.drifted if case.proof is not None else ()
-    if drifted:
+    """A tensor that was frozen when the fingerprint was taken, or is frozen now, differs from its earlier self."""
+    if case.proof is None:
+        return
+    late = [tensor.name for tensor in case.proof.tensors if tensor.moved and tensor.name in case.proof.newly_frozen]
+    if case.proof.drifted:
         yield case.find(
             "moved-while-frozen",
             "error",
-            drifted,
-            cause=f"{len(drifted)} frozen tensors changed since the fingerprint was taken: {some(drifted)}.",
-            mend="Look at stale-grad, decay-without-grad and tied-conflict; and take the fingerprint after freezing.",
+            case.proof.drifted,
+            cause=f"{len(case.proof.drifted)} tensors that were frozen when the fingerprint was taken changed since: "
+            f"{some(case.proof.drifted)}.",
+            mend="Look at stale-grad, decay-without-grad and tied-conflict, and at whether something thaws them.",
+        )
+    elif late:
+        yield case.find(
+            "moved-while-frozen",
+            "warning",
+            late,
+            cause=f"{len(late)} tensors that are frozen now changed since the fingerprint was taken, when they were "
+            f"not: {some(late)}.",
+            mend="Take the fingerprint after freezing, which tells whether they moved before or since.",
         )
 
 
@@ -31,8 +43,9 @@ def still_while_trainable(case: Case) -> Iterator[Finding]:
     """Whole units may train, and not one of their tensors moved."""
     if case.proof is None:
         return
-    still = {unit.name for unit in case.proof.units if unit.verdict == "unmoved"}
-    names = [tensor.name for tensor in case.proof.tensors if tensor.unit in still and tensor.name in case.trainable]
+    units = {unit.name for unit in case.proof.units if unit.verdict == "unmoved"}
+    rows = [tensor for tensor in case.proof.tensors if tensor.unit in units and tensor.name in case.trainable]
+    names, still = [tensor.name for tensor in rows], {tensor.unit for tensor in rows}
     if names:
         yield case.find(
             "still-while-trainable",

@@ -12,6 +12,7 @@ from frostline.evidence.checks import (
     drift,
     flags,
     gradients,
+    head,
     history,
     modes,
     optimizer,
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 # Every check there is; the docs have a section for each.
 REGISTRY: tuple[Check, ...] = (
     *flags.CHECKS,
+    *head.CHECKS,
     *modes.CHECKS,
     *optimizer.CHECKS,
     *drift.CHECKS,
@@ -55,8 +57,8 @@ def check(
 ) -> Findings:
     """Look for faults of freezing: what does not train as the flags say, or trains for nothing.
 
-    The model is not changed. With a batch, a forward and a backward really run in train mode; as after
-    `frostline.probe`, all that they wrote is bit-identical to before.
+    The model is not changed. With a batch, a forward and a backward really run in train mode, and some more where a
+    gradient is 0 throughout; as after `frostline.probe`, all that they wrote is bit-identical to before.
 
     Args:
         model: The model, in wrappers or not; without a batch, on the meta device too.
@@ -78,5 +80,5 @@ def check(
     refuse_no_module(model)
     refuse_no_optimizer(optimizer)
     trial = None if batch is None else try_batch(model, batch)
-    case = Case(model, optimizer, trial, before, origin)
+    case = Case(model, optimizer, trial, before, origin, batch)
     return Findings.of(finding for one in REGISTRY for finding in one.run(case))

@@ -12,6 +12,7 @@ import torch
 
 from frostline.errors import ModelError
 from frostline.evidence.inputs import called, refuse_model, runs_alone, usable_batch
+from frostline.evidence.observe import gradient_word
 from frostline.evidence.snapshot import Snapshot
 from frostline.evidence.step import backward, begin, own_loss
 
@@ -30,6 +31,7 @@ class Trial:
     Attributes:
         loss: The loss; for a model without one, the sum of its first output.
         finite: Per parameter that got a gradient, whether all of it is finite.
+        zero: Names of those whose gradient is 0 throughout.
         gradients: Per parameter in half precision that got one, the gradient itself.
         ran: Names of the parameters whose modules were called.
         cut: Whether torch warned that a checkpoint has no input that requires a gradient.
@@ -37,6 +39,7 @@ class Trial:
 
     loss: float
     finite: dict[str, bool]
+    zero: frozenset[str]
     gradients: dict[str, torch.Tensor]
     ran: frozenset[str]
     cut: bool
@@ -64,9 +67,7 @@ def try_batch(model: nn.Module, batch: Any) -> Trial:
     snapshot = Snapshot(model, None, batch=batch)
     try:
         begin(model)
-        for parameter in model.parameters():
-            # Torch has no public way to set them aside; the snapshot puts them back.
-            (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).clear()
+        without_late_hooks(model)
         ran: set[str] = set()
         heard = warnings.catch_warnings(record=True)
         with snapshot.watching(), torch.enable_grad(), heard as warned, _noting(model, ran):
@@ -81,12 +82,20 @@ def try_batch(model: nn.Module, batch: Any) -> Trial:
         return Trial(
             loss=float(loss.detach()),
             finite={name: bool(gradient.isfinite().all()) for name, gradient in got.items()},
+            zero=frozenset(name for name in got if gradient_word(model.get_parameter(name)) == "zero"),
             gradients={name: gradient for name, gradient in got.items() if gradient.element_size() <= 2},
             ran=frozenset(ran),
             cut=any(_CUT_BY_CHECKPOINT in str(warning.message) for warning in warned),
         )
     finally:
         snapshot.restore()
+
+
+def without_late_hooks(model: nn.Module) -> None:
+    """Drop the hooks that run once a gradient is there, in which some optimizers step; a snapshot puts them back."""
+    for parameter in model.parameters():
+        # Torch has no public way to set them aside.
+        (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).clear()
 
 
 def _loss_of(output: Any) -> torch.Tensor:

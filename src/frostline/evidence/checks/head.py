@@ -1,0 +1,75 @@
+"""A head that trains in part: what of it stays as it was drawn."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from frostline.evidence.checks.case import Check
+from frostline.evidence.checks.finding import some
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    import torch
+
+    from frostline.evidence.checks.case import Case
+    from frostline.evidence.checks.finding import Finding
+
+
+def head_partly_trained(case: Case) -> Iterator[Finding]:
+    """A part of the head that no checkpoint filled does not train, while the rest of the head does."""
+    drawn = left_as_drawn(case)
+    if drawn:
+        unknown = any(case.origin.of(name) == "unknown" for name in drawn)
+        yield case.find(
+            "head-partly-trained",
+            "warning",
+            drawn,
+            cause="A part of the head stays as it was drawn while the rest of it trains: "
+            f"{some([f'{name} ({why})' for name, why in drawn.items()])}"
+            + ("; no checkpoint is known that filled it." if unknown else "."),
+            mend="Let the whole head train: take it away from what is frozen ('~head'), and build the optimizer after "
+            "that.",
+        )
+
+
+def left_as_drawn(case: Case) -> dict[str, str]:
+    """Per weight of the head that stays at random values while another one trains, why it does not train itself.
+
+    Biases are left out: whatever they are, what trains around them makes up for it. So is what holds one number
+    throughout, as a fresh normalisation does.
+    """
+    head = [name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names]
+    if case.anatomy.kinds.get("adapters"):  # adapters have a check of their own for the head
+        return {}
+    still = {name: why for name in head if (why := _why_still(case, name))}
+    if len(still) == len(head):
+        return {}
+    biases = case.anatomy.kinds.get("bias", frozenset())
+    return {
+        name: why
+        for name, why in still.items()
+        if name not in biases and case.origin.of(name) != "pretrained" and _varies(case.parameters[name])
+    }
+
+
+def _why_still(case: Case, name: str) -> str:
+    parameter = case.parameters[name]
+    if not parameter.requires_grad:
+        return "frozen"
+    if case.optimizer is not None and id(parameter) not in case.held:
+        return "not in the optimizer"
+    if case.trial is not None and name in case.trial.ran and name not in case.trial.finite:
+        return "no gradient"
+    return ""
+
+
+def _varies(values: torch.Tensor) -> bool:
+    """Whether a tensor holds several numbers; of one without values it is said by its shape."""
+    if values.is_meta:
+        return values.dim() > 1
+    flat = values.detach().reshape(-1)
+    return bool((flat != flat[:1]).any())
+
+
+CHECKS = (Check("head-partly-trained", head_partly_trained),)
