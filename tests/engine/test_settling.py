@@ -224,15 +224,20 @@ class TestWhatIsStored:
         spoil(lambda _: True)
         asked: list[tuple[int, int]] = []
         right = self._stored(model, check.paths, lambda values: values)
-        _settle(model, check, lambda call: asked.append(call.shape) or right(call))
+
+        def stored(call: Any) -> Any:
+            asked.append(call.shape)
+            return right(call)
+
+        _settle(model, check, stored)
         assert asked == [(3, 7)]
 
 
 class TestRowsAlone:
     def test_each_row_s_values_come_from_the_row_alone(self) -> None:
         model = Classifier()
-        model.layers[:2].requires_grad_(requires_grad=False)
-        model.body.embeddings.requires_grad_(requires_grad=False)  # type: ignore[union-attr]
+        for part in (model.get_submodule("body.embeddings"), *model.layers[:2]):
+            part.requires_grad_(requires_grad=False)
         paths = _admitted(model).paths
         runner = Runner(model, model.forward)
         whole = from_rows_alone(runner, CALL, paths)
@@ -240,7 +245,7 @@ class TestRowsAlone:
         assert whole[name].lengths.tolist() == [7, 4, 5]
         assert whole[name].values.shape == (16, 8)
         assert not whole[name].values.requires_grad
-        for row, values in enumerate(whole[name].values.split([7, 4, 5])):
+        for row, values in enumerate(torch.split(whole[name].values, [7, 4, 5])):
             own = from_rows_alone(runner, CALL.select([row]), paths)
             assert torch.equal(own[name].values, values)
 
