@@ -114,6 +114,7 @@ class TestPlainPath:
         with engine.active():
             (own,) = model(**BATCH, return_dict=False)
         torch.testing.assert_close(own, model(**BATCH).logits, rtol=1e-5, atol=1e-5)
+        assert engine.answered == 1
         assert_plain(model, engine, BATCH)
 
 
