@@ -15,7 +15,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from frostline.anatomy.modelmap import ModelMap
 from frostline.engine import products
 from frostline.engine.checked import STORE_DTYPE, PathCheck, SelfCheck
-from frostline.engine.comparison import Comparison, failed, seed_all, tensors_of
+from frostline.engine.comparison import Comparison, KeptState, failed, seed_all, tensors_of
 from frostline.engine.dropout import NoDropout
 from frostline.engine.finding import find_replay
 from frostline.engine.fused import find_fusions
@@ -75,7 +75,7 @@ def admit(
     per_token: frozenset[str] = frozenset()
     dtype = next(model.parameters()).dtype
     paddings: Mapping[str, Any] = {}
-    keeps_state = False
+    keeps_state = draws = False
     try:
         with perturbed(model):
             if any(hasattr(getattr(model, "config", None), name) for name in _CHUNKED):
@@ -83,7 +83,7 @@ def admit(
                 raise _Fails(PathCheck("all", admitted=False, how=how))  # noqa: TRY301 - ends as other trials do
             trial = _Trial(model, forward, call)
             per_token, dtype = trial.per_token, trial.dtype
-            paddings, keeps_state = trial.call.paddings, trial.keeps_state
+            paddings, keeps_state, draws = trial.call.paddings, trial.keeps_state, trial.draws
             checks, paths = trial.run(boundary, MODES if padding_free else ())
             if paths.any:
                 held, check = settle(model, forward, call, fallbacks(paths), per_token=per_token, dtype=dtype)
@@ -95,7 +95,17 @@ def admit(
     finally:
         rng.restore()
     at = paths.replay.route.boundary if paths.replay is not None else None
-    return SelfCheck(tuple(checks), at, time.perf_counter() - started, paths, per_token, dtype, paddings, keeps_state)
+    return SelfCheck(
+        checks=tuple(checks),
+        boundary=at,
+        seconds=time.perf_counter() - started,
+        paths=paths,
+        per_token=per_token,
+        dtype=dtype,
+        paddings=paddings,
+        keeps_state=keeps_state,
+        draws=draws,
+    )
 
 
 def _without_lost(checks: list[PathCheck], together: PathCheck, paths: Paths, held: Paths) -> list[PathCheck]:
@@ -138,6 +148,7 @@ class _Trial:
         self._selection: Selection | None = None
         self._rounds_to: torch.dtype | None = None  # by autocast
         self._alone: tuple[Any, dict[str, Packed]] | None = None  # what was stored last, and how it was computed
+        self._kept = KeptState(model)
         tried = aligned_inputs(call, model, self._runs)
         self.call = tried or call.select(list(range(min(call.rows.count, MOST_ROWS))))
         try:
@@ -154,6 +165,11 @@ class _Trial:
         """Names of outputs with one value per token."""
         return self._compares.per_token
 
+    @cached_property
+    def draws(self) -> bool:
+        """Whether its outputs depend on random numbers besides dropout."""
+        return not all(self._compares.same_outputs(self._plain, seed=seed) for seed in (1, 2))
+
     @property
     def keeps_state(self) -> bool:
         """Whether the plain forward changes what modules hold."""
@@ -166,14 +182,13 @@ class _Trial:
 
     def _runs(self, call: Call) -> bool:
         """Whether the plain forward takes a call."""
-        state = RngState()
         try:
             with NoDropout(), torch.no_grad():
                 self._forward(**call.inputs)
         except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
             return False
         finally:
-            state.restore()
+            self._kept.restore()
         return True
 
     def _plain(self) -> Any:
@@ -184,7 +199,7 @@ class _Trial:
         paths = self._tables(self._products(self._padding_free(modes)))
         position = position_named(self._selection.places, self.call.rows) if self._selection is not None else None
         if position is not None and self._selection is not None:
-            paths = replace(paths, is_fixed=self._selection.is_fixed)
+            paths = replace(paths, is_fixed=self._selection.is_fixed and not self.draws)
         replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
         if replayed is None or self._chains_above(replayed):
             one = self._one_position(replayed or paths, position)

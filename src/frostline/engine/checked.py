@@ -53,6 +53,7 @@ class SelfCheck:
         dtype: What values are rounded to.
         paddings: What stands at padded positions of the inputs that have one value per token.
         keeps_state: Whether the plain forward changes what modules hold.
+        draws: Whether its outputs depend on random numbers besides dropout.
     """
 
     checks: tuple[PathCheck, ...]
@@ -63,6 +64,7 @@ class SelfCheck:
     dtype: torch.dtype
     paddings: Mapping[str, Any] = field(default_factory=dict)
     keeps_state: bool = False
+    draws: bool = False
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""

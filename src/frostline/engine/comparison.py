@@ -20,6 +20,7 @@ from frostline.engine.checked import PathCheck
 from frostline.engine.dropout import NoDropout
 from frostline.engine.replay import NotReplayable
 from frostline.evidence.contents import Contents
+from frostline.evidence.rng import generator_state
 from frostline.modules import modules_of
 
 if TYPE_CHECKING:
@@ -62,14 +63,21 @@ class KeptState:
     """
 
     def __init__(self, model: nn.Module) -> None:
+        self._modules = modules_of(model)
         self._contents = Contents()
         for parameter in model.parameters():
             self._contents.keep_tensor(parameter, copy=False)
         self._contents.keep(model, copy=True)
 
     def restore(self) -> None:
-        """Put everything back; objects keep their identity."""
+        """Put everything back; objects keep their identity, and what stands in for forwards goes on doing so."""
+        standing = [(module, vars(module).get("forward")) for module in self._modules]
         self._contents.restore()
+        for module, forward in standing:
+            if forward is not None:
+                vars(module)["forward"] = forward
+            else:
+                vars(module).pop("forward", None)
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:
@@ -95,6 +103,8 @@ def _values(value: Any, place: str, depth: int) -> Iterator[tuple[str, Any]]:
     """The tensors and plain values in a container, by where they stand."""
     if isinstance(value, (torch.Tensor, *_SIMPLE)):
         yield place, value
+    elif (state := generator_state(value)) is not None:
+        yield place, state
     elif depth and isinstance(value, Mapping):
         for name, inner in value.items():
             yield from _values(inner, f"{place}.{name}" if place else str(name), depth - 1)
@@ -144,7 +154,6 @@ class Comparison:
         before = state_of(model)
         self.per_token: frozenset[str] = per_token or frozenset()
         self._tells = per_token is None
-        self.keeps_state = True  # until it is known
         self.plain = self.observe(plain)
         self.keeps_state = _far(self.plain.state, before) > 0
 
@@ -155,8 +164,7 @@ class Comparison:
 
     def restore(self) -> None:
         """Put back what runs have changed of what modules hold."""
-        if self.keeps_state:
-            self._kept.restore()
+        self._kept.restore()
 
     def observe(self, run: Callable[[], Any], *, seed: int = 0) -> Outcome:
         """Run the model, and see what it gives; its state is put back.
@@ -243,9 +251,9 @@ class Comparison:
             path, admitted, how if admitted else "its results differ from the plain path's", outputs, gradients
         )
 
-    def same_outputs(self, run: Callable[[], Any]) -> bool:
-        """Whether a way to run it changes no output where no gradient is asked for."""
-        seed_all(0)
+    def same_outputs(self, run: Callable[[], Any], *, seed: int = 0) -> bool:
+        """Whether a way to run it, or other random numbers, change no output where no gradient is asked for."""
+        seed_all(seed)
         try:
             with NoDropout(), torch.no_grad():
                 outputs = tensors_of(run())

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.stored import whole_digest
 from frostline.engine.admission import admit
+from frostline.engine.behind_mask import guarded
 from frostline.engine.calibration import calibrate
 from frostline.engine.calls import Call, read_call
 from frostline.engine.comparison import KeptState, failed
@@ -151,6 +152,7 @@ class Engine:
         self._runner = Runner(self._core, self._core.forward)
         self.guard = Guard(is_on=settings.guard)
         self._reason: str | None = None
+        self._last: tuple[_State, Callable[[], None] | None] | None = None  # a call whose loss may read too much
         self.answered = self.asked = self.computed = 0
 
     @property
@@ -161,7 +163,10 @@ class Engine:
     @property
     def check(self) -> SelfCheck | None:
         """Which paths are exact for calls that train; None before the first call."""
-        return replace(self._state.check, paths=self._state.paths) if self._state is not None else None
+        if self._state is None:
+            return None
+        check, paths = self._state.check, self._state.paths
+        return replace(check, paths=paths, boundary=check.boundary if paths.replay is not None else None)
 
     @property
     def store(self) -> Store | None:
@@ -305,8 +310,10 @@ class Engine:
             verifies = state.paths.one_position is not None and (
                 not state.paths.is_fixed or call.rows.length not in state.widths
             )
-            undo = self._undo(state) if verifies else None
+            guards = bool(state.check.per_token) and torch.is_grad_enabled() and not call.rows.full
+            undo = self._undo(state) if verifies or guards or state.check.draws else None
             output = self._runner.run(call, state.paths, values, verifies=verifies)
+            self._last = (state, undo) if guards else None
         except OutputError:  # a full disk
             raise
         except Exception as error:  # noqa: BLE001 - the model's own code, given what it may not expect
@@ -314,10 +321,25 @@ class Engine:
         else:
             self.answered += 1
             state.widths.add(call.rows.length)
-            return output
+            return guarded(output, call.rows.mask) if guards else output
         if undo is not None:
             undo()
         return self._runner.forward(*arguments, **options)
+
+    def take_back(self, reason: str) -> None:
+        """Take back the last call, of which the loss reads what was not computed, and answer its kind plainly.
+
+        Args:
+            reason: What `PaddingRead` says.
+        """
+        if self._last is None:
+            return
+        state, undo = self._last
+        self._last = None
+        state.paths = Paths()
+        self._say(reason)
+        if undo is not None:
+            undo()
 
     def _undo(self, state: _State) -> Callable[[], None]:
         """What takes a forward back that turns out to be wrong."""

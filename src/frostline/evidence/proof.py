@@ -103,6 +103,11 @@ class Proof:
         return tuple(tensor.name for tensor in self.tensors if tensor.frozen and tensor.moved)
 
     @property
+    def drifted_while_frozen(self) -> tuple[str, ...]:
+        """Names of those that are still frozen in the later state: nobody thawed them."""
+        return tuple(name for name in self.drifted if name not in self.thawed)
+
+    @property
     def ok(self) -> bool:
         """Whether every frozen tensor stayed bit-identical."""
         return not self.drifted

@@ -53,3 +53,21 @@ def rewinding(value: Any) -> Callable[[], Any] | None:
         bits = value.bit_generator
         return partial(setattr, bits, "state", bits.state)
     return None
+
+
+def generator_state(value: Any) -> str | None:
+    """Write down where a generator of random numbers stands; None for anything else.
+
+    Args:
+        value: A generator of torch, of Python or of NumPy, or any other object.
+    """
+    if isinstance(value, torch.Generator):
+        return value.get_state().numpy().tobytes().hex()
+    if isinstance(value, random.Random):
+        return repr(value.getstate())
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None and isinstance(value, numpy.random.Generator):
+        return repr(value.bit_generator.state)
+    if numpy is not None and isinstance(value, numpy.random.RandomState):
+        return repr(value.get_state(legacy=False)["state"]["key"].tobytes()) + repr(value.get_state()[2:])
+    return None

@@ -200,7 +200,7 @@ class FreezeCallback(TrainerCallback):
             get_logger().info("Proof: %s (%s)", self.proof, self.proof.cost)
             if self._proof_file:
                 write_proof(self.proof, Path(str(args.output_dir)))
-        if self._raise_on_drift:
+        if self._raise_on_drift and self.proof.drifted_while_frozen:
             self.proof.raise_for_drift()
 
     def _say_what_has_no_effect(self, model: nn.Module) -> None:

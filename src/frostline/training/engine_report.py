@@ -30,6 +30,7 @@ class EngineReport:
         computed: Rows that were computed to fill the store before the first step that uses it; the others were there.
         seconds: What filling it took.
         guard: What came of repeating calls plainly now and then.
+        reason: Why a call was last answered on the plain path; None if none was.
     """
 
     check: SelfCheck
@@ -40,6 +41,7 @@ class EngineReport:
     computed: int
     seconds: float
     guard: Mapping[str, Any]
+    reason: str | None
 
     def __str__(self) -> str:
         """One line."""
@@ -65,7 +67,7 @@ class EngineReport:
             return "nothing is stored: frozen layers follow train(), dropout included"
         if self.choice is None:
             refused = [f"no {check.path}: {check.how}" for check in self.check.checks if not check.admitted]
-            return "; ".join(refused) or "nothing is stored"
+            return "; ".join(refused or ([self.reason] if self.reason is not None else [])) or "nothing is stored"
         size = f" ({bytes_text(self.bytes)})" if self._stores and self.bytes else ""
         return f"activations {_PLACES[self.choice.where]}{size}{self._rounded()}: {self.choice.why}"
 

@@ -96,6 +96,7 @@ class FastPaths(TrainerCallback):
             computed=self._keeping.computed,
             seconds=self._keeping.seconds,
             guard=self._engine.guard.to_dict(),
+            reason=self._engine.reason,
         )
 
     @property
@@ -115,6 +116,11 @@ class FastPaths(TrainerCallback):
         if self._autocast is None and self._start is None and not self._tells:
             return engine.active()
         return self._around(engine, core_of(model))
+
+    def take_back(self, reason: str) -> None:
+        """Take back a step whose loss reads what was not computed; it is to be taken again, plainly."""
+        if self._engine is not None:
+            self._engine.take_back(reason)
 
     def refresh(self) -> None:
         """Forget what was stored where frozen weights were changed in a way that torch does not count."""

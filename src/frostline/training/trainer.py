@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from frostline.anatomy.wrappers import refuse_no_module
+from frostline.engine.behind_mask import PaddingRead
 from frostline.engine.heap import kept_heap
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
@@ -119,6 +120,10 @@ class Trainer(transformers.Trainer):
         if self._fast.is_due:
             self._fast.begin(self, model, inputs)
         with self._fast.active(model):
+            try:
+                return super().training_step(model, inputs, *arguments, **options)
+            except PaddingRead as read:  # before any gradient of the model was taken
+                self._fast.take_back(str(read))
             return super().training_step(model, inputs, *arguments, **options)
 
     def prediction_step(self, model: nn.Module, *arguments: Any, **options: Any) -> Any:
@@ -202,7 +207,7 @@ class Trainer(transformers.Trainer):
                 if self.model is not None:  # a search has none before its first trial
                     stack.enter_context(cleared_quickly(self.model))
             output = super().train(*arguments, **options)
-        if self.proof is not None and not self.proof.ok:
+        if self.proof is not None and self.proof.drifted_while_frozen:  # what a callback thawed may move
             self.save_model()
             self.proof.raise_for_drift()
         return output
