@@ -12,7 +12,7 @@ from torch import nn
 from frostline.engine.paths import Runner
 from frostline.engine.replay import NotReplayable
 from tests.engine.answering import Stores, answer, assert_plain, engine_of, frozen_model
-from tests.engine.stubs import VOCAB, WIDTH, Block, Classifier, padded
+from tests.engine.stubs import VOCAB, WIDTH, Classifier, padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class Told(Classifier):
         for part in self.layers[1:]:
             part.requires_grad_(requires_grad=True)
 
-    def forward(  # type: ignore[override]
+    def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor,
@@ -111,17 +111,15 @@ class TestKinds:
             assert_plain(model, engine, BATCH | {"name": f"of {number}"})
         assert engine.answered == 12
         assert sum("in more than 12 ways, of which no more are tried" in line for line in told()) == 1
-        assert engine.reason is not None
-        assert "12 ways" in engine.reason
+        assert "12 ways" in str(engine.reason)
 
     def test_whether_a_call_can_be_read(self, model: Told) -> None:
         engine = engine_of(model)
         assert engine.can_read(BATCH)
         assert not engine.can_read({"input_ids": BATCH["input_ids"][None]})
-        assert engine.reason is None
+        assert str(engine.reason) == "None"
         answer(model, engine, BATCH | {"more": [1, 2]})
-        assert engine.reason is not None
-        assert "more is a list" in engine.reason
+        assert "more is a list" in str(engine.reason)
 
 
 class Counting(Classifier):

@@ -37,7 +37,7 @@ def run(folder: Path, store: str, processes: int) -> list[dict[str, Any]]:
 
 def _paths(line: str) -> str:
     """Which paths a run takes, but for what is measured anew in each process: whether oneDNN is faster."""
-    return line.split(" activations ")[0].replace(", matrix products by oneDNN", "")
+    return line.split(" activations ", maxsplit=1)[0].replace(", matrix products by oneDNN", "")
 
 
 @pytest.fixture(scope="module")
