@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -123,7 +124,7 @@ class TestInTheEngine:
         model = GivesStates().train()
         engine = engine_of(model)
         with engine.active(), pytest.raises(PaddingRead) as read:
-            self._loss(model(**BATCH)).backward()
+            torch.autograd.backward(self._loss(model(**BATCH)))
         assert all(parameter.grad is None for parameter in model.parameters())
         engine.take_back(str(read.value))
         for _ in range(2):
@@ -132,6 +133,55 @@ class TestInTheEngine:
             assert torch.equal(own, plain)
         assert told().count("Plain path: the loss reads what stands behind the mask.") == 1
         assert engine.answered == 1
+
+    @pytest.mark.parametrize("form", ["positions first", "an object", "an object in a list"])
+    def test_whatever_form_they_are_given_out_in(self, form: str) -> None:
+        class Otherwise(GivesStates):
+            def answer(self, logits: Tensor, hidden: Tensor) -> Any:
+                if form == "positions first":
+                    return {"logits": logits, "hidden": hidden.transpose(0, 1)}
+                given_out = SimpleNamespace(logits=logits, hidden=hidden)
+                return given_out if form == "an object" else [given_out]
+
+        def loss(output: Any) -> Tensor:
+            output = output[0] if isinstance(output, list) else output
+            hidden = output["hidden"].transpose(0, 1) if isinstance(output, dict) else output.hidden
+            return hidden.mean(1).square().sum()  # type: ignore[no-any-return]
+
+        model = Otherwise().train()
+        engine, parameters = engine_of(model), list(model.parameters())
+        wanted = torch.autograd.grad(loss(model(**BATCH)), parameters, allow_unused=True)
+        with engine.active():
+            try:
+                own = torch.autograd.grad(loss(model(**BATCH)), parameters, allow_unused=True)
+            except PaddingRead as read:
+                engine.take_back(str(read))
+                own = torch.autograd.grad(loss(model(**BATCH)), parameters, allow_unused=True)
+        for one, other in zip(own, wanted, strict=True):
+            if other is not None:
+                torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+    @pytest.mark.parametrize("lengths", [(3, 3, 3), (6, 2, 4)])
+    def test_a_call_that_was_not_the_last(self, lengths: tuple[int, ...]) -> None:
+        """A step may call the model more than once, and is taken again once."""
+
+        class Kinds(GivesStates):
+            def forward(self, input_ids: Tensor, attention_mask: Tensor, kind: str = "") -> Any:
+                return super().forward(input_ids, attention_mask)
+
+        model = Kinds().train()
+        engine, other = engine_of(model), padded(lengths) | {"kind": "other"}
+
+        def step() -> None:
+            first, second = model(**BATCH), model(**other)
+            loss = self._loss(first) + (self._loss(second) if len(set(lengths)) > 1 else second.logits.sum())
+            torch.autograd.grad(loss, list(model.parameters()), allow_unused=True)
+
+        with engine.active():
+            with pytest.raises(PaddingRead) as read:
+                step()
+            engine.take_back(str(read.value))
+            step()
 
     def test_random_numbers_are_drawn_anew(self) -> None:
         class Dropping(GivesStates):

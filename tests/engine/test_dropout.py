@@ -122,6 +122,25 @@ def test_modules_that_attend(kind: Any) -> None:
     torch.testing.assert_close(kept, _without(module, run), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+@pytest.mark.parametrize("packed", [False, True])
+def test_modules_that_recur(kind: Any, packed: bool) -> None:
+    torch.manual_seed(0)
+    module = kind(8, 8, num_layers=2, dropout=P, batch_first=True)
+    hidden: Any = torch.randn(3, 5, 8, generator=torch.Generator().manual_seed(0))
+    if packed:
+        hidden = nn.utils.rnn.pack_padded_sequence(hidden, torch.tensor([5, 3, 2]), batch_first=True)
+
+    def run() -> Tensor:
+        output = module(hidden)[0]
+        return cast("Tensor", output.data if packed else output)
+
+    with NoDropout():
+        kept = run()
+    assert not torch.allclose(run(), kept)
+    torch.testing.assert_close(kept, _without(module, run), rtol=1e-5, atol=1e-6)
+
+
 def test_attention_that_gives_out_its_weights() -> None:
     torch.manual_seed(0)
     module, hidden = nn.MultiheadAttention(8, 2, dropout=P, batch_first=True), torch.ones(3, 5, 8)

@@ -233,12 +233,12 @@ class TestInTheEngine:
         assert len(engine.guard.failures) == 1
         assert [line for line in told() if line.startswith("Guard: call 3 repeated plainly: ")]
 
-    def test_what_was_stored_is_stored_anew(self) -> None:
-        model, stores = frozen_model(), Stores()
-        engine = engine_of(model, stores)
-        answer(model, engine, BATCH)
-        _frozen_weight(model).data.mul_(2)
-        assert_plain(model, engine, _wider(20))
+    def test_what_was_stored_is_stored_anew(self, frozen: nn.Module) -> None:
+        stores = Stores()
+        engine = engine_of(frozen, stores)
+        answer(frozen, engine, BATCH)
+        _frozen_weight(frozen).data.mul_(2)
+        assert_plain(frozen, engine, _wider(20))
         assert len(stores.made) == 2
         assert engine.check is not None
         assert engine.check.boundary == "layer 1"

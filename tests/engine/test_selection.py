@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
@@ -58,6 +58,30 @@ def _linear(inputs: int = WIDTH, outputs: int = 5, *, bias: bool = True) -> nn.L
 
 def _index(places: Tensor) -> Tensor:
     return places[:, None, None].expand(-1, 1, WIDTH)
+
+
+class Mul(torch.autograd.Function):
+    """Has the name of a function of torch, and mixes positions."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor) -> Tensor:
+        return hidden.cumsum(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].flip(1).cumsum(1).flip(1)
+
+
+class Select(torch.autograd.Function):
+    """Has the name of a selection, and reads the mean."""
+
+    @staticmethod
+    def forward(ctx: Any, hidden: Tensor) -> Tensor:
+        return hidden.mean(1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+        return gradients[0].unsqueeze(1).expand(-1, LENGTH, -1) / LENGTH
 
 
 # By place, and whether that place is one of all batches.
@@ -143,6 +167,14 @@ SEVERAL: dict[str, Head] = {
     "nothing of it": lambda h: torch.ones(2),
     "nothing of it, but a graph": lambda h: _linear()(torch.ones(2, WIDTH)),
     "what was cut off": lambda h: h.detach()[:, 0],
+    "pairs of positions": lambda h: (h.unsqueeze(2) * h.unsqueeze(1))[:, 0],
+    "each position, once for all places": lambda h: (h.unsqueeze(1) * torch.ones(1, LENGTH, 1, 1))[:, 0],
+    "weights that sum to one": lambda h: (h.sum(-1).sigmoid() / h.sum(-1).sigmoid().sum(-1, keepdim=True))[:, 0],
+    "a norm over positions": lambda h: functional.layer_norm(h.sum(-1), (LENGTH,))[:, 0],
+    "every place of every row": lambda h: h[EACH, PLACES[:, None]],
+    "several places of each row": lambda h: h[EACH[:, None], torch.stack([PLACES, PLACES + 1], dim=1)],
+    "a function of one's own": lambda h: Mul.apply(h)[:, 3],  # type: ignore[no-untyped-call]
+    "another of one's own": Select.apply,
 }
 
 # One position, or less than one of each row, in a way that is not followed.
@@ -153,6 +185,7 @@ UNTOLD: dict[str, Head] = {
     "positions that are moved": lambda h: h.roll(1, 1)[:, 0],
     "rows in another order": lambda h: h[EACH.flip(0), PLACES],
     "some rows only": lambda h: h[EACH[:2], PLACES[:2]],
+    "gathered from a view": lambda h: h.reshape(ROWS, -1).gather(1, torch.full((ROWS, 1), 5)),
     "several gathered": lambda h: h.gather(1, torch.zeros(ROWS, 2, WIDTH, dtype=torch.int64)),
 }
 
@@ -218,18 +251,24 @@ STEPS: dict[str, Head] = {
     "transpose": lambda h: h.transpose(0, 1) if h.dim() > 1 else h,
     "linear": lambda h: functional.linear(h, torch.linspace(-1, 1, 2 * h.shape[-1]).view(2, -1)),
     "an axis more": lambda h: h.unsqueeze(-1),
+    "pairs": lambda h: h.unsqueeze(2) * h.unsqueeze(1) if h.dim() == 3 else h,
+    "an axis between": lambda h: h.unsqueeze(1),
+    "for all places": lambda h: h * torch.ones(LENGTH, 1, 1) if h.dim() == 4 and h.shape[1] == 1 else h,
+    "made to sum to one": lambda h: h / h.sum(-1, keepdim=True),
+    "the sum of values": lambda h: h.sum(-1) if h.dim() > 1 else h,
     "cat": lambda h: torch.cat([h, h * 3], dim=-1),
     "clone": lambda h: h.clone(),
 }
 
 
+@settings(max_examples=200)
 @given(st.lists(st.sampled_from(sorted(STEPS)), max_size=5), st.booleans())
 def test_whatever_is_said_no_other_position_counts(names: list[str], several: bool) -> None:
     def head(hidden: Tensor) -> Any:
         outputs = [hidden]
         for name in names:
             outputs.append(STEPS[name](outputs[-1]))
-        return (outputs[-1], outputs[len(outputs) // 2][:, :1] * 2) if several else outputs[-1]
+        return (outputs[-1], STEPS["first position"](outputs[len(outputs) // 2]) * 2) if several else outputs[-1]
 
     found, reads = _told(head)
     if found is not None:
