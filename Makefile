@@ -1,5 +1,5 @@
 # make demo: set everything up, then run the main job on a small real model.
-# make test: set everything up, then run the tests.
+# make test: set everything up, then run the tests; make test-slow those that take minutes.
 # make bench: measure each row of the table of figures; make bench ROW=top2 one of them. make performance writes the page.
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +7,7 @@ STAMP := $(VENV)/.setup-done
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test lint format docs architectures bench performance wheel clean
+.PHONY: setup demo test test-slow lint format docs architectures bench performance wheel clean
 
 setup: $(STAMP)
 
@@ -22,6 +22,9 @@ demo: setup
 
 test: setup
 	$(BIN)/python -m pytest
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow
 
 lint: setup
 	$(BIN)/ruff check .

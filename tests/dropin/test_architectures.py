@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -154,8 +155,10 @@ SEQ2SEQ: dict[str, Callable[[], Any]] = {
 }
 
 
-@pytest.mark.parametrize("batches", BATCHES)
-@pytest.mark.parametrize("kind", SEQ2SEQ)
+@pytest.mark.parametrize(
+    ("kind", "batches"),
+    [*product(["t5", "bart"], BATCHES), ("mt5", "never padded"), ("t5, nothing frozen", "padded at times")],
+)
 def test_an_encoder_with_a_decoder(tmp_path: Path, kind: str, batches: str) -> None:
     """What it predicts holds the encoder's states; those of padding are nobody's."""
     compared(tmp_path, SEQ2SEQ[kind], given=BATCHES[batches], real=True, per_device_train_batch_size=4)
@@ -175,8 +178,7 @@ KINDS: dict[str, tuple[Callable[[], Any], Any]] = {
 }
 
 
-@pytest.mark.parametrize("size", [1, 8])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(("kind", "size"), [*product(KINDS, [8]), *((kind, 1) for kind in KINDS if "left" in kind)])
 def test_an_architecture(tmp_path: Path, kind: str, size: int) -> None:
     make, collate = KINDS[kind]
 

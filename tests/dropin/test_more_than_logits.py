@@ -56,8 +56,9 @@ def with_slots(count: int, seed: int) -> list[rows.Row]:
     return [row | {"slots": [token % 3 for token in row["input_ids"]]} for row in made]
 
 
-@pytest.mark.parametrize("frozen", get_args(Depth))
-@pytest.mark.parametrize("kind", [Joint, JointBoth])
+@pytest.mark.parametrize(
+    ("kind", "frozen"), [(Joint, "nothing"), (Joint, "lower"), (Joint, "trunk"), (JointBoth, "lower")]
+)
 def test_an_intent_and_slots(tmp_path: Path, kind: type[Joint], frozen: Depth) -> None:
     compared(tmp_path, partial(kind, frozen), given=rows.given(with_slots))
 
@@ -118,8 +119,10 @@ class Beneath(Further):
         return output
 
 
-@pytest.mark.parametrize("frozen", ["lower", "trunk"])
-@pytest.mark.parametrize("kind", [Further, Restoring, Penalty, LastToken, Beneath])
+@pytest.mark.parametrize(
+    ("kind", "frozen"),
+    [*((kind, "lower") for kind in (Further, Restoring, Penalty, LastToken, Beneath)), (Further, "trunk")],
+)
 def test_a_further_term_within_the_forward(tmp_path: Path, kind: type[Further], frozen: Depth) -> None:
     compared(tmp_path, partial(kind, frozen))
 

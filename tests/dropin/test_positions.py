@@ -159,8 +159,10 @@ CASES: dict[str, tuple[type[Classifier], dict[str, Any]]] = {
 }
 
 
-@pytest.mark.parametrize("frozen", ["lower", "trunk"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    ("case", "frozen"),
+    [*((case, "lower") for case in CASES), ("a mark, most at the start", "trunk"), ("the last by ids", "trunk")],
+)
 def test_a_position(tmp_path: Path, case: str, frozen: Depth) -> None:
     kind, given = CASES[case]
     compared(tmp_path, partial(kind, frozen), given=given)

@@ -181,8 +181,7 @@ BEHIND: tuple[type[Classifier], ...] = (NoisyVector, NoisyTokens, PoolsAtRandom,
 MORE_BEHIND: tuple[type[Classifier], ...] = (SkipsLayers, ManySamples, Mixes)
 
 
-@pytest.mark.parametrize("frozen", ["lower", "trunk"])
-@pytest.mark.parametrize("kind", BENEATH)
+@pytest.mark.parametrize(("kind", "frozen"), [*((kind, "lower") for kind in BENEATH), (MasksTokens, "trunk")])
 def test_draws_that_what_is_frozen_depends_on(tmp_path: Path, kind: type[Classifier], frozen: Depth) -> None:
     compared(tmp_path, partial(kind, frozen), eval_strategy="epoch")
 

@@ -67,7 +67,9 @@ class EngineReport:
             return "nothing is stored: frozen layers follow train(), dropout included"
         if self.choice is None:
             refused = [f"no {check.path}: {check.how}" for check in self.check.checks if not check.admitted]
-            return "; ".join(refused or ([self.reason] if self.reason is not None else [])) or "nothing is stored"
+            if self.reason is not None and not self.check.paths.any:
+                return self.reason
+            return "; ".join(refused) or "nothing is stored"
         size = f" ({bytes_text(self.bytes)})" if self._stores and self.bytes else ""
         return f"activations {_PLACES[self.choice.where]}{size}{self._rounded()}: {self.choice.why}"
 
