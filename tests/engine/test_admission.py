@@ -24,9 +24,14 @@ FROZEN = "embeddings, layers[:2]"
 
 
 def _admit(
-    model: nn.Module, frozen: str | None = FROZEN, batch: dict[str, Tensor] = BATCH, **options: Any
+    model: nn.Module,
+    frozen: str | None = FROZEN,
+    batch: dict[str, Tensor] = BATCH,
+    *,
+    training: bool = False,
+    **options: Any,
 ) -> SelfCheck:
-    model.eval()
+    model.train(training)
     if frozen is None:
         return admit(model, model.forward, call_of(batch), **options)
     with fl.freeze(model, frozen):
@@ -134,7 +139,7 @@ class TestWhatIsAdmitted:
         lines = str(check).splitlines()
         assert [line.split(":")[0] for line in lines] == [own.path for own in check.checks]
         assert lines[-1] == "one position: no, the head reads more than one position"
-        assert "largest difference of logits" in lines[0]
+        assert "largest difference of outputs" in lines[0]
         told = check.to_dict()
         assert told["boundary"] == "layer 2"
         assert [own["admitted"] for own in told["checks"]] == [own.admitted for own in check.checks]
@@ -175,12 +180,12 @@ class TestWhatIsNot:
     def test_nothing_frozen(self) -> None:
         assert "no frozen layer" in _refused(_admit(Classifier(), None), "replay")
 
-    def test_no_logits(self) -> None:
+    def test_no_tensors(self) -> None:
         class Bare(Classifier):
             def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
-                return (super().forward(input_ids, attention_mask).logits,)
+                return super().forward(input_ids, attention_mask).logits.tolist()
 
-        assert "no logits" in _refused(_admit(Bare()), "all")
+        assert _refused(_admit(Bare()), "all") == "its forward gives out no tensors"
 
     def test_gradients_that_are_not_a_number(self) -> None:
         check = _admit(Classifier(FragileBlock), padding_free=False)
@@ -190,7 +195,7 @@ class TestWhatIsNot:
     def test_code_that_fails_without_padding(self) -> None:
         class Strict(Block):
             def forward(self, hidden: Tensor, mask: Tensor) -> Tensor:
-                if hidden.shape[1] > 8:  # as wide as what is tried
+                if hidden.shape[:2] == (1, 16):  # all tokens of the trial, end to end
                     raise ValueError("more positions than there can be")
                 return super().forward(hidden, mask)
 
@@ -198,15 +203,28 @@ class TestWhatIsNot:
         assert "ValueError" in _refused(check, "padding-free")
         assert check.boundary == "layer 2"
 
-    def test_code_that_fails_when_activations_are_stored_in_train_mode(self) -> None:
+    def test_a_forward_that_takes_one_width_only(self) -> None:
         class Strict(Classifier):
             def embedded(self, input_ids: Tensor) -> Tensor:
-                if self.training:
-                    raise ValueError("no training")
+                if input_ids.shape[1] != 7:
+                    raise ValueError("another width")
                 return super().embedded(input_ids)
 
         check = _admit(Strict())
-        assert "ValueError: no training" in _refused(check, "replay")
+        assert "takes no rows of another width" in _refused(check, "padding-free")
+        assert not check.paths.trim
+        assert check.paths.packing is None
+        assert check.paths.replay is None or check.paths.whole
+
+    def test_code_that_fails_when_activations_are_stored_in_the_other_mode(self) -> None:
+        class Strict(Classifier):
+            def embedded(self, input_ids: Tensor) -> Tensor:
+                if not self.training:
+                    raise ValueError("no evaluation")
+                return super().embedded(input_ids)
+
+        check = _admit(Strict(), training=True)
+        assert "ValueError: no evaluation" in _refused(check, "replay")
         assert check.boundary is None
         assert check.paths.packing == "modules"
 

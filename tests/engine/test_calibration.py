@@ -119,7 +119,8 @@ def test_the_rows_of_a_batch_that_a_store_of_an_earlier_run_lacks_are_counted(be
 
     engine, earlier = Engine(bert, EngineSettings(), make), Engine(bert, EngineSettings(), keep)
     with earlier.active():
-        earlier.fill(inputs(3, 5))
+        earlier.ready(inputs(3, 5))
+        assert earlier.fill(inputs(3, 5)) == 2
     with engine.active():
         engine.ready(inputs(3, 5))
         assert engine.missing(inputs(3, 5)) == 0  # it keeps nothing

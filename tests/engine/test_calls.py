@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from frostline.engine.calls import Call, read_call
+from frostline.engine.replay import NotReplayable
 from frostline.engine.rows import Rows
 
 
@@ -117,15 +118,54 @@ class TestCutting:
         assert call.inputs["scale"].item() == 0.5
         assert call.rows.lengths.tolist() == [2, 3, 2]
 
-    def test_labels_are_left_out(self) -> None:
-        call = _read(IDS, MASK, labels=torch.tensor([3, 4])).without_labels()
-        assert "labels" not in call.inputs
-        assert call.rows.tokens == 5
+    def test_what_is_known_to_be_aligned_is_cut_and_nothing_else(self) -> None:
+        call = _read(IDS, MASK, features=torch.ones(2, 4)).with_aligned(frozenset({"input_ids", "attention_mask"}))
+        assert call.trimmed().inputs["input_ids"].shape == (2, 3)
+        assert call.trimmed().inputs["features"].shape == (2, 4)
+
+    def test_an_input_that_was_aligned_and_is_not(self) -> None:
+        names = frozenset({"input_ids", "attention_mask", "labels"})
+        call = _read(IDS, MASK, labels=torch.tensor([3, 4]))
+        with pytest.raises(NotReplayable, match="labels has not one value per token, as it had before"):
+            call.with_aligned(names)
+        assert _read(IDS, MASK, labels=IDS).with_aligned(names).aligned == names
+
+
+class TestKinds:
+    def test_values_and_sizes_make_no_other_kind(self) -> None:
+        kind = _read(IDS, MASK, labels=torch.tensor([1, 0]), num_items_in_batch=2).kind()
+        assert _read(IDS[:1, :2], MASK[:1, :2], labels=torch.tensor([1]), num_items_in_batch=5).kind() == kind
+
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"token_type_ids": IDS},
+            {"labels": torch.tensor([1.0, 0.0])},
+            {"labels": torch.tensor([[1], [0]])},
+            {"labels": None},
+            {"labels": torch.tensor([1, 0]), "task": "b"},
+            {"labels": torch.tensor([1, 0]), "task": "a", "return_dict": True},
+        ],
+    )
+    def test_everything_else_makes_another_kind(self, more: dict[str, Any]) -> None:
+        kind = _read(IDS, MASK, labels=torch.tensor([1, 0]), task="a").kind()
+        assert _read(IDS, MASK, **more).kind() != kind
+
+    def test_the_value_that_stands_at_padded_positions(self) -> None:
+        call = _read(IDS, MASK, token_type_ids=1 - MASK, other=IDS + torch.arange(4), bbox=torch.ones(2, 4, 4))
+        assert call.paddings == {
+            "input_ids": 0,
+            "attention_mask": 0,
+            "token_type_ids": 1,
+            "other": None,
+            "bbox": 1.0,
+        }
+        assert _read(IDS, torch.ones_like(IDS)).paddings == {}
 
 
 class TestDigests:
     def test_padding_makes_no_difference_unless_it_does(self) -> None:
-        wider = _read(torch.nn.functional.pad(IDS, (0, 3), value=7), torch.nn.functional.pad(MASK, (0, 3)))
+        wider = _read(torch.nn.functional.pad(IDS, (0, 3)), torch.nn.functional.pad(MASK, (0, 3)))
         call = _read(IDS, MASK)
         assert call.digests() == wider.digests()
         assert set(call.digests(whole=True)).isdisjoint(wider.digests(whole=True))
@@ -142,10 +182,36 @@ class TestDigests:
             assert len(set(both)) == 2
         assert all(len(digest) == 16 for digest in call.digests())
 
-    def test_labels_and_what_changes_no_activation_make_no_difference(self) -> None:
+    def test_what_stands_behind_a_text_and_is_no_padding_makes_a_difference(self) -> None:
+        other = IDS.clone()
+        other[0, 3] = 7  # the other row has zeros there
+        assert set(_read(other, MASK).digests()).isdisjoint(_read(IDS, MASK).digests())
+        second = torch.tensor([[5, 6, 7, 8], [8, 9, 6, 7]])
+        both = (second, second + (1 - MASK))
+        one, another = (_read(IDS, MASK, second_ids=ids).digests() for ids in both)
+        assert set(one).isdisjoint(another)
+
+    def test_what_is_not_aligned_counts_whole(self) -> None:
+        names = frozenset({"input_ids", "attention_mask"})
+        features = torch.ones(2, 4)
+        one, another = (_read(IDS, MASK, features=own) for own in (features, features + (1 - MASK)))
+        assert one.digests() == another.digests()  # taken for padding, as long as nothing else is known
+        assert set(one.with_aligned(names).digests()).isdisjoint(another.with_aligned(names).digests())
+
+    def test_what_changes_no_activation_makes_no_difference(self) -> None:
         call = _read(IDS, MASK)
-        for more in ({"labels": torch.tensor([1, 0])}, {"return_dict": True}, {"use_cache": False}, {"odd": None}):
+        for more in ({"return_dict": True}, {"use_cache": False}, {"odd": None}, {"num_items_in_batch": 3}):
             assert _read(IDS, MASK, **more).digests() == call.digests()
+
+    def test_what_is_never_read_beneath_makes_no_difference(self) -> None:
+        unread = frozenset({"labels"})
+        one, another = (_read(IDS, MASK, labels=torch.tensor(labels)) for labels in ([1, 0], [0, 1]))
+        assert set(one.digests()).isdisjoint(another.digests())
+        assert one.digests(unread=unread) == another.digests(unread=unread) == _read(IDS, MASK).digests()
+
+    def test_what_is_the_same_for_all_rows_may_count(self) -> None:
+        call = _read(IDS, MASK)
+        assert set(call.digests(salt="in train mode")).isdisjoint(call.digests())
 
     def test_every_other_input_makes_a_difference(self) -> None:
         variants = [
@@ -184,7 +250,7 @@ class TestDigests:
     def test_inputs_are_not_run_together(self) -> None:
         def digest(extra: list[int], ids: list[int]) -> bytes:
             rows = Rows(torch.ones(1, len(ids), dtype=torch.bool))
-            return Call({"extra": torch.tensor([extra]), "input_ids": torch.tensor([ids])}, rows).digests()[0]
+            return Call.of({"extra": torch.tensor([extra]), "input_ids": torch.tensor([ids])}, rows).digests()[0]
 
         assert digest([1, 2], [3, 4, 5]) != digest([1], [2, 3, 4, 5])
         assert digest([1, 2], [3, 4, 5]) == digest([1, 2], [3, 4, 5])

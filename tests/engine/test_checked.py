@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import torch
+
 from frostline.engine.checked import PathCheck, SelfCheck
 from frostline.engine.paths import Paths
 
@@ -12,6 +14,8 @@ CHECK = SelfCheck(
     boundary="layer 2",
     seconds=0.5,
     paths=Paths(),
+    per_token=frozenset({"hidden"}),
+    dtype=torch.float32,
 )
 
 
@@ -30,6 +34,6 @@ def test_it_is_told_as_plain_values() -> None:
         "path": "replay",
         "admitted": False,
         "how": "no frozen layer lies beneath all that trains",
-        "logits": None,
+        "outputs": None,
         "gradients": None,
     }

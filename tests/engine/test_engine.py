@@ -112,12 +112,16 @@ class TestFastPath:
         model = frozen_model()
         engine = Engine(model, EngineSettings(), lambda *_: None)
         assert_plain(model, engine, BATCH)
+        assert engine.check is not None
+        assert engine.check.boundary == "layer 1"
         assert engine.store is None
         assert engine.fill(BATCH) == 0
 
     def test_filling_counts_what_it_computed(self) -> None:
         model = frozen_model()
         engine = engine_of(model)
+        assert engine.fill(BATCH) == 0  # nothing was tried yet
+        engine.ready(BATCH)
         assert engine.fill(BATCH) == 3
         assert engine.fill(BATCH) == 0
         further = {name: nn.functional.pad(value, (0, 5)) for name, value in BATCH.items()}

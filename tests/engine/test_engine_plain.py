@@ -71,7 +71,7 @@ class TestPlainPath:
         engine = engine_of(model, stores)
         first, second = (answer(model.train(), engine, BATCH) for _ in range(2))
         assert not torch.equal(first, second)
-        assert any("frozen_mode='train'" in line for line in told())
+        assert any("frozen layers are in train mode" in line for line in told())
         model.train(mode=False)
         assert_plain(model, engine, BATCH)
 
@@ -114,6 +114,7 @@ class TestPlainPath:
         with engine.active():
             (own,) = model(**BATCH, return_dict=False)
         torch.testing.assert_close(own, model(**BATCH).logits, rtol=1e-5, atol=1e-5)
+        assert engine.answered == 1
         assert_plain(model, engine, BATCH)
 
 
@@ -233,5 +234,6 @@ class TestAround:
         engine.ready(BATCH)
         monkeypatch.setattr(Runner, "tap", refusing)
         assert_plain(model, engine, BATCH)
-        assert engine.fill(BATCH) == 0
+        with pytest.raises(NotReplayable, match="another shape in every batch"):
+            engine.fill(BATCH)
         assert any("another shape in every batch" in line for line in told())

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from collections import Counter
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -7,11 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from frostline.engine.comparison import Comparison
 from frostline.engine.finding import find_replay
 from frostline.engine.interpose import interposed
-from frostline.engine.replay import Enough, NotReplayable, Replay
+from frostline.engine.replay import OUTPUT, Enough, NotReplayable, Replay
 from frostline.engine.route import Route
-from tests.engine.stubs import WIDTH, Block, Classifier, padded
+from tests.engine.stubs import WIDTH, Block, Classifier, call_of, padded
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -22,8 +24,12 @@ BATCH = padded((6, 4))
 SHAPE = (2, 6)
 
 
-def _find(model: Classifier, boundary: str, batch: dict[str, Tensor] = BATCH) -> Replay:
-    return find_replay(model, model.forward, Route.at(model, boundary), batch, SHAPE)
+def _find(model: Classifier, boundary: str, frozen_outputs: frozenset[int] = frozenset()) -> Replay:
+    def run() -> Any:
+        return model(**BATCH)
+
+    compares = Comparison(model, call_of(BATCH), run)
+    return find_replay(model, run, Route.at(model, boundary), SHAPE, compares.same_outputs, frozen_outputs)
 
 
 def _taken(replay: Replay, model: Classifier, batch: dict[str, Tensor]) -> dict[Leaf, Tensor]:
@@ -153,7 +159,7 @@ def test_what_is_the_same_for_all_rows_is_made_from_one() -> None:
         values = _taken(replay, model, other)
         for layer in model.layers:
             layer.rows.clear()  # type: ignore[operator, union-attr]
-        with interposed(replay.entering(model, values, {})):
+        with interposed(replay.entering(model, values, {}, Counter())):
             assert torch.equal(model(**other).logits, plain)
     assert [layer.rows for layer in model.layers] == [[1], [], [4]]
 
@@ -184,7 +190,7 @@ def test_axes_that_are_turned_round_are_found() -> None:
 def test_replaying_calls_neither_tables_nor_skipped_layers() -> None:
     model = Classifier().eval()
     replay = _find(model, "layer 2")
-    other = padded((3, 5, 2), seed=1)
+    other, calls = padded((3, 5, 2), seed=1), Counter[str]()
     with torch.no_grad():
         plain = model(**other).logits
         values = _taken(replay, model, other)
@@ -192,6 +198,49 @@ def test_replaying_calls_neither_tables_nor_skipped_layers() -> None:
         for path in replay.skips:
             for parameter in model.get_submodule(path).parameters():
                 parameter.fill_(torch.nan)
-        with interposed(replay.entering(model, values, {})):
+        with interposed(replay.entering(model, values, {}, calls)):
             assert torch.equal(model(**other).logits, plain)
+    assert calls == replay.calls == dict.fromkeys([*replay.skips, "body.layers.2"], 1)
     assert not any("forward" in vars(module) for module in model.modules())
+
+
+class TestOutputsOfFrozenParts:
+    """What the forward gives out of frozen parts has no place to enter but the output itself."""
+
+    class Generous(Classifier):
+        def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Any:
+            low = self.layers[0](self.embedded(input_ids), attention_mask)
+            high = self.layers[2](self.layers[1](low, attention_mask), attention_mask)
+            return {"low": low, "logits": self.classifier(self.pooled(high, attention_mask))}
+
+    def test_they_are_stored_where_nothing_that_trains_has_a_part_in_them(self) -> None:
+        model = self.Generous().eval()
+        replay = _find(model, "layer 2", frozenset({0}))
+        assert [stream.leaves[0].path for stream in replay.streams] == ["body.layers.2", OUTPUT]
+        values: dict[str, Tensor] = {}
+        with torch.no_grad():
+            plain = model(**BATCH)
+            values.update((stream.name, value) for stream, value in replay.given_out(plain))
+            assert [value.shape for value in values.values()] == [(2, 6, WIDTH)]
+            leaves = {stream.leaves[0]: values[stream.name] for stream in replay.streams if stream.name in values}
+            completed = replay.completed({"low": torch.zeros(2, 6, WIDTH), "logits": plain["logits"]}, leaves)
+        assert torch.equal(completed["low"], plain["low"])
+        assert torch.equal(completed["logits"], plain["logits"])
+
+    def test_they_keep_it_from_being_replayed_where_they_may_not_be(self) -> None:
+        with pytest.raises(NotReplayable, match="on another way"):
+            _find(self.Generous().eval(), "layer 2")
+
+
+def test_a_forward_that_gives_out_something_else_each_time() -> None:
+    class Random(Classifier):
+        def embedded(self, input_ids: Tensor) -> Tensor:
+            embedded = super().embedded(input_ids)
+            return embedded + next(self.numbers)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.numbers = iter(range(1000))
+
+    with pytest.raises(NotReplayable, match="something else each time"):
+        _find(Random().eval(), "layer 1")

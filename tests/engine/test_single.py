@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -9,7 +11,8 @@ from frostline.engine.interpose import interposed
 from frostline.engine.packing import Packing
 from frostline.engine.replay import NotReplayable
 from frostline.engine.rows import Rows
-from frostline.engine.single import Position, Single, keys_and_values, places_of, pooled_position
+from frostline.engine.selection import selection_of
+from frostline.engine.single import Position, Single, keys_and_values, places_of, position_named
 from tests.models import tiny
 
 MASK = torch.tensor([[True, True, True, False], [True, False, False, False]])
@@ -23,19 +26,21 @@ def test_the_last_token_is_the_last_real_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("strength", "position"),
+    ("rows", "places", "position"),
     [
-        ([[1.0, 0, 0, 0], [1.0, 0, 0, 0]], "first token"),
-        ([[0, 0, 1.0, 0], [1.0, 0, 0, 0]], "last token"),
-        ([[0, 0, 0, 1.0], [0, 0, 0, 1.0]], None),
-        ([[1.0, 1.0, 1.0, 0], [1.0, 0, 0, 0]], None),
-        ([[1.0, 0, 0, 0], [0, 1e-30, 0, 0]], None),
-        ([[torch.nan, 0, 0, 0], [torch.nan, 0, 0, 0]], "first token"),
-        ([[1.0, torch.nan, 0, 0], [1.0, 0, 0, 0]], None),
+        (RIGHT, [0, 0], "first token"),
+        (RIGHT, [2, 0], "last token"),
+        (RIGHT, [3, 3], None),
+        (RIGHT, [1, 0], None),
+        (LEFT, [0, 0], "first token"),
+        (LEFT, [3, 3], "last token"),
+        (LEFT, [1, 3], None),
     ],
 )
-def test_the_one_position_is_told_by_what_reaches_the_logits(strength: list[list[float]], position: str | None) -> None:
-    assert pooled_position(torch.tensor(strength), RIGHT) == position
+def test_the_one_position_has_a_name_if_it_is_the_same_in_all_rows(
+    rows: Rows, places: list[int], position: str | None
+) -> None:
+    assert position_named(torch.tensor(places), rows) == position
 
 
 @pytest.mark.parametrize(
@@ -88,11 +93,17 @@ def _layer(*, causal: bool = False, calls: int = 1) -> Layer:
 
 
 def _run(layer: Layer, rows: Rows, position: Position, *inputs: torch.Tensor) -> torch.Tensor:
+    return _run_marked(layer, rows, position, *inputs, marks=False)[0]
+
+
+def _run_marked(
+    layer: Layer, rows: Rows, position: Position, *inputs: torch.Tensor, marks: bool
+) -> tuple[torch.Tensor, list[Any]]:
     packing = Packing(rows, "attention")
-    forwards = packing.forwards([layer], 0, Single(position, rows, None))
+    forwards = packing.forwards([layer], 0, Single(position, rows, None, marks=marks))
     with packing.attending(), interposed(forwards):
         output: torch.Tensor = layer(*inputs)
-    return output
+    return output, packing.single_nodes
 
 
 def _inputs(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
@@ -130,3 +141,20 @@ def test_without_a_mask_what_comes_later_is_seen_only_where_it_is_not_causal(cau
 def test_a_layer_that_attends_in_another_way_is_refused(calls: int, reason: str) -> None:
     with pytest.raises(NotReplayable, match=reason):
         _run(_layer(calls=calls), RIGHT, "first token", *_inputs(RIGHT), RIGHT.mask[:, None, None, :])
+
+
+@pytest.mark.parametrize("position", ["first token", "last token"])
+def test_what_is_read_of_it_can_be_told_by_the_graph(position: Position) -> None:
+    layer, inputs = _layer().requires_grad_(requires_grad=False), _inputs(RIGHT)
+    mask, each, places = RIGHT.mask[:, None, None, :], torch.arange(2), places_of(position, RIGHT)
+    with torch.no_grad():
+        plain, none = _run_marked(layer, RIGHT, position, *inputs, mask, marks=False)
+        own, (node,) = _run_marked(layer, RIGHT, position, *inputs, mask, marks=True)
+        assert torch.is_grad_enabled()  # until the forward ends, which whoever runs it sees to
+        chosen, several = own[each, places], own.mean(dim=1)
+    assert not none
+    assert torch.equal(own, plain)
+    found = selection_of([chosen], node, tuple(RIGHT.mask.shape))  # type: ignore[arg-type]
+    assert found is not None
+    assert found.places.tolist() == places.tolist()
+    assert selection_of([chosen, several], node, tuple(RIGHT.mask.shape)) is None  # type: ignore[arg-type]

@@ -32,7 +32,7 @@ def main(folder: Path, store: str, batch_size: int) -> None:
         average_tokens_across_devices=False,  # it doubles the loss of models that count no tokens
     )
     rows, held_out = Dataset.from_list(tokens.rows(ROWS)), Dataset.from_list(tokens.rows(16, seed=1))
-    trainer = fl.Trainer(tokens.model(), arguments, tokens.collate, rows, held_out)
+    trainer = fl.Trainer(tokens.model(), arguments, tokens.padding(), rows, held_out)
     trainer.train()
     report = trainer.engine_report
     assert report is not None

@@ -21,8 +21,8 @@ def ahead(loader: Any, *, done: int = 0, accumulation: int = 1, strategy: str = 
     return ahead_of(args, state, done, loader, {"a": ROWS[:4], "b": ROWS[4:6]}, tokens.collate(ROWS[:8]), 1)
 
 
-def loader(dataset: Any = ROWS, **options: Any) -> DataLoader[Any]:
-    return DataLoader(dataset, batch_size=8, collate_fn=tokens.collate, **options)
+def loader(dataset: Any = ROWS, collate: Any = None, **options: Any) -> DataLoader[Any]:
+    return DataLoader(dataset, batch_size=8, collate_fn=collate or tokens.padding(), **options)
 
 
 @pytest.mark.parametrize(
@@ -43,6 +43,14 @@ def test_evaluations(strategy: str, done: int, evaluations: int) -> None:
     work = ahead(loader(), strategy=strategy, done=done).work
     assert (work.evaluation_rows, work.evaluation_passes) == (6, evaluations)
     assert work.evaluation_tokens == TOKENS_OF_SIX
+
+
+def test_a_collator_of_one_s_own_is_not_asked_for_rows_beforehand() -> None:
+    found, known = ahead(loader(collate=tokens.collate)), ahead(loader())
+    assert found.work == known.work
+    assert found.lengths is None
+    assert known.lengths is not None
+    assert known.lengths.tolist() == LENGTHS
 
 
 def test_a_sampler_that_leaves_rows_out() -> None:

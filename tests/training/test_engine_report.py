@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("heard")
 
 
 def test_the_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    ours, _ = both(tmp_path)
+    ours, _ = both(tmp_path, given={"data_collator": tokens.padding()})
     (line,) = [message for message in caplog.messages if message.startswith("Engine: ")]
     paths = "replay from layer 2, padding-free, last layer for the first token only"
     if products.is_faster(torch.device("cpu"), torch.float32):
@@ -28,6 +29,26 @@ def test_the_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert line.startswith(f"Engine: {paths}; activations in memory (")
     assert line.endswith("): as asked for.")
     assert line == str(ours.engine_report)
+
+
+def test_the_line_of_rows_that_are_kept_as_they_come(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    ours, _ = both(tmp_path)
+    (line,) = [message for message in caplog.messages if message.startswith("Engine: ")]
+    first, last = (
+        re.search(r"in memory \(([\d.]+) kB\): as asked for", said) for said in (line, str(ours.engine_report))
+    )
+    assert first is not None
+    assert last is not None
+    assert 0 < float(first[1]) < float(last[1])  # the rows of the first step, and those of all
+
+
+def test_the_guard_is_told_of(tmp_path: Path) -> None:
+    ours, _ = both(tmp_path)
+    assert ours.engine_report is not None
+    told = ours.engine_report.to_dict()["guard"]
+    assert told["compared"] >= 1
+    assert told["failures"] == []
+    assert told["largest_difference_of_outputs"] <= 1e-5
 
 
 @pytest.mark.parametrize(

@@ -90,9 +90,8 @@ def test_a_loss_that_needs_the_plain_path(tmp_path: Path, caplog: pytest.LogCapt
     assert_alike(ours, theirs)
     assert caplog.messages.count("Plain path: output_hidden_states was given.") == 1
     assert sum(message.startswith("Engine: ") for message in caplog.messages) == 1
-    report = ours.engine_report
-    assert report is not None
-    assert (report.rows, report.computed) == (0, 0)  # nothing was stored that no step would use
+    assert caplog.messages.count("Engine: the plain path; output_hidden_states was given.") == 1
+    assert ours.engine_report is None  # nothing was tried, and nothing stored that no step would use
 
 
 class DeepAtFirst(Deep):
@@ -107,7 +106,7 @@ class DeepAtFirst(Deep):
 
 
 def test_the_store_is_filled_when_a_step_first_makes_use_of_it(tmp_path: Path) -> None:
-    ours, theirs = both(tmp_path, DeepAtFirst)
+    ours, theirs = both(tmp_path, DeepAtFirst, given={"data_collator": tokens.padding()})
     assert_alike(ours, theirs)
     assert replayed(ours) == 40
     assert ours.engine_report is not None
@@ -219,19 +218,51 @@ def test_a_collator_that_draws(tmp_path: Path) -> None:
     assert ours.engine_report.computed == 0
 
 
-def test_a_collator_that_fails_on_rows_of_its_own_choice(tmp_path: Path) -> None:
-    calls: list[int] = []
+class Counting:
+    """A collator of one's own that keeps what it was asked for, and fails on what no loader asks for."""
 
-    def picky(batch: Any) -> dict[str, torch.Tensor]:
-        calls.append(len(batch))
-        if len(batch) not in {8, 12}:
+    def __init__(self) -> None:
+        self.calls: list[list[list[int]]] = []
+
+    def __call__(self, batch: Any) -> dict[str, torch.Tensor]:
+        self.calls.append([row["input_ids"] for row in batch])
+        if len(batch) != 8:
             raise ValueError
         return tokens.collate(batch)
 
-    ours, theirs = both(tmp_path, given={"data_collator": picky})
+
+def test_a_collator_of_one_s_own_is_called_by_the_loader_only(tmp_path: Path) -> None:
+    collators: list[Counting] = []
+
+    def given() -> dict[str, Any]:
+        collators.append(Counting())
+        return {"data_collator": collators[-1]}
+
+    ours, theirs = both(tmp_path, given=given)
     assert_alike(ours, theirs)
-    assert 4 in calls
+    assert collators[0].calls == collators[1].calls
+    assert len(collators[0].calls) == 10
     assert replayed(ours) == 40
+    assert ours.engine_report is not None
+    assert ours.engine_report.computed == 0  # kept as they came
+
+
+def test_a_collator_of_transformers_fills_the_store_first(tmp_path: Path) -> None:
+    ours, theirs = both(tmp_path, given={"data_collator": tokens.padding()})
+    assert_alike(ours, theirs)
+    assert replayed(ours) == 40
+    assert ours.engine_report is not None
+    assert ours.engine_report.computed == 40
+
+
+def test_rows_of_one_width_are_filled_with_the_default_collator(tmp_path: Path) -> None:
+    rows = Dataset.from_list(tokens.rows(width=24))
+    given = {"train_dataset": rows, "eval_dataset": rows, "data_collator": transformers.default_data_collator}
+    ours, theirs = both(tmp_path, given=given)
+    assert_alike(ours, theirs)
+    assert replayed(ours) == 40
+    assert ours.engine_report is not None
+    assert ours.engine_report.computed == 40
 
 
 def test_random_states_are_left_alone(tmp_path: Path) -> None:

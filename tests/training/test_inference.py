@@ -63,6 +63,7 @@ def test_many_rows_run_padding_free(trained: Path, monkeypatch: pytest.MonkeyPat
     (engine,) = made
     assert engine.check is not None
     assert engine.check.paths.packing is not None
+    assert engine.answered > 0
     few = [Classifier(str(trained)).predict(examples_of(texts[at : at + 80])).probabilities for at in (0, 80)]
     assert len(made) == 1
     assert many == pytest.approx(np.concatenate(few), abs=1e-5)

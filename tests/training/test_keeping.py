@@ -37,7 +37,7 @@ def test_interrupted_while_the_store_is_filled(tmp_path: Path, store: str) -> No
             tokens.arguments(
                 tmp_path, freeze=tokens.LOWER, store=store, store_dir=str(tmp_path / "store"), max_steps=60
             ),
-            tokens.collate,
+            tokens.padding(),
             Dataset.from_list(tokens.rows(400)),
             callbacks=[callback],
         )
@@ -90,7 +90,7 @@ def test_a_damaged_store_is_computed_anew_once(
 ) -> None:
     def train(where: str) -> None:
         args = tokens.arguments(tmp_path, freeze=tokens.LOWER, store=where, store_dir=str(tmp_path / "store"))
-        fl.Trainer(tokens.model(), args, tokens.collate, ROWS).train()
+        fl.Trainer(tokens.model(), args, tokens.padding(), ROWS).train()
         gc.collect()  # the store is closed with its Trainer
 
     train("disk")

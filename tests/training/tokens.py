@@ -6,9 +6,10 @@ import random
 from typing import TYPE_CHECKING, Any
 
 import torch
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import BertConfig, BertForSequenceClassification, DataCollatorWithPadding
 
 import frostline as fl
+from tests.training import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -50,6 +51,11 @@ def collate(batch: Sequence[Row]) -> dict[str, torch.Tensor]:
         "attention_mask": pad(masks, batch_first=True),
         "labels": torch.tensor([row["labels"] for row in batch]),
     }
+
+
+def padding() -> DataCollatorWithPadding:
+    """The same as a collator of transformers, which may be asked for batches of the engine's choice."""
+    return DataCollatorWithPadding(tiny.wordpiece())
 
 
 def options(folder: Path, **changes: Any) -> dict[str, Any]:
