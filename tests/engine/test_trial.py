@@ -45,10 +45,11 @@ def test_what_opens_and_ends_a_text_stays() -> None:
 def test_a_lone_row_is_taken_twice_in_two_orders() -> None:
     batch = padded((7,))
     call = trial_rows(call_of(batch), nn.Identity())
+    whole = batch["input_ids"][0].tolist()
     first, second = (call.inputs["input_ids"][row][call.rows.mask[row]].tolist() for row in (0, 1))
-    assert first == batch["input_ids"][0].tolist()
+    assert [*first[:-1], first[-1]] == [*whole[: len(first) - 1], whole[-1]]
     assert (second[0], second[-1]) == (first[0], first[-1])
-    assert len(second) < len(first)
+    assert 2 < len(second) < len(first)
     assert second[1:-1] != first[1 : len(second) - 1]
 
 
@@ -63,6 +64,14 @@ def test_their_width_is_one_that_nothing_else_has() -> None:
     assert call.rows.length == 14
     assert call.inputs["features"].shape == (3, 12)
     assert call.inputs["boxes"].shape == (3, 14, 13)
+
+
+@pytest.mark.parametrize("lengths", [(7, 5, 6), (7, 7, 7), (9, 4, 6, 7), (9,), (30, 20)])
+@pytest.mark.parametrize("taken", [5, 6])
+def test_nor_has_anything_else_the_width_without_common_padding(lengths: tuple[int, ...], taken: int) -> None:
+    sizes = nn.Linear(taken, 25)
+    call = trial_rows(call_of(padded(lengths)), sizes)
+    assert call.trimmed().rows.length not in {taken, 25, *call_of(padded(lengths)).shape}
 
 
 def test_they_are_no_wider_than_the_model_takes() -> None:
