@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from tests.training import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.cli.conftest import Done
 
@@ -62,6 +62,22 @@ def test_a_table_to_a_csv_file(frostline: Callable[..., Done], trained: Path, tm
     same = json.loads(frostline("predict", trained, "--data", data, "--text-column", "review", "--json").out)
     assert [float(row["probability_bad"]) for row in rows] == [row["probability_bad"] for row in same]
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
+
+
+def test_what_is_no_file_is_written_into_and_stays(
+    frostline: Callable[..., Done], refused: Callable[..., str], trained: Path, tmp_path: Path
+) -> None:
+    read_from = tmp_path / "file.csv"
+    (tmp_path / "link").symlink_to(read_from)
+    assert frostline("predict", trained, "good", "--out", tmp_path / "link").out.startswith("1 predictions are in ")
+    assert (tmp_path / "link").is_symlink()
+    assert [row["text"] for row in read(read_from)] == ["good"]
+    (tmp_path / "null").symlink_to("/dev/null")
+    done = frostline("predict", trained, "good", "--out", tmp_path / "null")
+    assert (done.status, done.out) == (0, "")
+    assert (tmp_path / "null").is_symlink()
+    assert "no room left to write '/dev/full'" in refused("predict", trained, "good", "--out", "/dev/full")
+    assert Path("/dev/full").is_char_device()
 
 
 def test_labels_in_the_table_are_not_looked_at(frostline: Callable[..., Done], trained: Path, tmp_path: Path) -> None:

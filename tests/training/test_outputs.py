@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -9,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from frostline.errors import OutputError
-from frostline.files import atomic_file, is_no_room, room_on_disk
 from frostline.log import get_logger
 from frostline.training.outputs import OutputFolder
 
@@ -344,64 +342,3 @@ def test_the_newest_complete_checkpoint_is_the_last_by_number(tmp_path: Path) ->
     other.mkdir()
     (other / "trainer_state.json").write_text("{}", encoding="utf-8")
     assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-10"
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_told_by_number_and_by_words(number: int) -> None:
-    assert is_no_room(OSError(number, "x"))
-    assert is_no_room(RuntimeError(f"Error while serializing: I/O error: {os.strerror(number)} (os error 1)"))
-
-
-def test_a_full_disk_is_told_by_what_led_to_an_error() -> None:
-    inner = OSError(errno.ENOSPC, "x")
-    outer = ValueError("cannot save")
-    outer.__cause__ = RuntimeError("shard")
-    outer.__cause__.__context__ = inner
-    assert is_no_room(outer)
-    inner.__context__ = outer  # a circle ends
-    assert is_no_room(outer)
-    assert not is_no_room(ValueError("x"))
-    assert not is_no_room(OSError(errno.EACCES, os.strerror(errno.EACCES)))
-
-
-@pytest.mark.parametrize(("resumable", "mend"), [(True, "then go on with --resume"), (False, "then run this again")])
-def test_a_full_disk_is_said_with_its_mend(tmp_path: Path, resumable: bool, mend: str) -> None:
-    with (
-        pytest.raises(OutputError, match=rf"no room left to write .*out' \([\d,]+ MB free\).\nMake room, {mend}"),
-        room_on_disk(tmp_path / "not" / "there" / "out", can_resume=lambda: resumable),
-    ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(KeyError), room_on_disk(tmp_path):
-        raise KeyError("x")
-
-
-def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "file.csv"
-    with atomic_file(file) as temporary:
-        temporary.write_text("first", encoding="utf-8")
-        assert not file.exists()
-    with suppress(ZeroDivisionError), atomic_file(file) as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise ZeroDivisionError
-    assert file.read_text(encoding="utf-8") == "first"
-    assert listing(file.parent) == ["file.csv"]
-
-
-def test_a_file_that_finds_no_room(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OutputError, match=r"no room left to write .*\nMake room, then run this again"),
-        atomic_file(tmp_path / "file.csv"),
-    ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert listing(tmp_path) == []
-
-
-def test_a_file_where_none_can_be(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text(json.dumps({}), encoding="utf-8")
-    with (
-        pytest.raises(OutputError, match="cannot be written: Not a directory"),
-        atomic_file(tmp_path / "file" / "x" / "y"),
-    ):
-        pytest.fail("opened")
-    with pytest.raises(OutputError, match="is a folder"), atomic_file(tmp_path):
-        pytest.fail("opened")

@@ -62,7 +62,6 @@ def predict(
     rows = _rows(examples, predictions)
     if out is not None:
         _write(rows, options.place(out))
-        print_text(f"{len(rows):,} predictions are in {out}.")
     elif as_json:
         print_json(rows)
     else:
@@ -94,12 +93,12 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
 def _write(rows: list[dict[str, Any]], file: Path) -> None:
     import csv
 
-    from frostline.files import atomic_file
+    from frostline.cli.render import print_text
+    from frostline.files import output_text, writes_through
 
-    with (
-        atomic_file(file) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
+    with output_text(file) as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    if not writes_through(file):  # the line would be a part of what is written to standard output
+        print_text(f"{len(rows):,} predictions are in {file}.")
