@@ -16,7 +16,7 @@ from frostline.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import TextIO
+    from typing import BinaryIO, TextIO
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/\d+/fd")
@@ -63,6 +63,20 @@ def _free(place: Path) -> str:
     while not place.exists() and place != place.parent:
         place = place.parent
     return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
+
+
+def open_regular(file: Path) -> BinaryIO:
+    """Open a file for reading; a link is followed.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file: opening a pipe that nobody writes would wait for ever,
+            and a device may have no end.
+    """
+    number = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(number, "rb")
 
 
 def _refuse_zero_byte(place: Path) -> None:

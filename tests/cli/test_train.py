@@ -142,13 +142,31 @@ def test_the_model_loads_without_frostline(train: Callable[..., Done], tmp_path:
 def test_a_folder_in_use_is_replaced_only_when_asked(
     train: Callable[..., Done], refused_train: Callable[..., str], tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
+    assert train().status == 0
+    old = (tmp_path / "out" / "model.safetensors").stat().st_ino
     assert "is in use.\nChoose another --out, or pass --overwrite." in refused_train()
     assert "is complete; there is nothing to resume" in refused_train("--resume")
     assert "is not UTF-8" not in refused_train("--overwrite", "--freeze", "nosuch")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino == old
     assert train("--overwrite").status == 0
-    assert not (tmp_path / "out" / "mine.txt").exists()
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino != old
+
+
+def test_a_folder_of_others_is_never_replaced(
+    train: Callable[..., Done], refused_train: Callable[..., str], table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
+    for words in (["--resume"], []):
+        assert "is in use" in refused_train(*words)
+    assert "shows no earlier run, so --overwrite does not replace it" in refused_train("--overwrite")
+    said = f"'{tmp_path}' holds the data of this run, '{table}'.\nChoose another --out."
+    assert said in refused_train("--out", tmp_path, "--overwrite")
+    (tmp_path / "out" / "mine.txt").rename(tmp_path / "mine.txt")
+    assert train("--out", tmp_path / "out").status == 0
+    assert "holds the model of this run" in refused_train("--model", tmp_path / "out", "--overwrite")
+    (tmp_path / "mine.txt").rename(tmp_path / "out" / "mine.txt")
+    assert "holds 'mine.txt', which no run left" in refused_train("--overwrite")
 
 
 @pytest.mark.parametrize("out", ["here", "deep/down/here", "./here/", "../desk/here", "~/here"])

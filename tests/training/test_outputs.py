@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
@@ -9,46 +10,9 @@ import pytest
 
 from frostline.errors import OutputError
 from frostline.log import get_logger
+from frostline.sealing import Seal
 from frostline.training.outputs import OutputFolder
-
-
-def checkpoint(folder: OutputFolder, step: int, *, complete: bool = True) -> Path:
-    place = folder.checkpoints / f"checkpoint-{step}"
-    place.mkdir(parents=True)
-    (place / "model.safetensors").write_bytes(b"weights")
-    (place / "trainer_state.json").write_text('{"global_step": 1}' if complete else '{"global_st', encoding="utf-8")
-    return place
-
-
-def interrupted(target: Path) -> OutputFolder:
-    """A folder whose run left one checkpoint."""
-    folder = OutputFolder(target)
-    with folder.claim(resume=False, overwrite=False):
-        folder.remember({"epochs": 3.0})
-        checkpoint(folder, 3)
-    return folder
-
-
-def fill(target: Path, text: str = "old") -> Path:
-    target.mkdir()
-    (target / "model.safetensors").write_text(text, encoding="utf-8")
-    return target
-
-
-def fail_to_rename(monkeypatch: pytest.MonkeyPatch, error: BaseException, only: str | None = None) -> None:
-    """Have renaming raise an error; of one name, or of any."""
-    rename = Path.rename
-
-    def failing(place: Path, new: Path) -> Path:
-        if only in {None, place.name}:
-            raise error
-        return rename(place, new)
-
-    monkeypatch.setattr(Path, "rename", failing)
-
-
-def listing(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+from tests.training.outputs import checkpoint, fail_to_rename, fill, interrupted, listing
 
 
 def test_a_finished_folder_takes_the_targets_place_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -153,6 +117,46 @@ def test_a_folder_in_use_stays_until_the_new_one_is_complete(tmp_path: Path) -> 
     assert listing(tmp_path) == ["out"]
 
 
+def test_what_happens_to_be_called_as_work_is(tmp_path: Path) -> None:
+    """Each of these shows something of a run, and something else."""
+    for name, files in {
+        "a": [".lock", "thesis.tex"],
+        "b": ["run.json", "checkpoints/my-notes.txt"],
+        "c": ["checkpoints/checkpoint-3/model.safetensors"],
+        "d": ["model/model.safetensors"],
+    }.items():
+        for file in files:
+            place = tmp_path / f"{name}.partial" / file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        with (
+            pytest.raises(OutputError, match="holds something else"),
+            OutputFolder(tmp_path / name).claim(resume=False, overwrite=True),
+        ):
+            pytest.fail("claimed")
+        assert all((tmp_path / f"{name}.partial" / file).exists() for file in files)
+
+
+def test_a_run_that_was_killed_before_its_first_whole_checkpoint(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False):
+        folder.remember({"epochs": 3.0})
+        checkpoint(folder, 3, complete=False)
+        killed = tmp_path / "killed.partial"
+        shutil.copytree(folder.work, killed)
+    folder = OutputFolder(tmp_path / "killed")
+    with (
+        pytest.raises(OutputError, match=r"before it had a whole checkpoint .*\nStart it without --resume\."),
+        folder.claim(resume=True, overwrite=False),
+    ):
+        pytest.fail("claimed")
+    assert (killed / "checkpoints" / "checkpoint-3").is_dir()
+    with folder.claim(resume=False, overwrite=False):
+        folder.remember({"epochs": 3.0})
+        assert not folder.checkpoints.exists()
+    assert listing(tmp_path) == []
+
+
 def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     beside = fill(tmp_path / "out.replaced", "mine")
     folder = OutputFolder(tmp_path / "out")
@@ -166,7 +170,7 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
         OutputFolder(tmp_path / "other").claim(resume=False, overwrite=True),
     ):
         pytest.fail("claimed")
-    assert listing(in_the_way) == ["model.safetensors"]
+    assert len(listing(in_the_way)) == 4
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -277,6 +281,7 @@ def test_what_was_there_comes_back_after_a_kill_between_the_two_renames(
     target = fill(tmp_path / "out")
     folder = OutputFolder(target)
     with folder.claim(resume=False, overwrite=True):
+        folder.remember({})
         checkpoint(folder, 3)
         fill(folder.work / "model", "new")
     target.rename(folder.work / "replaced")
@@ -310,7 +315,7 @@ def test_a_folder_that_cannot_be_put_back_is_named(tmp_path: Path, monkeypatch: 
         folder.claim(resume=True, overwrite=False),
     ):
         pytest.fail("claimed")
-    assert listing(folder.work / "replaced") == ["model.safetensors"]
+    assert "model.safetensors" in listing(folder.work / "replaced")
 
 
 def test_a_resumed_run_must_have_the_settings_it_began_with(tmp_path: Path) -> None:
@@ -340,5 +345,5 @@ def test_the_newest_complete_checkpoint_is_the_last_by_number(tmp_path: Path) ->
     (folder.checkpoints / "checkpoint-13").write_text("no folder", encoding="utf-8")
     other = folder.checkpoints / "checkpoint-best"
     other.mkdir()
-    (other / "trainer_state.json").write_text("{}", encoding="utf-8")
+    Seal.of(other).write(other)
     assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-10"

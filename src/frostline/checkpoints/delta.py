@@ -14,7 +14,6 @@ from frostline.checkpoints.manifest import (
     MANIFEST,
     TENSORS,
     Manifest,
-    file_digest,
     may_keep,
     read_tensors,
     require_digest,
@@ -29,6 +28,7 @@ from frostline.checkpoints.source import Source, given_name
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.errors import ModelError
 from frostline.files import atomic_folder
+from frostline.sealing import file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import stat
@@ -15,6 +14,7 @@ from frostline.checkpoints.safewrite import dtype_of
 from frostline.checkpoints.stored import StoredTensor, read_safe_header
 from frostline.errors import ModelError
 from frostline.plainjson import read_json
+from frostline.sealing import file_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -90,10 +90,8 @@ class Manifest:
                 "Give a folder that 'frostline delta save' wrote."
             )
         require_plain(file)
-        if file.stat().st_size > _LARGEST_MANIFEST:
-            raise ModelError(f"'{file}' is damaged: it is larger than {_LARGEST_MANIFEST:,} bytes.")
         try:
-            values = read_json(file)
+            values = read_json(file, _LARGEST_MANIFEST)
         except (OSError, ValueError) as error:
             raise ModelError(f"'{file}' is damaged ({str(error)[:80]}).\nCopy the delta anew.") from None
         if not isinstance(values, dict) or values.pop("version", None) != _VERSION:
@@ -155,12 +153,6 @@ def require_plain(file: Path) -> None:
     if not stat.S_ISREG(mode):
         what = "a link" if stat.S_ISLNK(mode) else "no file"
         raise ModelError(f"'{file}' is refused: it is {what}, and a delta consists of plain files.")
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file, in hex digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_digest(file: Path, digest: str) -> None:

@@ -15,6 +15,7 @@ from frostline.checkpoints.headers import read_headers, shard_names, unreachable
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
+from frostline.plainjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -217,7 +218,7 @@ def read_safe_header(file: Path) -> tuple[dict[str, Any], int]:
     """
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
-        return json.loads(stream.read(length)), 8 + length
+        return parse_json(stream.read(length).decode()), 8 + length
 
 
 def _safe_tensors(

@@ -43,9 +43,14 @@ class DataName:
     split: str | None = None
 
     @staticmethod
-    def names_a_folder(source: str) -> bool:
+    def name_in(source: str) -> str:
+        """Returns a source without its configuration and split."""
+        return _COLON_OUTSIDE_A_SLICE.split(source)[0]
+
+    @classmethod
+    def names_a_folder(cls, source: str) -> bool:
         """Tells whether a source is an existing folder, with or without a split."""
-        return Path(_COLON_OUTSIDE_A_SLICE.split(source)[0]).expanduser().is_dir()
+        return Path(cls.name_in(source)).expanduser().is_dir()
 
     @classmethod
     def parse(cls, source: str) -> DataName:

@@ -82,6 +82,18 @@ def is_file(source: str) -> bool:
     return source.startswith(_PATH_STARTS) or suffix in SUFFIXES or suffix in _OTHER_SUFFIXES
 
 
+def place_of(source: str) -> Path | None:
+    """Find the file or folder on this machine that a source or a model's name means; None where there is none."""
+    for name in (source, DataName.name_in(source)):
+        try:
+            path = Path(name).expanduser()
+            if path.exists():
+                return path
+        except (OSError, RuntimeError, ValueError):  # a name that no path can be
+            continue
+    return None
+
+
 def _missing(path: Path, source: str) -> DataError:
     shortened = source.rpartition(":")[0]
     if shortened and Path(shortened).expanduser().is_file():

@@ -14,12 +14,15 @@ from frostline.checkpoints.classifier import load_classifier, position_limit, re
 from frostline.checkpoints.quiet import quiet
 from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
+from frostline.data.sources import place_of
 from frostline.data.tokenising import TokenStats, tokenise
-from frostline.errors import DivergedError, DriftError
+from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError
 from frostline.evidence.inspection import inspect_model
 from frostline.files import room_on_disk
 from frostline.freezing.freeze import Freeze
+from frostline.sealing import Seal
 from frostline.training.card import write_card
+from frostline.training.checkpoints import SealCheckpoints, newest_sound
 from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
 from frostline.training.outputs import OutputFolder
@@ -68,6 +71,10 @@ def run_training(
         KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
     """
     folder = OutputFolder(out)
+    for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
+        place = place_of(given) if given is not None else None
+        if place is not None:
+            folder.refuse_to_hold(place, what)
     room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
     with folder.claim(resume=resume, overwrite=overwrite), room:
         return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
@@ -100,7 +107,7 @@ def _run(
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     folder.remember(settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)})
 
-    checkpoint = folder.last_checkpoint() if resume else None
+    checkpoint = newest_sound(folder.checkpoints) if resume else None
     start = TrainStart(
         settings=settings,
         schema=schema,
@@ -114,12 +121,19 @@ def _run(
     if on_start is not None:
         on_start(start)
 
-    interrupt = SaveOnInterrupt()
-    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, interrupt])
+    seal, interrupt = SealCheckpoints(), SaveOnInterrupt()
+    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, seal, interrupt])
     began = time.perf_counter()
-    # A drift is raised once the model is saved; the folder must not be lost with it.
-    with interrupt.listening(), quiet(), suppress(DriftError):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        # A drift is raised once the model is saved; the folder must not be lost with it.
+        with interrupt.listening(), quiet(), suppress(DriftError):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Exception as error:
+        if checkpoint is None or seal.stepped or isinstance(error, FrostlineError):
+            raise
+        # Its files are as they were sealed, so somebody wrote them who is no run.
+        reason = " ".join(str(error).split())[:120]
+        raise OutputError(f"'{checkpoint}' cannot be gone on from: {reason}\nStart anew by --overwrite.") from error
     best_epoch, metrics = _kept(trainer)
     result = TrainResult(
         folder=folder.target,
@@ -223,7 +237,7 @@ def _trainer(
         seed=settings.seed,
         eval_strategy="epoch" if evaluates else "no",
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,  # the one before stays until a new one is sealed
         load_best_model_at_end=evaluates,
         metric_for_best_model=metric if evaluates else None,
         greater_is_better=greater if evaluates else None,
@@ -299,6 +313,7 @@ def _leave(
         text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
         (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
         write_card(result, staged)
+        Seal.of(staged).write(staged)
 
 
 def _digest(dataset: datasets.Dataset | None) -> str | None:
