@@ -16,7 +16,8 @@ from frostline.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from typing import BinaryIO, TextIO
+    from io import BufferedReader
+    from typing import TextIO
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/\d+/fd")
@@ -65,7 +66,7 @@ def _free(place: Path) -> str:
     return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
 
 
-def open_regular(file: Path) -> BinaryIO:
+def open_regular(file: Path) -> BufferedReader:
     """Open a file for reading; a link is followed.
 
     Raises:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from frostline.checkpoints.manifest import file_digest
+from frostline.sealing import file_digest
 from tests.checkpoints.deltas import edit, refusal, restore
 from tests.checkpoints.folders import tensors_of
 

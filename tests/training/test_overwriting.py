@@ -35,7 +35,10 @@ def test_a_folder_that_no_run_left_is_not_overwritten(tmp_path: Path, names: lis
 def test_what_was_put_beside_an_earlier_run_is_not_overwritten(tmp_path: Path, kind: str) -> None:
     target = fill(tmp_path / "out")
     mine = target / "mine"
-    {"file": mine.touch, "folder": mine.mkdir, "link": lambda: mine.symlink_to(tmp_path)}[kind]()
+    if kind == "link":
+        mine.symlink_to(tmp_path)
+    else:
+        (mine.touch if kind == "file" else mine.mkdir)()
     folder = OutputFolder(target)
     said = r"out' holds 'mine', which no run left; --overwrite would delete it\."
     with pytest.raises(OutputError, match=said), folder.claim(resume=False, overwrite=True):
