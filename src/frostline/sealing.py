@@ -51,7 +51,7 @@ class Seal:
         """
         values = read_json(folder / SEAL_FILE)
         files = values.get("files") if isinstance(values, dict) and values.get("version") == _VERSION else None
-        if not isinstance(files, dict) or not all(_is_inside(name) and _is_digest(files[name]) for name in files):
+        if not isinstance(files, dict) or not all(_is_inside(name) and is_digest(files[name]) for name in files):
             raise ValueError(f"it is no list of files of version {_VERSION}")
         seal = cls(files)
         if values.get("digest") != seal.digest:
@@ -119,5 +119,6 @@ def _is_inside(name: str) -> bool:
     return bool(name) and not path.is_absolute() and ".." not in path.parts and "\0" not in name
 
 
-def _is_digest(value: Any) -> bool:
+def is_digest(value: Any) -> bool:
+    """Whether a value is a SHA-256 in hex digits."""
     return isinstance(value, str) and _SHA256.fullmatch(value) is not None

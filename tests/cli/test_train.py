@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from frostline.sealing import Seal
 from frostline.training.outputs import OutputFolder
 from tests.training import tiny
 
@@ -51,7 +52,10 @@ def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path
     assert [line[:8] for line in lines if line.startswith("epoch ")] == ["epoch 1:", "epoch 2:"]
     (proof,) = [line for line in lines if line.startswith("Proof: ")]
     assert "frozen tensors bit-identical; 20 of 20 others moved" in proof
-    assert lines[-1] == f"The model is in {tmp_path / 'out'}; it carries plan, proof, metrics and a model card."
+    assert lines[-2:] == [
+        f"The model is in {tmp_path / 'out'}; it carries plan, proof, metrics and a model card.",
+        f"Digest of its files: {Seal.of(tmp_path / 'out').digest}.",
+    ]
     assert {file.name for file in (tmp_path / "out").iterdir()} >= LEFT
     assert {entry.name for entry in tmp_path.iterdir()} == {"rows.csv", "out"}
 
@@ -62,6 +66,7 @@ def test_json(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
     found = json.loads(done.out)
     written = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert found.pop("folder") == str(tmp_path / "out")
+    assert found.pop("digest") == Seal.of(tmp_path / "out").digest
     written.pop("history")
     assert found == written
     assert found["settings"]["train_only"] == "head"

@@ -28,7 +28,7 @@ from frostline.checkpoints.source import Source, given_name
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.errors import ModelError
 from frostline.files import atomic_folder
-from frostline.sealing import file_digest
+from frostline.sealing import SEAL_FILE, file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -335,7 +335,11 @@ def _require_fit(
 def _copy_files(
     tuned: Checkpoint, base: Checkpoint, weights: set[str], folder: Path
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Copy what lies beside the weights; what the base has too stays there, however its JSON is laid out."""
+    """Copy what lies beside the weights; what the base has too stays there, however its JSON is laid out.
+
+    The files of a run come back byte by byte, as the list of their digests wants it.
+    """
+    is_run = (tuned.folder / SEAL_FILE).is_file()
     files: dict[str, str] = {}
     base_files: dict[str, str] = {}
     left_out: list[str] = []
@@ -345,7 +349,8 @@ def _copy_files(
             continue
         digest = file_digest(file)
         twin = base.folder / file.name
-        if file.name != "config.json" and twin.is_file() and (file_digest(twin) == digest or same_content(file, twin)):
+        is_twin = file.name != "config.json" and twin.is_file()
+        if is_twin and (file_digest(twin) == digest or (not is_run and same_content(file, twin))):
             base_files[file.name] = file_digest(twin)
         else:
             shutil.copyfile(file, folder / file.name)

@@ -14,7 +14,7 @@ from frostline.checkpoints.safewrite import dtype_of
 from frostline.checkpoints.stored import StoredTensor, read_safe_header
 from frostline.errors import ModelError
 from frostline.plainjson import read_json
-from frostline.sealing import file_digest
+from frostline.sealing import file_digest, is_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,6 @@ KEPT_SUFFIXES = (".json", ".jsonl", ".txt", ".model", ".md", ".jinja", ".vocab",
 _VERSION = 2
 _LARGEST_MANIFEST = 16 << 20  # bytes
 _LARGEST_HEADER = 16 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 
 
@@ -109,21 +108,17 @@ def _check(values: dict[str, Any], file: Path) -> None:
     wrong = [
         *(name for name in Manifest.__dataclass_fields__.keys() ^ values.keys()),
         *(name for name in ("base", "added", "removed") if not isinstance(values.get(name), str)),
-        *(name for name in digests if not _is_digest(values.get(name))),
+        *(name for name in digests if not is_digest(values.get(name))),
         *(name for name in tables if not _is_table(values.get(name))),
         *(["left_out"] if not _is_list(values.get("left_out")) else []),
     ]
     if not wrong:
-        wrong += [name for name in ("files", "base_files") if not all(map(_is_digest, values[name].values()))]
+        wrong += [name for name in ("files", "base_files") if not all(map(is_digest, values[name].values()))]
     if wrong:
         raise ModelError(f"'{file}' is damaged: its '{wrong[0]}' is not what a delta has.\nCopy the delta anew.")
     for name in (*values["files"], *values["base_files"]):
         if not may_keep(name):
             raise ModelError(f"'{file}' is refused: {name[:80]!r} is no name of a file that a delta may bring.")
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _is_table(value: object) -> bool:

@@ -122,7 +122,7 @@ def train(
     finally:
         progress.stop()
     if as_json:
-        print_json(result.to_dict() | {"folder": str(result.folder)})
+        print_json(result.to_dict() | {"folder": str(result.folder), "digest": result.digest})
     else:
         print_result(result, explain=explain)
 
@@ -159,4 +159,5 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     print_text(
         f"{result.steps:,} steps in {result.seconds:.1f} s, training loss {result.train_loss:.4f}.",
         f"The model is in {result.folder}; it carries plan, proof, metrics and a model card.",
+        f"Digest of its files: {result.digest}.",
     )

@@ -6,6 +6,7 @@ import hashlib
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from frostline.anatomy.modelmap import ModelMap
@@ -121,15 +122,15 @@ def _run(
     if on_start is not None:
         on_start(start)
 
-    seal, interrupt = SealCheckpoints(), SaveOnInterrupt()
-    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, seal, interrupt])
+    sealing, interrupt = SealCheckpoints(), SaveOnInterrupt()
+    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, sealing, interrupt])
     began = time.perf_counter()
     try:
         # A drift is raised once the model is saved; the folder must not be lost with it.
         with interrupt.listening(), quiet(), suppress(DriftError):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except Exception as error:
-        if checkpoint is None or seal.stepped or isinstance(error, FrostlineError):
+        if checkpoint is None or sealing.stepped or isinstance(error, FrostlineError):
             raise
         # Its files are as they were sealed, so somebody wrote them who is no run.
         reason = " ".join(str(error).split())[:120]
@@ -146,10 +147,10 @@ def _run(
         best_epoch=best_epoch,
         engine=trainer.engine_report,
     )
-    _leave(result, folder, model, tokenizer, trainer.state.log_history)
+    seal = _leave(result, folder, model, tokenizer, trainer.state.log_history)
     result.proof.raise_for_drift()
     _refuse_divergence(model, folder.target)
-    return result
+    return replace(result, digest=seal.digest)
 
 
 def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
@@ -300,7 +301,7 @@ def _leave(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     history: list[dict[str, float]],
-) -> None:
+) -> Seal:
     from frostline.training.callback import write_proof
 
     if result.start.settings.max_length is not None:
@@ -313,7 +314,9 @@ def _leave(
         text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
         (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
         write_card(result, staged)
-        Seal.of(staged).write(staged)
+        seal = Seal.of(staged)
+        seal.write(staged)
+    return seal
 
 
 def _digest(dataset: datasets.Dataset | None) -> str | None:
