@@ -27,6 +27,7 @@ from frostline.checkpoints.safewrite import dtype_of_name, write_safetensors
 from frostline.checkpoints.source import Source, given_name
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.errors import ModelError
+from frostline.escaping import printable
 from frostline.files import atomic_folder
 from frostline.sealing import SEAL_FILE, file_digest
 
@@ -66,7 +67,7 @@ class SavedDelta:
         return (
             f"{len(self.stored)} of {len(self.stored) + self.from_base} tensors and {len(self.files)} files in "
             f"'{self.folder}' ({self.bytes:,} bytes); the other {self.from_base} tensors are those of '{self.base}'."
-            + (f"\nLeft out: {', '.join(self.left_out)}." if self.left_out else "")
+            + (f"\nLeft out: {', '.join(map(printable, self.left_out))}." if self.left_out else "")
         )
 
     def to_dict(self) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.probe import probe
+from frostline.cli.render import print_error, print_text
 from frostline.cli.sigint import INTERRUPTED
 from frostline.cli.store import store
 from frostline.cli.train import train
@@ -46,10 +47,10 @@ def root(
 ) -> None:
     """Entry of all subcommands."""
     if show_version:
-        print(f"frostline {version('frostline')}")
+        print_text(f"frostline {version('frostline')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        print_text(context.get_help())
         raise typer.Exit
 
 
@@ -92,5 +93,5 @@ def run(arguments: Sequence[str]) -> int:
 
 
 def _say(message: str, status: int) -> int:
-    print(f"frostline: {message}", file=sys.stderr)
+    print_error(f"frostline: {message}")
     return status

@@ -12,6 +12,7 @@ from frostline.cli.options import DeviceOption
 from frostline.data.examples import TEXT_NAMES
 from frostline.data.labels import MULTI, REGRESSION
 from frostline.errors import DataError
+from frostline.escaping import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -82,11 +83,11 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
     """Per row the answer and its texts, each in one line."""
     texts = (examples.dataset[name] for name in TEXT_NAMES[: len(examples.text_columns)])
     for label, shares, *own in zip(predictions.labels, predictions.probabilities, *texts, strict=True):
-        answer = [label]
+        answer = [printable(label)]
         if predictions.schema.problem_type != REGRESSION:
             answer.append(f"{shares.max():.4f}")
         if predictions.schema.problem_type == MULTI and not label:  # say which came nearest
-            answer = ["(none)", f"{predictions.names[shares.argmax()]} {shares.max():.4f}"]
+            answer = ["(none)", f"{printable(predictions.names[shares.argmax()])} {shares.max():.4f}"]
         yield "  ".join([*answer, *(" ".join(text.split()) for text in own)])
 
 

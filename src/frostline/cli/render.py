@@ -1,10 +1,13 @@
-"""Tables and JSON on the terminal."""
+"""Text, tables and JSON on the terminal; the only place that prints, so that all of it is escaped."""
 
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
+
+from frostline.escaping import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -20,13 +23,18 @@ def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
     from frostline.training.result import finite
 
-    print(json.dumps(finite(values), indent=2, ensure_ascii=False))
+    print(printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False)))
 
 
-def print_text(*lines: str) -> None:
-    """Print lines on standard output just as they are, wrapped by nobody."""
-    for line in lines:
-        print(line, flush=True)
+def print_text(*texts: str) -> None:
+    """Print texts of one or several lines on standard output, wrapped by nobody."""
+    for text in texts:
+        print(printable_lines(text), flush=True)
+
+
+def print_error(text: str) -> None:
+    """Print a message of one or several lines on standard error."""
+    print(printable_lines(text), file=sys.stderr)
 
 
 def table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[str] = ()) -> Table:
@@ -39,7 +47,7 @@ def table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Iterable[
     for title in titles:
         result.add_column(title, justify="right" if title in set(right) else "left", no_wrap=True)
     for row in rows:
-        result.add_row(*(Text(cell) for cell in row))
+        result.add_row(*(Text(printable(cell)) for cell in row))
     return result
 
 
@@ -52,7 +60,8 @@ def print_table(titles: Iterable[str], rows: Iterable[Iterable[str]], right: Ite
         console = Console(highlight=False, width=_PIPE_WIDTH)
     with console.capture() as drawn:
         console.print(table(titles, rows, right))
-    print_text(*(line.rstrip() for line in drawn.get().splitlines()))
+    for line in drawn.get().splitlines():  # with the colours of a terminal's table, so escaped before
+        print(line.rstrip(), flush=True)
 
 
 def print_inspection(inspection: Inspection) -> None:

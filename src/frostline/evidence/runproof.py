@@ -10,6 +10,7 @@ from frostline.checkpoints.classifier import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.checkpoints.stored import Checkpoint
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
+from frostline.escaping import printable
 from frostline.evidence.fingerprint import Fingerprint
 from frostline.evidence.proof import Proof, compare, planned_names
 from frostline.evidence.runresult import Disagreement, RunProof
@@ -194,7 +195,7 @@ def _inner(stored: Mapping[str, Any], proof: Proof) -> Iterator[Disagreement]:
     drawn = proof.to_dict()
     known = drawn["tensors"]
     for name in stored["tensors"].keys() - known.keys():
-        yield Disagreement(_PROOF, name, f"{_PROOF} has a row for {name}, which the model does not have")
+        yield Disagreement(_PROOF, name, f"{_PROOF} has a row for {printable(name)}, which the model does not have")
     for name, row in known.items():
         if name not in stored["tensors"]:
             yield Disagreement(_PROOF, name, f"{_PROOF} has no row for {name}")

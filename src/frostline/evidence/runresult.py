@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.escaping import printable
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -103,4 +105,4 @@ class RunProof:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:4]) + (" …" if len(names) > 4 else "")
+    return ", ".join(map(printable, names[:4])) + (" …" if len(names) > 4 else "")

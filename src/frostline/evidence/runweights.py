@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from frostline.checkpoints.places import Places
 from frostline.checkpoints.stored import digests_of
+from frostline.escaping import printable
 from frostline.evidence.runresult import Disagreement
 
 if TYPE_CHECKING:
@@ -37,7 +38,9 @@ class StoredWeights:
         places = Places(self._model, run.tensors)
         for name in run.tensors:
             if not places(name):
-                yield Disagreement("weights", name, f"the weights hold {name}, which the model does not have")
+                yield Disagreement(
+                    "weights", name, f"the weights hold {printable(name)}, which the model does not have"
+                )
         digests = self._digests(places, self._dtypes)
         for tensor in self._proof.tensors:
             digest = digests.get(tensor.name)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from frostline.escaping import printable
 from frostline.evidence.inspection import COLUMNS, row_cells
 
 if TYPE_CHECKING:
@@ -106,12 +107,12 @@ def _table(titles: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text that Markdown and HTML show as it is."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for sign in "\\`*_[]|":
         escaped = escaped.replace(sign, f"\\{sign}")
-    return " ".join(escaped.split())
+    return escaped
 
 
 def _code(text: str) -> str:
     """Text as code: no backtick can end it, and it stays on its line."""
-    return "`" + " ".join(text.replace("`", "'").split()) + "`"
+    return "`" + printable(" ".join(text.replace("`", "'").split())) + "`"
