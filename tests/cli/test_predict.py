@@ -165,6 +165,7 @@ def test_of_no_label_the_nearest_is_shown(
         (["good", "--max-length", "65"], "takes 64 at most"),
         (["good", "--max-length", "-1"], "must be 3 or more"),
         (["good", "--batch-size", "0"], "'--batch-size'"),
+        (["good", "--batch-size", str(10**20)], f"--batch-size is {10**20}; it must be at least 1, and at most"),
         (["good", "--device", "cuda"], "device is 'cuda'"),
         (["good", "--device", "tpu"], "'--device'"),
     ],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -140,6 +141,14 @@ def test_a_hub_name_without_a_network(data_error: Callable[..., Any], capfd: pyt
     assert time.perf_counter() - start < 5
     assert not datasets.config.HF_HUB_OFFLINE
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_may_never_end_is_not_read(data_error: Callable[..., Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")  # which nobody writes
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "endless.csv"):
+        with data_error(name, "is a pipe or a device, and no file", "Write what it gives to a file"):
+            read_table(str(tmp_path / name), role="train")
 
 
 @pytest.mark.usefixtures("offline")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.checkpoints.headers import read_headers, unreachable
@@ -13,11 +14,21 @@ from frostline.hub import hub_in_reach
 from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import datasets
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
+# How many a model may have of what is built in a loop, by the names that configurations have for such numbers. No model
+# has a tenth of so many; a larger number is a slip or malice, and would be built for ever.
+_MOST = (
+    (re.compile(r"_?num_labels"), 1_000_000),
+    (re.compile(r"(num|n)_(\w+_)?experts?|(\w+_)?experts"), 100_000),
+    (re.compile(r"(num|n)_(\w+_)?(layer|block|stage)s?|(\w+_)?(layers|blocks|depths?|stages)"), 2_000),
+)
 # One of these is in every folder that a tokenizer was saved in.
+_LARGEST_TOKENIZER = 1 << 30  # bytes; its readers take all of it into memory
 _TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "tekken.json")
 
 
@@ -37,7 +48,10 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
     offline = source.folder is None and not hub_in_reach()
     try:
         if source.folder is not None:
-            read_json(source.folder / "config.json")
+            values = read_json(source.folder / "config.json")
+            if isinstance(values, dict):  # what else it may be, the loader says
+                _refuse_endless(values)
+        _refuse_endless(overrides)
         with quiet():
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 source.name,
@@ -48,6 +62,21 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
     except Exception as error:  # noqa: BLE001 - a configuration checks its own fields, with errors of many kinds
         raise _config_error(source, error, offline=offline) from None
     return config
+
+
+def _refuse_endless(values: Mapping[str, Any]) -> None:
+    """Refuse numbers of which nothing could be built in the end.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, value in values.items():
+        if isinstance(value, dict) and name.endswith("config"):
+            _refuse_endless(value)
+        most = next((most for pattern, most in _MOST if pattern.fullmatch(name)), None)
+        for number in value if isinstance(value, list) else [value]:
+            if most is not None and isinstance(number, int) and number > most:
+                raise ValueError(f"{name} is {number}, and at most {most:,} can be built")
 
 
 def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelError:
@@ -187,11 +216,18 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
     from transformers import AutoTokenizer
 
     offline = source.folder is None and not hub_in_reach()
-    if source.folder is not None and not any(any(source.folder.glob(sign)) for sign in _TOKENIZER_FILES):
-        raise ModelError(
-            f"The folder '{source.name}' holds no tokenizer.\n"
-            "Copy tokenizer.json and tokenizer_config.json beside the weights."
-        )
+    if source.folder is not None:
+        files = [file for sign in _TOKENIZER_FILES for file in source.folder.glob(sign)]
+        if not files:
+            raise ModelError(
+                f"The folder '{source.name}' holds no tokenizer.\n"
+                "Copy tokenizer.json and tokenizer_config.json beside the weights."
+            )
+        for file in files:
+            if file.is_file() and file.stat().st_size > _LARGEST_TOKENIZER:
+                raise ModelError(
+                    f"'{file}' is larger than {_LARGEST_TOKENIZER:,} bytes.\nCopy the model's own tokenizer."
+                )
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(

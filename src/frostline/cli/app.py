@@ -76,7 +76,7 @@ def run(arguments: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "frostline"
         said = error.format_message().replace("Value error, ", "")  # a word of pydantic's, in which typer checks values
-        return _say(f"{said}\nSee: {path} --help", 2)
+        return _say(f"{said}{_given(error, arguments)}\nSee: {path} --help", 2)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # typer exits where more is printed than a pipe's reader takes
@@ -90,6 +90,16 @@ def run(arguments: Sequence[str]) -> int:
             return _say(f"There is no room left on the disk: {error}\nMake room and run this again.", 2)
         raise
     return int(status or 0)
+
+
+def _given(error: typer.TyperException, arguments: Sequence[str]) -> str:
+    """What was given for the option that an error is about, where the error does not say it."""
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+            value = following if word == option else word.removeprefix(f"{option}=")
+            if word.startswith(option) and value != word and repr(value) not in error.format_message():
+                return f"; given was {value!r}"
+    return ""
 
 
 def _say(message: str, status: int) -> int:
