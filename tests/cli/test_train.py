@@ -22,25 +22,6 @@ if TYPE_CHECKING:
 LEFT = {"README.md", "config.json", "metrics.json", "model.safetensors", "plan.json", "proof.json", "tokenizer.json"}
 
 
-@pytest.fixture
-def train(frostline: Callable[..., Done], bert: Path, table: Path, tmp_path: Path) -> Callable[..., Done]:
-    """Trains for one epoch; later words win."""
-
-    def _train(*words: Any) -> Done:
-        usual = ("--model", bert, "--data", table, "--out", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
-        return frostline("train", *usual, *words)
-
-    return _train
-
-
-@pytest.fixture
-def refused_train(refused: Callable[..., str], bert: Path, table: Path, tmp_path: Path) -> Callable[..., str]:
-    def _train(*words: Any) -> str:
-        return refused("train", "--model", bert, "--data", table, "--out", tmp_path / "out", *words)
-
-    return _train
-
-
 def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
     done = train("--eval", table, "--freeze", "embeddings, layers[0]", "--epochs", 2)
     assert done.status == 0
@@ -105,6 +86,7 @@ def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path, t
         "store_dtype": "fp16",
         "padding_free": False,
         "trust_remote_code": False,
+        "allow_new_frozen": False,
     }
 
 

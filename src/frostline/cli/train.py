@@ -67,6 +67,9 @@ def train(
     no_padding_free: Annotated[bool, typer.Option("--no-padding-free", help="Run layers with padding.")] = False,
     no_engine: Annotated[bool, typer.Option("--no-engine", help="Take no fast path at all.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print how the engine's choice was reckoned.")] = False,
+    allow_new_frozen: Annotated[
+        bool, typer.Option("--allow-new-frozen", help="Freeze also what the checkpoint lacks, which stays random.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[
         bool,
@@ -108,6 +111,7 @@ def train(
         store_dtype=store_dtype.value if store_dtype is not None else None,
         padding_free=not no_padding_free,
         trust_remote_code=trust_remote_code,
+        allow_new_frozen=allow_new_frozen,
     )
     progress = TrainingProgress(quiet=as_json)
     try:

@@ -23,6 +23,7 @@ from frostline.files import room_on_disk
 from frostline.freezing.freeze import Freeze
 from frostline.sealing import Seal
 from frostline.training.card import write_card
+from frostline.training.checking import refuse_new_frozen
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
 from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
@@ -100,10 +101,13 @@ def _run(
     model, tokenizer = load_classifier(
         settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
     )
+    origin = origin_of(model)
     plan = settings.plan()
     if plan is not None:
         Freeze(model, plan)
         refuse_nothing_to_train(model, plan)
+        if not settings.allow_new_frozen:
+            refuse_new_frozen(model, plan, origin)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     folder.remember(settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)})
@@ -115,7 +119,7 @@ def _run(
         rows=len(train_set),
         eval_rows=len(eval_set) if eval_set is not None else None,
         tokens=tokens,
-        inspection=inspect_model(model, origin_of(model)),
+        inspection=inspect_model(model, origin),
         learning_rate=settings.learning_rate or _default_rate(model),
         resumed=checkpoint,
     )

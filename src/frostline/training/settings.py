@@ -85,6 +85,7 @@ class TrainSettings:
         store_dtype: What activations are stored as; None to store them as they are computed.
         padding_free: Whether layers may run without padding.
         trust_remote_code: Whether code that comes with the model may run.
+        allow_new_frozen: Whether parameters that the checkpoint lacks, so that they are random, may be frozen.
 
     Raises:
         SettingsError: If a number is out of its range, or a setting of the engine is none.
@@ -116,6 +117,7 @@ class TrainSettings:
     store_dtype: StoreDtype | None = None
     padding_free: bool = True
     trust_remote_code: bool = False
+    allow_new_frozen: bool = False
 
     def __post_init__(self) -> None:
         require_number("epochs", self.epochs, most=_MOST_EPOCHS)
