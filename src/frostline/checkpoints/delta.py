@@ -140,7 +140,7 @@ def save_delta(
     with atomic_folder(target) as folder:
         files, base_files, left_out = _copy_files(second, first, {file.name for file in weights}, folder)
         manifest = Manifest(
-            base=first.source.name,
+            base=first.source.lasting_name,
             base_fingerprint=whole_digest(first.digests(meter)),
             tuned_fingerprint=whole_digest(second.digests(meter)),
             tuned_file=file_digest(single) if single is not None else None,

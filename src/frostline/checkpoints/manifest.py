@@ -33,7 +33,7 @@ class Manifest:
     """What a delta is made of.
 
     Attributes:
-        base: The base's name, as it was given.
+        base: The base's hub name, or the absolute path of its folder.
         base_fingerprint: One digest for all tensors of the base.
         tuned_fingerprint: Likewise, of the tuned checkpoint.
         tuned_file: SHA-256 of the tuned one's only weights file; None where there were several, or a pickle.

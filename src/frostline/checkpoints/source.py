@@ -23,6 +23,11 @@ class Source:
     name: str
     folder: Path | None
 
+    @property
+    def lasting_name(self) -> str:
+        """The name to note down: it means the same wherever it is read, and no path is taken for a hub name."""
+        return self.name if self.folder is None else str(self.folder.absolute())
+
 
 def given_name(name: Any) -> str:
     """What was given as a checkpoint's name, as a text.

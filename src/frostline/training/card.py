@@ -87,8 +87,8 @@ def _body(result: TrainResult) -> str:
 
 
 def _short_name(model: str) -> str:
-    """A hub name, or the last two parts of a folder's path, which say enough and tell nothing of the machine."""
-    return "/".join(Path(model).parts[-2:])
+    """A hub name, or a folder's own name, which says enough and tells nothing of the machine."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _labels(names: Iterable[str]) -> str:

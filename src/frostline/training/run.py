@@ -13,6 +13,7 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.source import locate
 from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
 from frostline.data.sources import place_of
@@ -72,6 +73,7 @@ def run_training(
         DriftError: If a frozen tensor moved; the folder is left all the same, its proof included.
         KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
     """
+    settings = replace(settings, model=locate(settings.model).lasting_name)
     folder = OutputFolder(out)
     for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
         place = place_of(given) if given is not None else None
