@@ -80,6 +80,20 @@ def open_regular(file: Path) -> BufferedReader:
     return os.fdopen(number, "rb")
 
 
+def use_mask(folder: Path) -> None:
+    """Give all files in a folder the mode that the umask leaves to new ones; safetensors makes them private."""
+    mode = 0o666 & ~_mask()
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
+def _mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _refuse_zero_byte(place: Path) -> None:
     if "\0" in str(place):
         raise OutputError(f"{str(place)!r} cannot be written: it holds a zero byte.\nName another place.")
@@ -198,9 +212,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         with room_on_disk(target):
             yield staged
-            mask = os.umask(0)
-            os.umask(mask)
-            staged.chmod(0o777 & ~mask)
+            staged.chmod(0o777 & ~_mask())
             try:
                 staged.rename(target)
             except OSError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import os
 import time
 from pathlib import Path
@@ -53,6 +54,18 @@ def test_a_missing_file_has_near_names(
         read_table(str(tmp_path / "missing" / "train.csv"), role="train")
 
 
+@pytest.mark.parametrize("target", ["loop.csv", "gone.csv"])
+def test_a_link_that_leads_to_nothing(data_error: Callable[..., Any], tmp_path: Path, target: str) -> None:
+    (tmp_path / "loop.csv").symlink_to(target)
+    with data_error("loop.csv' is a link to ", f"{target}', which leads to nothing.\nMend the link"):
+        read_table(str(tmp_path / "loop.csv"), role="train")
+
+
+def test_a_packed_file_is_to_be_unpacked(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
+    with data_error(".gz files are not supported", "Unpack it first: it is packed by gzip."):
+        read_table(write("rows.csv.gz", gzip.compress(b"text\na\n")), role="train")
+
+
 def test_a_file_has_no_splits(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
     source = write("train.csv", "text\na\n")
     with data_error("a file has no splits", f"{source!r}"):
@@ -98,8 +111,10 @@ def test_splits_that_are_not_there(write: Callable[..., str], data_error: Callab
 
 
 def test_a_folder_without_data(tmp_path: Path, write: Callable[..., str], data_error: Callable[..., Any]) -> None:
-    with data_error("is a folder, but no data set", "Name a file in it"):
-        read_table(str(tmp_path), role="train")
+    for split in ("", ":train", ":config:train"):
+        with data_error("is a folder without any data in it.\nName a file") as caught:
+            read_table(f"{tmp_path}{split}", role="train")
+        assert "partial" not in str(caught.value)
     write("folder.csv/notes.md", "# none")
     with data_error("is a folder"):
         read_table(str(tmp_path / "folder.csv"), role="train")

@@ -229,6 +229,16 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     assert listing(tmp_path / "out") == ["config.json"]
 
 
+def test_a_link_that_leads_back_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "out")
+    with (
+        pytest.raises(OutputError, match="out' is a link that leads back to itself"),
+        OutputFolder(tmp_path / "out").claim(resume=False, overwrite=True),
+    ):
+        pytest.fail("claimed")
+    assert listing(tmp_path) == ["out"]
+
+
 def test_the_root_is_no_output_folder() -> None:
     with pytest.raises(OutputError, match="'/' cannot be an output folder"):
         OutputFolder(Path("/"))
@@ -322,9 +332,9 @@ def test_a_resumed_run_must_have_the_settings_it_began_with(tmp_path: Path) -> N
     folder = interrupted(tmp_path / "out")
     with folder.claim(resume=True, overwrite=False):
         folder.remember({"epochs": 3.0})
-        with pytest.raises(OutputError, match=r"The interrupted run had --epochs 3.0; now it is 4.0\."):
+        with pytest.raises(OutputError, match=r"The interrupted run had --epochs 3.0; this one has --epochs 4.0\."):
             folder.remember({"epochs": 4.0})
-        with pytest.raises(OutputError, match=r"had --seed not given; now it is 1"):
+        with pytest.raises(OutputError, match=r"had no --seed; this one has --seed 1"):
             folder.remember({"epochs": 3.0, "seed": 1})
 
 

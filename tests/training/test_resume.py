@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 import pickle
 import shutil
 import signal
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -304,10 +306,12 @@ def test_patience_is_not_refreshed_by_an_interruption(tmp_path: Path, place: Pat
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"epochs": 3.0}, "--epochs 2.0; now it is 3.0"),
-        ({"seed": 1}, "--seed 42; now it is 1"),
+        ({"epochs": 3.0}, "--epochs 2.0; this one has --epochs 3.0"),
+        ({"seed": 1}, "--seed 42; this one has --seed 1"),
         ({"freeze": "embeddings"}, "--freeze 'embeddings, layers"),
-        ({"learning_rate": None}, "--lr 0.01; now it is not given"),
+        ({"learning_rate": None}, "--lr 0.01; this one has no --lr"),
+        ({"engine": False}, "had no --no-engine; this one has --no-engine"),
+        ({"trust_remote_code": True}, "had no --trust-remote-code; this one has --trust-remote-code"),
     ],
 )
 def test_other_settings_are_refused_and_the_checkpoint_kept(
@@ -359,6 +363,38 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, place: Path, quick_bert: 
         run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[Twice()])
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_any_signal_that_ends_a_process(
+    tmp_path: Path, place: Path, quick_bert: Path, heard: pytest.LogCaptureFixture, number: signal.Signals
+) -> None:
+    class Sent(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[Sent()])
+    assert newest_sound(tmp_path / "out.partial" / "checkpoints").name == "checkpoint-2"
+    assert signal.getsignal(number) == before
+    assert ("Ctrl-C" in heard.messages[-2]) == (number == signal.SIGINT)
+    assert heard.messages[-1] == "Stopped; checkpoint-2 is kept. Go on with the same settings and --resume."
+
+
+def test_saved_files_have_the_mode_that_the_mask_leaves(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[AtStep(2)])
+        modes = {file: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.rglob("checkpoint-*/*")}
+        whole = run_training(settings(place, quick_bert), tmp_path / "out", resume=True)
+        modes |= {file: stat.S_IMODE(file.stat().st_mode) for file in whole.folder.iterdir()}
+    finally:
+        os.umask(mask)
+    assert whole.folder / "model.safetensors" in modes
+    assert set(modes.values()) == {0o640}
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

@@ -110,7 +110,8 @@ def classifier_class(config: PretrainedConfig, name: str, *, trust_remote_code: 
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    brought = (getattr(config, "auto_map", None) or {}).get("AutoModelForSequenceClassification")
+    mapped = getattr(config, "auto_map", None)
+    brought = mapped.get("AutoModelForSequenceClassification") if isinstance(mapped, dict) else None
     if trust_remote_code and brought is not None:
         return cast("type[PreTrainedModel]", get_class_from_dynamic_module(brought, name))
     try:

@@ -15,6 +15,7 @@ from frostline.data.causes import system_error
 from frostline.data.files import SUFFIXES, read_file
 from frostline.data.messages import quoted_path
 from frostline.data.named import DataName, Role, read_named
+from frostline.data.rawtext import packing_of
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -66,9 +67,10 @@ def read_table(source: str, *, role: Role) -> datasets.Dataset:
         )
     if path.suffix.lower() not in SUFFIXES:
         kind = f"{path.suffix} files are" if path.suffix else "a file without an ending is"
+        packed = packing_of(path)
         raise DataError(
             f"{quoted_path(source)}: {kind} not supported; supported are {', '.join(SUFFIXES)}.\n"
-            "Convert it to one of these."
+            + (f"Unpack it first: it is packed by {packed}." if packed else "Convert it to one of these.")
         )
     return read_file(path, source)
 
@@ -99,6 +101,11 @@ def place_of(source: str) -> Path | None:
 
 
 def _missing(path: Path, source: str) -> DataError:
+    if path.is_symlink():
+        return DataError(
+            f"{quoted_path(source)} is a link to {quoted_path(str(path.readlink()))}, which leads to nothing.\n"
+            "Mend the link, or name another file."
+        )
     shortened = source.rpartition(":")[0]
     if shortened and Path(shortened).expanduser().is_file():
         return DataError(f"{quoted_path(source)}: a file has no splits.\nName it alone: {quoted_path(shortened)}.")

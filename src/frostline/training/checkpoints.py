@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from frostline.errors import OutputError
+from frostline.files import use_mask
 from frostline.log import get_logger
 from frostline.plainjson import read_json
 from frostline.sealing import SEAL_FILE, Seal
@@ -47,6 +48,7 @@ class SealCheckpoints(TrainerCallback):
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Seal what was written."""
         folder = checkpoint_folder(args, state)
+        use_mask(folder)
         Seal.of(folder).write(folder)
 
 

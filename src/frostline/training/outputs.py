@@ -17,7 +17,7 @@ from frostline.log import get_logger
 from frostline.plainjson import read_json
 from frostline.sealing import SEAL_FILE, Seal
 from frostline.training.checkpoints import newest_sealed
-from frostline.training.settings import option
+from frostline.training.settings import given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -105,6 +105,8 @@ class OutputFolder:
                     folder.rmdir()
 
     def _check_target(self, *, resume: bool, overwrite: bool) -> None:
+        if self.target.is_symlink():  # one that leads somewhere was followed
+            raise OutputError(f"'{self.target}' is a link that leads back to itself.\nChoose a folder for --out.")
         if self.target.exists() and not self.target.is_dir():
             raise OutputError(f"'{self.target}' is a file.\nChoose a folder for --out.")
         if self.target.is_dir() and any(self.target.iterdir()):
@@ -204,7 +206,7 @@ class OutputFolder:
             return
         for key, value in current.items():
             if key not in earlier or earlier[key] != value:
-                differs = _ROWS.get(key) or f"{option(key)} {_written(earlier.get(key))}; now it is {_written(value)}"
+                differs = _ROWS.get(key) or f"{given(key, earlier.get(key))}; this one has {given(key, value)}"
                 raise OutputError(
                     f"The interrupted run had {differs}.\nResume with the same settings, or start anew by --overwrite."
                 )
@@ -261,13 +263,6 @@ class OutputFolder:
             self._put_back()
         shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-def _written(value: Any) -> str:
-    """A setting as it is given to its option."""
-    if value is None:
-        return "not given"
-    return repr(",".join(value)) if isinstance(value, list) else repr(value)
 
 
 def _named(target: Path) -> Path:

@@ -20,8 +20,9 @@ from frostline.data.sources import place_of
 from frostline.data.tokenising import TokenStats, tokenise
 from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError
 from frostline.evidence.inspection import inspect_model
-from frostline.files import room_on_disk
+from frostline.files import room_on_disk, use_mask
 from frostline.freezing.freeze import Freeze
+from frostline.log import get_logger
 from frostline.sealing import Seal
 from frostline.training.card import write_card
 from frostline.training.checking import refuse_new_frozen
@@ -81,7 +82,13 @@ def run_training(
             folder.refuse_to_hold(place, what)
     room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
     with folder.claim(resume=resume, overwrite=overwrite), room:
-        return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
+        try:
+            return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
+        except KeyboardInterrupt:
+            kept = folder.last_checkpoint()
+            if kept is not None:
+                get_logger().warning(f"Stopped; {kept.name} is kept. Go on with the same settings and --resume.")
+            raise
 
 
 def _run(
@@ -320,6 +327,7 @@ def _leave(
         text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
         (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
         write_card(result, staged)
+        use_mask(staged)
         seal = Seal.of(staged)
         seal.write(staged)
     return seal

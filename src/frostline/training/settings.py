@@ -36,6 +36,16 @@ def option(setting: str) -> str:
     return _OPTIONS.get(setting, f"--{setting.replace('_', '-')}")
 
 
+def given(setting: str, value: Any) -> str:
+    """A setting as it is given on the command line, for messages: ``--epochs 3.0``, ``no --no-engine``."""
+    if isinstance(value, bool):
+        means = value != option(setting).startswith("--no-")
+        return option(setting) if means else f"no {option(setting)}"
+    if value is None:
+        return f"no {option(setting)}"
+    return f"{option(setting)} {','.join(value) if isinstance(value, list) else value!r}"
+
+
 def require_number(setting: str, value: float, *, least: int | None = None, most: int | None = None) -> None:
     """Refuse a number that is out of its range.
 
