@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 
+import frostline as fl
 from frostline.checkpoints import classifier
 from frostline.checkpoints.classifier import (
     classifier_class,
@@ -339,3 +340,26 @@ def test_a_tokenizer_without_an_end(model: Path, kind: str) -> None:
     else:
         file.symlink_to("/dev/zero")
     assert "tokenizer" in error_of(model)
+
+
+def test_a_delta_is_loaded_with_its_base(bert: Path, tmp_path: Path) -> None:
+    """The tokenizer too, which the delta leaves to the base where it is the same."""
+    torch.manual_seed(1)
+    tuned, tokenizer = load_classifier(str(bert), num_labels=3)
+    with torch.no_grad():
+        tuned.get_parameter("classifier.bias").add_(1)
+    tuned.save_pretrained(tmp_path / "tuned")
+    for file in bert.glob("tokenizer*"):
+        (tmp_path / "tuned" / file.name).write_bytes(file.read_bytes())
+    delta = tmp_path / "delta"
+    fl.save_delta(bert, tmp_path / "tuned", delta)
+    assert not list(delta.glob("tokenizer*"))
+    loaded, own = load_classifier(str(delta))
+    assert loaded.name_or_path == str(delta)
+    assert own("ein schöner Film")["input_ids"] == tokenizer("ein schöner Film")["input_ids"]
+    for name, value in tuned.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert fl.fingerprint(delta) == fl.fingerprint(tmp_path / "tuned")
+    other, _ = load_classifier(str(delta), num_labels=5)  # to train on from there
+    assert other.get_parameter("classifier.weight").shape == (5, 16)
+    assert torch.equal(*(model.get_parameter("bert.pooler.dense.weight") for model in (other, tuned)))

@@ -212,6 +212,22 @@ def test_a_model_without_a_trained_head(refused: Callable[..., str], bert: Path)
     assert "is no trained classifier" in refused("predict", bert, "good")
 
 
+def test_a_delta(
+    frostline: Callable[..., Done], refused: Callable[..., str], trained: Path, quick_bert: Path, tmp_path: Path
+) -> None:
+    base = tiny.copy_of(quick_bert, tmp_path / "base")
+    assert frostline("delta", "save", base, trained, tmp_path / "small").status == 0
+    done = frostline("predict", tmp_path / "small", "good film", "bad film")
+    assert (done.status, done.out) == (0, frostline("predict", trained, "good film", "bad film").out)
+    data = trained.parent / "easy.csv"
+    done = frostline("evaluate", tmp_path / "small", "--data", data)
+    assert (done.status, done.out) == (0, frostline("evaluate", trained, "--data", data).out)
+    assert "is a delta of a run.\nRebuild the run first" in refused("verify", tmp_path / "small")
+    base.rename(tmp_path / "gone")
+    said = f"There is no folder '{base}'.\nName the base of the delta with --base (base=) of 'frostline delta load'."
+    assert said in refused("predict", tmp_path / "small", "good film")
+
+
 # Evaluation
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import copy
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from frostline.checkpoints.headers import read_headers, unreachable
+from frostline.checkpoints.headers import is_delta, read_headers, unreachable
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
@@ -156,7 +157,7 @@ def load_classifier(
     A head of the checkpoint whose shape does not fit the labels asked for is left out; it is initialised anew.
 
     Args:
-        name: A folder or a hub name.
+        name: A folder, which may be a delta whose base is in reach, or a hub name.
         trust_remote_code: Whether code that comes with the model may run.
         **overrides: Attributes of the configuration, such as ``num_labels`` and ``id2label``.
 
@@ -169,6 +170,8 @@ def load_classifier(
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    from frostline.checkpoints.delta import delta_contents
+
     source = locate(name)
     config = load_config(source, trust_remote_code=trust_remote_code, **overrides)
     if not trust_remote_code:
@@ -176,16 +179,17 @@ def load_classifier(
     if source.folder is not None:
         read_headers(source)  # damaged or unsafe weights are told apart here, in a few milliseconds
     offline = source.folder is None and not hub_in_reach()
+    delta = delta_contents(source.folder) if source.folder is not None and is_delta(source.folder) else None
+    load: Any
+    if delta is not None:
+        load = partial(classifier_class(config, name).from_pretrained, None, state_dict=delta.tensors)
+    else:
+        found = AutoModelForSequenceClassification.from_pretrained
+        load = partial(found, source.name, trust_remote_code=trust_remote_code, local_files_only=offline)
     try:
         with quiet():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                source.name,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=offline,
+            model, report = load(
+                config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except Exception as error:  # whatever a model's constructor makes of a bad configuration
         if offline:
@@ -193,7 +197,12 @@ def load_classifier(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
         raise ModelError(f"The model '{name}' cannot be loaded: {reason}") from error
     _refuse_other_shapes(model, [entry[0] for entry in report["mismatched_keys"]], name)
-    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    if delta is None:
+        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    else:
+        model.name_or_path = model.config._name_or_path = source.name  # noqa: SLF001 - as from_pretrained sets both
+        with delta.files_in_one_folder() as folder:
+            tokenizer = load_tokenizer(Source(str(folder), folder))
     _agree_on_padding(model, tokenizer, name)
     return model, tokenizer
 

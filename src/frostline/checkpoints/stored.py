@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from os import PathLike, cpu_count
 from typing import TYPE_CHECKING, Any
 
-from frostline.checkpoints.headers import read_headers, shard_names, unreachable, weight_files
+from frostline.checkpoints.headers import is_delta, read_headers, shard_names, unreachable, weight_files
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
@@ -160,12 +160,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, name: str | PathLike[str]) -> Checkpoint:
-        """Open a checkpoint by its folder or hub name.
+        """Open a checkpoint by its folder, which may be a delta whose base is in reach, or hub name.
 
         Raises:
             ModelError: If there are no weights, or they are damaged, unsafe or out of reach.
         """
         source = locate(name)
+        if source.folder is not None and is_delta(source.folder):
+            from frostline.checkpoints.delta import stored_delta
+
+            return cls(source, source.folder, stored_delta(source.folder), {})
         folder = source.folder or _fetched(source.name)
         headers = read_headers(Source(source.name, folder))  # refuses what is damaged or unsafe
         tensors: dict[str, StoredTensor] = {}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.classifier import load_config, skeleton
+from frostline.checkpoints.headers import is_delta
 from frostline.checkpoints.source import locate
 from frostline.checkpoints.stored import Checkpoint
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
@@ -71,6 +72,8 @@ def verify_run(
     place = source.folder
     if place is None:
         raise ModelError(f"There is no folder '{source.name}'.\nGive the folder that a run left.")
+    if is_delta(place):
+        raise ModelError(f"'{source.name}' is a delta of a run.\nRebuild the run first: frostline delta load.")
     stored = _read(place / _PROOF)
     if stored is None:
         raise ModelError(
