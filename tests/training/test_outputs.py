@@ -338,6 +338,21 @@ def test_a_resumed_run_must_have_the_settings_it_began_with(tmp_path: Path) -> N
             folder.remember({"epochs": 3.0, "seed": 1})
 
 
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_a_run_is_not_resumed_whose_settings_are_not_known(tmp_path: Path, content: str | None) -> None:
+    folder = interrupted(tmp_path / "out")
+    file = folder.work / "run.json"
+    file.unlink()
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with (
+        pytest.raises(OutputError, match=r"run\.json' cannot be read, .*\nStart anew by --overwrite"),
+        folder.claim(resume=True, overwrite=False),
+    ):
+        folder.remember({"epochs": 3.0})
+    assert folder.last_checkpoint() is not None
+
+
 def test_settings_are_compared_as_json_holds_them(tmp_path: Path) -> None:
     folder = OutputFolder(tmp_path / "out")
     with folder.claim(resume=False, overwrite=False):

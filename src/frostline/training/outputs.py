@@ -48,6 +48,7 @@ class OutputFolder:
         self.work = self.target.with_name(f"{self.target.name}.partial")
         self._may_replace = False
         self._starts_anew = False
+        self._resumes = False
 
     @property
     def checkpoints(self) -> Path:
@@ -93,7 +94,7 @@ class OutputFolder:
                 get_logger().warning(f"'{self.target}' is back: an earlier run was stopped while it replaced it.")
                 self._check_target(resume=resume, overwrite=overwrite)
             self._check_interrupted(resume=resume, overwrite=overwrite)
-            self._starts_anew = not resume
+            self._starts_anew, self._resumes = not resume, resume
             is_ours = True
             yield
         finally:
@@ -192,7 +193,7 @@ class OutputFolder:
         are known to be fit for use.
 
         Raises:
-            OutputError: If they differ; the message names the first that does.
+            OutputError: If they differ, where the message names the first that does, or are not known.
         """
         if self._starts_anew:
             self._clear()
@@ -202,6 +203,11 @@ class OutputFolder:
         try:
             earlier = dict(read_json(file))
         except (OSError, ValueError, TypeError):
+            if self._resumes:
+                raise OutputError(
+                    f"'{file}' cannot be read, so the settings of the interrupted run are not known.\n"
+                    "Start anew by --overwrite."
+                ) from None
             file.write_text(json.dumps(current, indent=1), encoding="utf-8")
             return
         for key, value in current.items():
