@@ -25,8 +25,7 @@ def _prefix(job: Job, case: Case) -> Work:
     from frostline.engine.engine import Engine
     from frostline.engine.heap import kept_heap
     from frostline.engine.settings import EngineSettings
-    from frostline.engine.trial import MOST_ROWS
-    from frostline.training.filling import Texts, batches_of, lengths_of, rows_to_try
+    from frostline.training.filling import Texts, batches_of, lengths_of
 
     model, tokenizer = load_model(job, case), load_tokenizer()
     freeze_below(model, job.top or 0)
@@ -36,7 +35,7 @@ def _prefix(job: Job, case: Case) -> Work:
         raise ValueError("there are no rows")
     texts = Texts(rows, DataCollatorWithPadding(tokenizer), torch.device("cpu"))
     engine = Engine(model, EngineSettings(), _store)
-    engine.ready(texts.batch(rows_to_try(lengths, MOST_ROWS)))
+    engine.ready(texts.batch(list(range(job.batch))))
 
     def work() -> Predict:
         with kept_heap():  # as `fl.Trainer` does

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import shutil
+import stat
 import tempfile
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,8 +16,12 @@ from frostline.errors import OutputError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from io import BufferedReader
+    from typing import TextIO
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+_DESCRIPTORS = re.compile(r"/dev/fd|/proc/\d+/fd")
+_MOST_LINKS = 40  # that Linux follows
 
 
 @contextmanager
@@ -60,6 +66,34 @@ def _free(place: Path) -> str:
     return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
 
 
+def open_regular(file: Path) -> BufferedReader:
+    """Open a file for reading; a link is followed.
+
+    Raises:
+        OSError: If it cannot be opened, or is no regular file: opening a pipe that nobody writes would wait for ever,
+            and a device may have no end.
+    """
+    number = os.open(file, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    if not stat.S_ISREG(os.fstat(number).st_mode):
+        os.close(number)
+        raise OSError(errno.EINVAL, "it is no regular file")
+    return os.fdopen(number, "rb")
+
+
+def use_mask(folder: Path) -> None:
+    """Give all files in a folder the mode that the umask leaves to new ones; safetensors makes them private."""
+    mode = 0o666 & ~_mask()
+    for file in folder.rglob("*"):
+        if file.is_file() and not file.is_symlink():
+            file.chmod(mode)
+
+
+def _mask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
+
+
 def _refuse_zero_byte(place: Path) -> None:
     if "\0" in str(place):
         raise OutputError(f"{str(place)!r} cannot be written: it holds a zero byte.\nName another place.")
@@ -67,25 +101,95 @@ def _refuse_zero_byte(place: Path) -> None:
 
 @contextmanager
 def atomic_file(file: Path) -> Iterator[Path]:
-    """Yield a path to write to; when it is written, it takes the place of `file`.
+    """Yield a path to write to; when it is written, it takes the place of `file`, or of what that links to.
+
+    Raises:
+        OutputError: If it cannot be written, or there is something that is no regular file.
+    """
+    _refuse_zero_byte(file)
+    try:
+        target = Path(os.path.realpath(file))
+        there = _status(target)
+    except OSError as error:
+        raise _not_written(file, error) from None
+    if there is not None and not stat.S_ISREG(there.st_mode):
+        what = "a folder" if stat.S_ISDIR(there.st_mode) else "no regular file"
+        raise OutputError(f"'{file}' is {what}.\nName a file.")
+    temporary = target.with_name(f".{target.name}.partial")
+    made = False
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary.unlink(missing_ok=True)
+        os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        made = True
+        with room_on_disk(file):
+            yield temporary
+            if there is not None:
+                temporary.chmod(stat.S_IMODE(there.st_mode))
+            temporary.replace(target)
+    except OSError as error:
+        raise _not_written(file, error) from None
+    finally:
+        if made:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def output_text(file: Path) -> Iterator[TextIO]:
+    """Yield a stream to write text to in UTF-8; a file appears complete or not at all.
 
     Raises:
         OutputError: If it cannot be written.
+        BrokenPipeError: If the reader of a pipe has gone.
     """
-    _refuse_zero_byte(file)
-    if file.is_dir():
-        raise OutputError(f"'{file}' is a folder.\nName a file.")
-    temporary = file.with_name(f".{file.name}.partial")
+    if not writes_through(file):
+        with atomic_file(file) as temporary, temporary.open("w", encoding="utf-8", newline="") as stream:
+            yield stream
+        return
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        with room_on_disk(file):
-            yield temporary
-            temporary.replace(file)
+        descriptor = _descriptor(file)
+        # Opened anew, a file behind a descriptor would be written from its start on.
+        number = os.open(file, os.O_WRONLY) if descriptor is None else os.dup(descriptor)
+        with room_on_disk(file), os.fdopen(number, "w", encoding="utf-8", newline="") as stream:
+            yield stream
+    except BrokenPipeError:
+        raise
     except OSError as error:
-        raise OutputError(f"'{file}' cannot be written: {error.strerror or error}.") from None
-    finally:
-        with suppress(OSError):  # not there, or no place where a file could be
-            temporary.unlink()
+        raise _not_written(file, error) from None
+
+
+def writes_through(file: Path) -> bool:
+    """Whether a place only passes on what is written to it: a device, a pipe, a descriptor that is open already."""
+    try:
+        there = _status(file)
+    except (OSError, ValueError):  # a loop of links, a zero byte
+        return False
+    special = there is not None and not (stat.S_ISREG(there.st_mode) or stat.S_ISDIR(there.st_mode))
+    return special or _descriptor(file) is not None
+
+
+def _status(file: Path) -> os.stat_result | None:
+    """What a path leads to; None where there is nothing yet."""
+    try:
+        return file.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+
+
+def _descriptor(file: Path) -> int | None:
+    """The open descriptor of this process that a path such as ``/dev/stdout`` leads to; None for any other path."""
+    for _ in range(_MOST_LINKS):
+        folder = os.path.realpath(file.parent)
+        if _DESCRIPTORS.fullmatch(folder) and file.name.isdecimal():
+            return int(file.name) if folder in {"/dev/fd", f"/proc/{os.getpid()}/fd"} else None
+        if not file.is_symlink():
+            return None
+        file = Path(folder) / file.readlink()
+    return None
+
+
+def _not_written(file: Path, error: OSError) -> OutputError:
+    return OutputError(f"'{file}' cannot be written: {error.strerror or error}.")
 
 
 @contextmanager
@@ -108,9 +212,7 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     try:
         with room_on_disk(target):
             yield staged
-            mask = os.umask(0)
-            os.umask(mask)
-            staged.chmod(0o777 & ~mask)
+            staged.chmod(0o777 & ~_mask())
             try:
                 staged.rename(target)
             except OSError as error:

@@ -6,13 +6,22 @@ import logging
 import sys
 from typing import TextIO
 
+from frostline.escaping import printable_lines
+
+
+class _Shown(logging.Formatter):
+    """Writes out what a terminal would obey."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return printable_lines(super().format(record))
+
 
 class _StandardError(logging.StreamHandler[TextIO]):
     """Writes to whatever ``sys.stderr`` is at the time, so that redirection works."""
 
     def __init__(self) -> None:
         logging.Handler.__init__(self)
-        self.setFormatter(logging.Formatter("%(message)s"))
+        self.setFormatter(_Shown("%(message)s"))
 
     @property
     def stream(self) -> TextIO:  # type: ignore[override]

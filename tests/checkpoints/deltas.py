@@ -10,8 +10,8 @@ from safetensors.torch import save_file
 
 import frostline as fl
 from frostline.checkpoints.delta import rebuild_delta
-from frostline.checkpoints.manifest import file_digest
 from frostline.errors import ModelError
+from frostline.sealing import file_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

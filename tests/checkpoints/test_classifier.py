@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -8,6 +9,7 @@ import torch
 from datasets import Dataset
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 
+import frostline as fl
 from frostline.checkpoints import classifier
 from frostline.checkpoints.classifier import (
     classifier_class,
@@ -299,3 +301,65 @@ def test_a_configuration_that_is_hostile(tmp_path: Path, text: str, reason: str)
     (tmp_path / "config.json").write_text(text, encoding="utf-8")
     with pytest.raises(ModelError, match=reason):
         load_config(locate(str(tmp_path)))
+
+
+@pytest.mark.parametrize(
+    ("changes", "phrase"),
+    [
+        ({"num_hidden_layers": 10**9}, "num_hidden_layers is 1000000000, and at most 2,000 can be built"),
+        ({"num_labels": 10**9}, "num_labels is 1000000000, and at most 1,000,000 can be built"),
+        ({"text_config": {"n_layer": 10**12}}, "n_layer is 1000000000000"),
+        ({"depths": [2, 10**9]}, "depths is 1000000000"),
+        ({"num_local_experts": 10**9}, "num_local_experts is 1000000000"),
+    ],
+)
+def test_a_configuration_that_would_be_built_for_ever(model: Path, changes: dict[str, Any], phrase: str) -> None:
+    configure(model, **changes)
+    assert f"The configuration in '{model}' cannot be used: {phrase}" in error_of(model)
+
+
+def test_labels_asked_for_without_end(model: Path) -> None:
+    with pytest.raises(ModelError, match="num_labels is 99999999999999, and at most 1,000,000 can be built"):
+        load_config(locate(model), num_labels=99999999999999)
+
+
+def test_names_of_labels_are_no_numbers_of_layers(model: Path) -> None:
+    names = {"num_layers": 10**9, "depth": 3}
+    assert load_config(locate(model), label2id=names).label2id == names
+
+
+@pytest.mark.parametrize("kind", ["pipe", "endless", "sparse"])
+def test_a_tokenizer_without_an_end(model: Path, kind: str) -> None:
+    file = model / "tokenizer.json"
+    file.unlink()
+    if kind == "pipe":
+        os.mkfifo(file)
+    elif kind == "sparse":
+        with file.open("wb") as stream:
+            stream.truncate(1 << 40)
+    else:
+        file.symlink_to("/dev/zero")
+    assert "tokenizer" in error_of(model)
+
+
+def test_a_delta_is_loaded_with_its_base(bert: Path, tmp_path: Path) -> None:
+    """The tokenizer too, which the delta leaves to the base where it is the same."""
+    torch.manual_seed(1)
+    tuned, tokenizer = load_classifier(str(bert), num_labels=3)
+    with torch.no_grad():
+        tuned.get_parameter("classifier.bias").add_(1)
+    tuned.save_pretrained(tmp_path / "tuned")
+    for file in bert.glob("tokenizer*"):
+        (tmp_path / "tuned" / file.name).write_bytes(file.read_bytes())
+    delta = tmp_path / "delta"
+    fl.save_delta(bert, tmp_path / "tuned", delta)
+    assert not list(delta.glob("tokenizer*"))
+    loaded, own = load_classifier(str(delta))
+    assert loaded.name_or_path == str(delta)
+    assert own("ein schöner Film")["input_ids"] == tokenizer("ein schöner Film")["input_ids"]
+    for name, value in tuned.state_dict().items():
+        assert torch.equal(loaded.state_dict()[name], value), name
+    assert fl.fingerprint(delta) == fl.fingerprint(tmp_path / "tuned")
+    other, _ = load_classifier(str(delta), num_labels=5)  # to train on from there
+    assert other.get_parameter("classifier.weight").shape == (5, 16)
+    assert torch.equal(*(model.get_parameter("bert.pooler.dense.weight") for model in (other, tuned)))

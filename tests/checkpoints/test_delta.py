@@ -12,9 +12,10 @@ from safetensors.torch import save_file
 from transformers import AutoModelForSequenceClassification
 
 import frostline as fl
-from frostline.checkpoints.delta import RebuiltDelta, SavedDelta, rebuild_delta
-from frostline.checkpoints.manifest import file_digest
+from frostline.checkpoints.delta import rebuild_delta
+from frostline.checkpoints.deltaresult import RebuiltDelta, SavedDelta
 from frostline.errors import ModelError, OutputError
+from frostline.sealing import file_digest
 from tests.checkpoints.deltas import edit, refusal
 from tests.checkpoints.folders import FORMS, tensors_of, write
 from tests.training import tiny

@@ -9,7 +9,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from frostline.checkpoints.manifest import file_digest
+import frostline as fl
+from frostline.errors import ModelError
+from frostline.sealing import file_digest
 from tests.checkpoints.deltas import edit, refusal, restore
 from tests.checkpoints.folders import tensors_of
 
@@ -166,3 +168,13 @@ class TestHostile:
         with (delta / "delta.json").open("r+b") as file:
             file.truncate(1 << 25)
         assert "is larger than" in refusal(delta, tmp_path)
+
+
+def test_a_delta_of_a_delta(delta: Path, tuned: Path, tmp_path: Path) -> None:
+    for checkpoints in ((delta, tuned), (tuned, delta)):
+        with pytest.raises(ModelError, match=r"is a delta itself\.\nRebuild it first"):
+            fl.save_delta(*checkpoints, tmp_path / "again")
+    edit(delta, base=str(delta))
+    assert "is a delta itself.\nName the base of the delta with --base" in refusal(delta, tmp_path)
+    with pytest.raises(ModelError, match="is a delta itself"):
+        fl.inspect(delta)

@@ -79,3 +79,9 @@ def test_what_leads_to_no_model(name: str, phrases: list[str]) -> None:
 
 def test_an_empty_folder(tmp_path: Path) -> None:
     assert "Give the folder that save_pretrained wrote." in error_of(str(tmp_path))
+
+
+@pytest.mark.parametrize("target", ["loop", "gone"])
+def test_a_link_that_leads_to_nothing(models: Path, target: str) -> None:
+    (models / "loop").symlink_to(target)
+    assert f"'loop' is a link to '{target}', which leads to nothing.\nMend the link" in error_of("loop")

@@ -74,6 +74,25 @@ def refused(frostline: Callable[..., Done], tmp_path: Path) -> Callable[..., str
     return _run
 
 
+@pytest.fixture
+def train(frostline: Callable[..., Done], bert: Path, table: Path, tmp_path: Path) -> Callable[..., Done]:
+    """Trains for one epoch; later words win."""
+
+    def _train(*words: Any) -> Done:
+        usual = ("--model", bert, "--data", table, "--out", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
+        return frostline("train", *usual, *words)
+
+    return _train
+
+
+@pytest.fixture
+def refused_train(refused: Callable[..., str], bert: Path, table: Path, tmp_path: Path) -> Callable[..., str]:
+    def _train(*words: Any) -> str:
+        return refused("train", "--model", bert, "--data", table, "--out", tmp_path / "out", *words)
+
+    return _train
+
+
 @pytest.fixture(scope="session")
 def trained(tmp_path_factory: pytest.TempPathFactory, quick_bert: Path, datasets_cache: Path) -> Path:
     """The folder of a finished run; it is not to be changed."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import os
+import pty
 import resource
+import select
 import signal
 import subprocess
 import sys
+import termios
 import time
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -18,6 +22,7 @@ import torch
 
 from frostline.cli.progress import TrainingProgress
 from frostline.errors import DriftError, FrostlineError, SelectorError
+from frostline.training.checkpoints import newest_sound
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -53,6 +58,10 @@ def test_each_command_explains_its_options(frostline: Callable[..., Done], comma
         (["verify"], "Missing argument 'DIR'"),
         (["train", "--out", "x"], "Missing option '--data'"),
         (["train", "--data"], "--data"),
+        (["train", "--data", "x", "--batch-size", "1e20"], "an integer; given was '1e20'"),
+        (["train", "--data", "x", "--batch-size=1e20"], "an integer; given was '1e20'"),
+        (["predict", "x", "--batch-size", "0", "y"], "greater than or equal to 1; given was '0'"),
+        (["train", "--data", "x", "--dtype", "int4"], "'int4' is not one of 'fp32', 'bf16', 'fp16'."),
     ],
 )
 def test_words_that_are_no_command(refused: Callable[..., str], words: list[str], phrase: str) -> None:
@@ -168,9 +177,12 @@ def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.\n"
     assert not out.exists()
-    (left,) = checkpoints.iterdir()
+    left = max(checkpoints.iterdir(), key=lambda place: int(place.name.rpartition("-")[2]))
+    assert err.splitlines() == [
+        "Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.",
+        f"Stopped; {left.name} is kept. Go on with the same settings and --resume.",
+    ]
     assert 100 < int(left.name.rpartition("-")[2]) < 300
     done = frostline(*words, "--out", out, "--resume")
     assert done.status == 0, done.err
@@ -178,6 +190,39 @@ def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
     assert frostline(*words, "--out", tmp_path / "whole").status == 0
     assert tiny.same_weights(out, tmp_path / "whole")
     assert not (tmp_path / "out.partial").exists()
+
+
+def test_a_lost_terminal_writes_a_checkpoint(bert: Path, tmp_path: Path) -> None:
+    """With a bar on it, which can be drawn no more."""
+    table = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(400))
+    checkpoints = tmp_path / "out.partial" / "checkpoints"
+    words = ("--model", bert, "--data", table, "--eval", table, "--epochs", 3, "--batch-size", 4)
+    ours, theirs = pty.openpty()
+
+    def take_terminal() -> None:
+        os.setsid()
+        fcntl.ioctl(theirs, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        [sys.executable, "-m", "frostline", "train", *map(str, words), "--out", str(tmp_path / "out")],
+        env=environment(HF_DATASETS_CACHE=str(tmp_path / "cache")),
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=take_terminal,  # noqa: PLW1509 - no other thread runs
+    )
+    os.close(theirs)
+    until = time.monotonic() + 90
+    while not (checkpoints / "checkpoint-100" / "files.json").is_file():
+        assert process.poll() is None
+        assert time.monotonic() < until
+        if select.select([ours], [], [], 0.02)[0]:
+            os.read(ours, 1 << 16)
+    os.close(ours)
+    assert process.wait(timeout=60) == 130
+    (newest, *_) = sorted((int(place.name.rpartition("-")[2]) for place in checkpoints.iterdir()), reverse=True)
+    assert 100 < newest < 300
+    assert newest_sound(checkpoints).name == f"checkpoint-{newest}"
 
 
 def test_ctrl_c_before_the_first_step_leaves_nothing(bert: Path, table: Path, tmp_path: Path) -> None:

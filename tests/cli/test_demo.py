@@ -37,3 +37,15 @@ def test_the_four_steps(frostline: Callable[..., Done], tmp_path: Path, monkeypa
     assert last[-2:] == ["--out", "my-model"]
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "demo" / "model")
     assert list(loaded.config.id2label.values()) == sorted(whole.labels)
+
+
+def test_what_is_no_demo_is_not_touched(refused: Callable[..., str], tmp_path: Path) -> None:
+    """Neither a folder with something else in it, nor one that happens to look like a demo's data."""
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.csv").write_text("mine", encoding="utf-8")
+    assert "holds something else than an earlier demo.\nName a new folder with --out." in refused(
+        "demo", "--out", tmp_path
+    )
+    (tmp_path / "model").mkdir()
+    assert "holds something else" in refused("demo", "--out", tmp_path)
+    assert "holds something else" in refused("demo", "--out", tmp_path / "data" / "train.csv")

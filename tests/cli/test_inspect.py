@@ -100,6 +100,7 @@ def test_a_trained_folder_has_nothing_new(frostline: Callable[..., Done], traine
         (["--freeze", "encoder.layer.1"], "encoder.layer.1"),
         (["--freeze", "head", "--train-only", "head"], "either freeze or train_only"),
         (["--num-labels", "0"], "'--num-labels'"),
+        (["--num-labels", "99999999999999"], "num_labels is 99999999999999, and at most 1,000,000 can be built"),
         (["--frozen-mode", "other"], "'--frozen-mode'"),
         (["--nosuch"], "No such option"),
         (["second"], "unexpected extra argument"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -13,7 +14,6 @@ from tests.training import tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from tests.cli.conftest import Done
 
@@ -62,6 +62,22 @@ def test_a_table_to_a_csv_file(frostline: Callable[..., Done], trained: Path, tm
     same = json.loads(frostline("predict", trained, "--data", data, "--text-column", "review", "--json").out)
     assert [float(row["probability_bad"]) for row in rows] == [row["probability_bad"] for row in same]
     assert [path.name for path in out.parent.iterdir()] == ["out.csv"]
+
+
+def test_what_is_no_file_is_written_into_and_stays(
+    frostline: Callable[..., Done], refused: Callable[..., str], trained: Path, tmp_path: Path
+) -> None:
+    read_from = tmp_path / "file.csv"
+    (tmp_path / "link").symlink_to(read_from)
+    assert frostline("predict", trained, "good", "--out", tmp_path / "link").out.startswith("1 predictions are in ")
+    assert (tmp_path / "link").is_symlink()
+    assert [row["text"] for row in read(read_from)] == ["good"]
+    (tmp_path / "null").symlink_to("/dev/null")
+    done = frostline("predict", trained, "good", "--out", tmp_path / "null")
+    assert (done.status, done.out) == (0, "")
+    assert (tmp_path / "null").is_symlink()
+    assert "no room left to write '/dev/full'" in refused("predict", trained, "good", "--out", "/dev/full")
+    assert Path("/dev/full").is_char_device()
 
 
 def test_labels_in_the_table_are_not_looked_at(frostline: Callable[..., Done], trained: Path, tmp_path: Path) -> None:
@@ -149,6 +165,7 @@ def test_of_no_label_the_nearest_is_shown(
         (["good", "--max-length", "65"], "takes 64 at most"),
         (["good", "--max-length", "-1"], "must be 3 or more"),
         (["good", "--batch-size", "0"], "'--batch-size'"),
+        (["good", "--batch-size", str(10**20)], f"--batch-size is {10**20}; it must be at least 1, and at most"),
         (["good", "--device", "cuda"], "device is 'cuda'"),
         (["good", "--device", "tpu"], "'--device'"),
     ],
@@ -193,6 +210,22 @@ def test_places_that_cannot_be_written(
 
 def test_a_model_without_a_trained_head(refused: Callable[..., str], bert: Path) -> None:
     assert "is no trained classifier" in refused("predict", bert, "good")
+
+
+def test_a_delta(
+    frostline: Callable[..., Done], refused: Callable[..., str], trained: Path, quick_bert: Path, tmp_path: Path
+) -> None:
+    base = tiny.copy_of(quick_bert, tmp_path / "base")
+    assert frostline("delta", "save", base, trained, tmp_path / "small").status == 0
+    done = frostline("predict", tmp_path / "small", "good film", "bad film")
+    assert (done.status, done.out) == (0, frostline("predict", trained, "good film", "bad film").out)
+    data = trained.parent / "easy.csv"
+    done = frostline("evaluate", tmp_path / "small", "--data", data)
+    assert (done.status, done.out) == (0, frostline("evaluate", trained, "--data", data).out)
+    assert "is a delta of a run.\nRebuild the run first" in refused("verify", tmp_path / "small")
+    base.rename(tmp_path / "gone")
+    said = f"There is no folder '{base}'.\nName the base of the delta with --base (base=) of 'frostline delta load'."
+    assert said in refused("predict", tmp_path / "small", "good film")
 
 
 # Evaluation

@@ -59,6 +59,17 @@ def test_a_terminal_wraps_what_is_not_there_to_be_copied(
     assert capsys.readouterr().out == "a few\nwords\n  one\ntwo three\nfour\na few words\n"
 
 
+def test_cells_on_a_terminal_do_not_steer_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("COLUMNS", "80")
+    print_table(("unit", "count"), [("\x1b[2J\u202ehead\n", "\x9b31m")])
+    text = capsys.readouterr().out
+    assert r"\x1b[2J\u202ehead\n" in text
+    assert not {"\x1b[2J", "\u202e", "\x9b"} & {text[at : at + size] for at in range(len(text)) for size in (1, 4)}
+
+
 def test_metrics_have_the_loss_last() -> None:
     assert metrics_line({"loss": 0.5, "accuracy": 1.0, "macro_f1": 0.12345}) == (
         "accuracy 1.0000, macro F1 0.1235, loss 0.5000"

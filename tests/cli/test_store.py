@@ -44,7 +44,7 @@ def test_listing(frostline: Callable[..., Done], folder: Path, monkeypatch: pyte
     done = frostline("store", "list", "--store-dir", folder)
     assert (done.status, done.err) == (0, "")
     (row,) = (line for line in done.out.splitlines() if line.startswith(name(WHOLE)[:12]))
-    assert row.split()[1:7] == ["bert?[31m", "layer", "4", "float32,", "bfloat16", "3"]
+    assert row.split()[1:7] == ["bert\\x1b[31m", "layer", "4", "float32,", "bfloat16", "3"]
     assert "complete" in row
     assert f"2 in '{folder}', " in done.out
     assert done.out.count("begun") == 1

@@ -9,6 +9,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
+from frostline.sealing import Seal
 from frostline.training.outputs import OutputFolder
 from tests.training import tiny
 
@@ -19,25 +20,6 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Done
 
 LEFT = {"README.md", "config.json", "metrics.json", "model.safetensors", "plan.json", "proof.json", "tokenizer.json"}
-
-
-@pytest.fixture
-def train(frostline: Callable[..., Done], bert: Path, table: Path, tmp_path: Path) -> Callable[..., Done]:
-    """Trains for one epoch; later words win."""
-
-    def _train(*words: Any) -> Done:
-        usual = ("--model", bert, "--data", table, "--out", tmp_path / "out", "--epochs", 1, "--batch-size", 8)
-        return frostline("train", *usual, *words)
-
-    return _train
-
-
-@pytest.fixture
-def refused_train(refused: Callable[..., str], bert: Path, table: Path, tmp_path: Path) -> Callable[..., str]:
-    def _train(*words: Any) -> str:
-        return refused("train", "--model", bert, "--data", table, "--out", tmp_path / "out", *words)
-
-    return _train
 
 
 def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
@@ -51,7 +33,10 @@ def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path
     assert [line[:8] for line in lines if line.startswith("epoch ")] == ["epoch 1:", "epoch 2:"]
     (proof,) = [line for line in lines if line.startswith("Proof: ")]
     assert "frozen tensors bit-identical; 20 of 20 others moved" in proof
-    assert lines[-1] == f"The model is in {tmp_path / 'out'}; it carries plan, proof, metrics and a model card."
+    assert lines[-2:] == [
+        f"The model is in {tmp_path / 'out'}; it carries plan, proof, metrics and a model card.",
+        f"Digest of its files: {Seal.of(tmp_path / 'out').digest}.",
+    ]
     assert {file.name for file in (tmp_path / "out").iterdir()} >= LEFT
     assert {entry.name for entry in tmp_path.iterdir()} == {"rows.csv", "out"}
 
@@ -62,6 +47,7 @@ def test_json(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
     found = json.loads(done.out)
     written = json.loads((tmp_path / "out" / "metrics.json").read_text(encoding="utf-8"))
     assert found.pop("folder") == str(tmp_path / "out")
+    assert found.pop("digest") == Seal.of(tmp_path / "out").digest
     written.pop("history")
     assert found == written
     assert found["settings"]["train_only"] == "head"
@@ -100,6 +86,7 @@ def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path, t
         "store_dtype": "fp16",
         "padding_free": False,
         "trust_remote_code": False,
+        "allow_new_frozen": False,
     }
 
 
@@ -142,13 +129,31 @@ def test_the_model_loads_without_frostline(train: Callable[..., Done], tmp_path:
 def test_a_folder_in_use_is_replaced_only_when_asked(
     train: Callable[..., Done], refused_train: Callable[..., str], tmp_path: Path
 ) -> None:
-    (tmp_path / "out").mkdir()
-    (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
+    assert train().status == 0
+    old = (tmp_path / "out" / "model.safetensors").stat().st_ino
     assert "is in use.\nChoose another --out, or pass --overwrite." in refused_train()
     assert "is complete; there is nothing to resume" in refused_train("--resume")
     assert "is not UTF-8" not in refused_train("--overwrite", "--freeze", "nosuch")
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino == old
     assert train("--overwrite").status == 0
-    assert not (tmp_path / "out" / "mine.txt").exists()
+    assert (tmp_path / "out" / "model.safetensors").stat().st_ino != old
+
+
+def test_a_folder_of_others_is_never_replaced(
+    train: Callable[..., Done], refused_train: Callable[..., str], table: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine.txt").write_text("mine", encoding="utf-8")
+    for words in (["--resume"], []):
+        assert "is in use" in refused_train(*words)
+    assert "shows no earlier run, so --overwrite does not replace it" in refused_train("--overwrite")
+    said = f"'{tmp_path}' holds the data of this run, '{table}'.\nChoose another --out."
+    assert said in refused_train("--out", tmp_path, "--overwrite")
+    (tmp_path / "out" / "mine.txt").rename(tmp_path / "mine.txt")
+    assert train("--out", tmp_path / "out").status == 0
+    assert "holds the model of this run" in refused_train("--model", tmp_path / "out", "--overwrite")
+    (tmp_path / "mine.txt").rename(tmp_path / "out" / "mine.txt")
+    assert "holds 'mine.txt', which no run left" in refused_train("--overwrite")
 
 
 @pytest.mark.parametrize("out", ["here", "deep/down/here", "./here/", "../desk/here", "~/here"])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import gzip
 import io
 import json
 import os
@@ -215,6 +216,11 @@ BAD = {
     "latin-1 json": ("a.jsonl", b'{"text": "a"}\n{"text": "\xe4"}\n', ["line 2", "0xe4"]),
     "cut in a character": ("a.csv", "text\nö".encode()[:-1], ["line 2", "0xc3"]),
     "utf-16": ("a.tsv", "text\tlabel\nä\tb\n".encode("utf-16"), ["UTF-16", "iconv -f UTF-16"]),
+    "utf-32": ("a.tsv", "text\tlabel\nä\tb\n".encode("utf-32"), ["UTF-32", "iconv -f UTF-32"]),
+    "gzip": ("a.csv", gzip.compress(b"text\na\n"), ["is packed by gzip, and no text.\nUnpack it first."]),
+    "zip": ("a.jsonl", b"PK\x03\x04\x14\xff\xfe", ["is packed by zip"]),
+    "image": ("a.csv", b"\x89PNG\r\n\x1a\n\x00", ["is a PNG image, and no text.\nName a .csv file."]),
+    "random": ("a.csv", bytes(range(200, 0, -1)), ["is no text", "0xc8 in line 1", "control characters such as 0x7f"]),
     "nul": ("a.csv", "text\na\nb\0\n", ["line 3 holds a NUL"]),
     "too many": (
         "a.csv",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import os
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -52,6 +54,18 @@ def test_a_missing_file_has_near_names(
         read_table(str(tmp_path / "missing" / "train.csv"), role="train")
 
 
+@pytest.mark.parametrize("target", ["loop.csv", "gone.csv"])
+def test_a_link_that_leads_to_nothing(data_error: Callable[..., Any], tmp_path: Path, target: str) -> None:
+    (tmp_path / "loop.csv").symlink_to(target)
+    with data_error("loop.csv' is a link to ", f"{target}', which leads to nothing.\nMend the link"):
+        read_table(str(tmp_path / "loop.csv"), role="train")
+
+
+def test_a_packed_file_is_to_be_unpacked(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
+    with data_error(".gz files are not supported", "Unpack it first: it is packed by gzip."):
+        read_table(write("rows.csv.gz", gzip.compress(b"text\na\n")), role="train")
+
+
 def test_a_file_has_no_splits(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
     source = write("train.csv", "text\na\n")
     with data_error("a file has no splits", f"{source!r}"):
@@ -97,8 +111,10 @@ def test_splits_that_are_not_there(write: Callable[..., str], data_error: Callab
 
 
 def test_a_folder_without_data(tmp_path: Path, write: Callable[..., str], data_error: Callable[..., Any]) -> None:
-    with data_error("is a folder, but no data set", "Name a file in it"):
-        read_table(str(tmp_path), role="train")
+    for split in ("", ":train", ":config:train"):
+        with data_error("is a folder without any data in it.\nName a file") as caught:
+            read_table(f"{tmp_path}{split}", role="train")
+        assert "partial" not in str(caught.value)
     write("folder.csv/notes.md", "# none")
     with data_error("is a folder"):
         read_table(str(tmp_path / "folder.csv"), role="train")
@@ -140,6 +156,14 @@ def test_a_hub_name_without_a_network(data_error: Callable[..., Any], capfd: pyt
     assert time.perf_counter() - start < 5
     assert not datasets.config.HF_HUB_OFFLINE
     assert capfd.readouterr() == ("", "")
+
+
+def test_what_may_never_end_is_not_read(data_error: Callable[..., Any], tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.csv")  # which nobody writes
+    (tmp_path / "endless.csv").symlink_to("/dev/zero")
+    for name in ("pipe.csv", "endless.csv"):
+        with data_error(name, "is a pipe or a device, and no file", "Write what it gives to a file"):
+            read_table(str(tmp_path / name), role="train")
 
 
 @pytest.mark.usefixtures("offline")

@@ -1,56 +1,18 @@
 from __future__ import annotations
 
 import errno
-import json
 import os
+import shutil
 from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import pytest
 
 from frostline.errors import OutputError
-from frostline.files import atomic_file, is_no_room, room_on_disk
 from frostline.log import get_logger
+from frostline.sealing import Seal
 from frostline.training.outputs import OutputFolder
-
-
-def checkpoint(folder: OutputFolder, step: int, *, complete: bool = True) -> Path:
-    place = folder.checkpoints / f"checkpoint-{step}"
-    place.mkdir(parents=True)
-    (place / "model.safetensors").write_bytes(b"weights")
-    (place / "trainer_state.json").write_text('{"global_step": 1}' if complete else '{"global_st', encoding="utf-8")
-    return place
-
-
-def interrupted(target: Path) -> OutputFolder:
-    """A folder whose run left one checkpoint."""
-    folder = OutputFolder(target)
-    with folder.claim(resume=False, overwrite=False):
-        folder.remember({"epochs": 3.0})
-        checkpoint(folder, 3)
-    return folder
-
-
-def fill(target: Path, text: str = "old") -> Path:
-    target.mkdir()
-    (target / "model.safetensors").write_text(text, encoding="utf-8")
-    return target
-
-
-def fail_to_rename(monkeypatch: pytest.MonkeyPatch, error: BaseException, only: str | None = None) -> None:
-    """Have renaming raise an error; of one name, or of any."""
-    rename = Path.rename
-
-    def failing(place: Path, new: Path) -> Path:
-        if only in {None, place.name}:
-            raise error
-        return rename(place, new)
-
-    monkeypatch.setattr(Path, "rename", failing)
-
-
-def listing(folder: Path) -> list[str]:
-    return sorted(entry.name for entry in folder.iterdir())
+from tests.training.outputs import checkpoint, fail_to_rename, fill, interrupted, listing
 
 
 def test_a_finished_folder_takes_the_targets_place_and_nothing_else_is_left(tmp_path: Path) -> None:
@@ -155,6 +117,46 @@ def test_a_folder_in_use_stays_until_the_new_one_is_complete(tmp_path: Path) -> 
     assert listing(tmp_path) == ["out"]
 
 
+def test_what_happens_to_be_called_as_work_is(tmp_path: Path) -> None:
+    """Each of these shows something of a run, and something else."""
+    for name, files in {
+        "a": [".lock", "thesis.tex"],
+        "b": ["run.json", "checkpoints/my-notes.txt"],
+        "c": ["checkpoints/checkpoint-3/model.safetensors"],
+        "d": ["model/model.safetensors"],
+    }.items():
+        for file in files:
+            place = tmp_path / f"{name}.partial" / file
+            place.parent.mkdir(parents=True, exist_ok=True)
+            place.touch()
+        with (
+            pytest.raises(OutputError, match="holds something else"),
+            OutputFolder(tmp_path / name).claim(resume=False, overwrite=True),
+        ):
+            pytest.fail("claimed")
+        assert all((tmp_path / f"{name}.partial" / file).exists() for file in files)
+
+
+def test_a_run_that_was_killed_before_its_first_whole_checkpoint(tmp_path: Path) -> None:
+    folder = OutputFolder(tmp_path / "out")
+    with folder.claim(resume=False, overwrite=False):
+        folder.remember({"epochs": 3.0})
+        checkpoint(folder, 3, complete=False)
+        killed = tmp_path / "killed.partial"
+        shutil.copytree(folder.work, killed)
+    folder = OutputFolder(tmp_path / "killed")
+    with (
+        pytest.raises(OutputError, match=r"before it had a whole checkpoint .*\nStart it without --resume\."),
+        folder.claim(resume=True, overwrite=False),
+    ):
+        pytest.fail("claimed")
+    assert (killed / "checkpoints" / "checkpoint-3").is_dir()
+    with folder.claim(resume=False, overwrite=False):
+        folder.remember({"epochs": 3.0})
+        assert not folder.checkpoints.exists()
+    assert listing(tmp_path) == []
+
+
 def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
     beside = fill(tmp_path / "out.replaced", "mine")
     folder = OutputFolder(tmp_path / "out")
@@ -168,7 +170,7 @@ def test_folders_that_are_not_ours_are_left_alone(tmp_path: Path) -> None:
         OutputFolder(tmp_path / "other").claim(resume=False, overwrite=True),
     ):
         pytest.fail("claimed")
-    assert listing(in_the_way) == ["model.safetensors"]
+    assert len(listing(in_the_way)) == 4
 
 
 @pytest.mark.parametrize("kind", ["folder", "file"])
@@ -227,6 +229,16 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path: Path) -> None:
     assert listing(tmp_path / "out") == ["config.json"]
 
 
+def test_a_link_that_leads_back_to_itself(tmp_path: Path) -> None:
+    (tmp_path / "out").symlink_to(tmp_path / "out")
+    with (
+        pytest.raises(OutputError, match="out' is a link that leads back to itself"),
+        OutputFolder(tmp_path / "out").claim(resume=False, overwrite=True),
+    ):
+        pytest.fail("claimed")
+    assert listing(tmp_path) == ["out"]
+
+
 def test_the_root_is_no_output_folder() -> None:
     with pytest.raises(OutputError, match="'/' cannot be an output folder"):
         OutputFolder(Path("/"))
@@ -279,6 +291,7 @@ def test_what_was_there_comes_back_after_a_kill_between_the_two_renames(
     target = fill(tmp_path / "out")
     folder = OutputFolder(target)
     with folder.claim(resume=False, overwrite=True):
+        folder.remember({})
         checkpoint(folder, 3)
         fill(folder.work / "model", "new")
     target.rename(folder.work / "replaced")
@@ -312,17 +325,32 @@ def test_a_folder_that_cannot_be_put_back_is_named(tmp_path: Path, monkeypatch: 
         folder.claim(resume=True, overwrite=False),
     ):
         pytest.fail("claimed")
-    assert listing(folder.work / "replaced") == ["model.safetensors"]
+    assert "model.safetensors" in listing(folder.work / "replaced")
 
 
 def test_a_resumed_run_must_have_the_settings_it_began_with(tmp_path: Path) -> None:
     folder = interrupted(tmp_path / "out")
     with folder.claim(resume=True, overwrite=False):
         folder.remember({"epochs": 3.0})
-        with pytest.raises(OutputError, match=r"The interrupted run had --epochs 3.0; now it is 4.0\."):
+        with pytest.raises(OutputError, match=r"The interrupted run had --epochs 3.0; this one has --epochs 4.0\."):
             folder.remember({"epochs": 4.0})
-        with pytest.raises(OutputError, match=r"had --seed not given; now it is 1"):
+        with pytest.raises(OutputError, match=r"had no --seed; this one has --seed 1"):
             folder.remember({"epochs": 3.0, "seed": 1})
+
+
+@pytest.mark.parametrize("content", [None, "{", "[1]"])
+def test_a_run_is_not_resumed_whose_settings_are_not_known(tmp_path: Path, content: str | None) -> None:
+    folder = interrupted(tmp_path / "out")
+    file = folder.work / "run.json"
+    file.unlink()
+    if content is not None:
+        file.write_text(content, encoding="utf-8")
+    with (
+        pytest.raises(OutputError, match=r"run\.json' cannot be read, .*\nStart anew by --overwrite"),
+        folder.claim(resume=True, overwrite=False),
+    ):
+        folder.remember({"epochs": 3.0})
+    assert folder.last_checkpoint() is not None
 
 
 def test_settings_are_compared_as_json_holds_them(tmp_path: Path) -> None:
@@ -342,66 +370,5 @@ def test_the_newest_complete_checkpoint_is_the_last_by_number(tmp_path: Path) ->
     (folder.checkpoints / "checkpoint-13").write_text("no folder", encoding="utf-8")
     other = folder.checkpoints / "checkpoint-best"
     other.mkdir()
-    (other / "trainer_state.json").write_text("{}", encoding="utf-8")
+    Seal.of(other).write(other)
     assert folder.last_checkpoint() == folder.checkpoints / "checkpoint-10"
-
-
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EFBIG])
-def test_a_full_disk_is_told_by_number_and_by_words(number: int) -> None:
-    assert is_no_room(OSError(number, "x"))
-    assert is_no_room(RuntimeError(f"Error while serializing: I/O error: {os.strerror(number)} (os error 1)"))
-
-
-def test_a_full_disk_is_told_by_what_led_to_an_error() -> None:
-    inner = OSError(errno.ENOSPC, "x")
-    outer = ValueError("cannot save")
-    outer.__cause__ = RuntimeError("shard")
-    outer.__cause__.__context__ = inner
-    assert is_no_room(outer)
-    inner.__context__ = outer  # a circle ends
-    assert is_no_room(outer)
-    assert not is_no_room(ValueError("x"))
-    assert not is_no_room(OSError(errno.EACCES, os.strerror(errno.EACCES)))
-
-
-@pytest.mark.parametrize(("resumable", "mend"), [(True, "then go on with --resume"), (False, "then run this again")])
-def test_a_full_disk_is_said_with_its_mend(tmp_path: Path, resumable: bool, mend: str) -> None:
-    with (
-        pytest.raises(OutputError, match=rf"no room left to write .*out' \([\d,]+ MB free\).\nMake room, {mend}"),
-        room_on_disk(tmp_path / "not" / "there" / "out", can_resume=lambda: resumable),
-    ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    with pytest.raises(KeyError), room_on_disk(tmp_path):
-        raise KeyError("x")
-
-
-def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:
-    file = tmp_path / "new" / "file.csv"
-    with atomic_file(file) as temporary:
-        temporary.write_text("first", encoding="utf-8")
-        assert not file.exists()
-    with suppress(ZeroDivisionError), atomic_file(file) as temporary:
-        temporary.write_text("half", encoding="utf-8")
-        raise ZeroDivisionError
-    assert file.read_text(encoding="utf-8") == "first"
-    assert listing(file.parent) == ["file.csv"]
-
-
-def test_a_file_that_finds_no_room(tmp_path: Path) -> None:
-    with (
-        pytest.raises(OutputError, match=r"no room left to write .*\nMake room, then run this again"),
-        atomic_file(tmp_path / "file.csv"),
-    ):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-    assert listing(tmp_path) == []
-
-
-def test_a_file_where_none_can_be(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text(json.dumps({}), encoding="utf-8")
-    with (
-        pytest.raises(OutputError, match="cannot be written: Not a directory"),
-        atomic_file(tmp_path / "file" / "x" / "y"),
-    ):
-        pytest.fail("opened")
-    with pytest.raises(OutputError, match="is a folder"), atomic_file(tmp_path):
-        pytest.fail("opened")

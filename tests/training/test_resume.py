@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import pickle
 import shutil
 import signal
+import stat
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,6 +16,8 @@ from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
 from frostline.errors import DriftError, OutputError
+from frostline.sealing import Seal
+from frostline.training.checkpoints import newest_sound
 from frostline.training.interrupt import SaveOnInterrupt
 from frostline.training.run import run_training
 from frostline.training.settings import TrainSettings
@@ -182,6 +187,95 @@ def test_broken_off_without_warning(tmp_path: Path, place: Path, quick_bert: Pat
     assert_same(resumed, whole)
 
 
+CHECKPOINT_FILES = ("optimizer.pt", "scheduler.pt", "rng_state.pth", "model.safetensors", "trainer_state.json")
+
+
+def damage(file: Path, how: str) -> None:
+    content = bytearray(file.read_bytes())
+    if how == "missing":
+        file.unlink()
+    elif how == "one bit":
+        content[len(content) // 2] ^= 1
+        file.write_bytes(content)
+    elif how == "truncated":
+        file.write_bytes(content[: len(content) // 2])
+    else:
+        file.write_bytes(pickle.dumps(OSError("hostile")))
+
+
+@pytest.fixture(scope="module")
+def broken_off(tmp_path_factory: pytest.TempPathFactory, place: Path, quick_bert: Path) -> Path:
+    """A folder with ``out.partial``, in which two checkpoints are; it is not to be changed."""
+    folder = tmp_path_factory.mktemp("broken-off")
+    with pytest.raises(KeyboardInterrupt):
+        run_training(settings(place, quick_bert), folder / "out", callbacks=[AtStep(STEPS + 1)])
+    names = sorted(entry.name for entry in (folder / "out.partial" / "checkpoints").iterdir())
+    assert names == [f"checkpoint-{STEPS}", f"checkpoint-{STEPS + 1}"]
+    return folder
+
+
+@pytest.mark.parametrize("how", ["missing", "one bit", "truncated", "pickled"])
+@pytest.mark.parametrize("name", [*CHECKPOINT_FILES, "fingerprint.json", "files.json"])
+def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
+    tmp_path: Path,
+    place: Path,
+    quick_bert: Path,
+    whole: TrainResult,
+    broken_off: Path,
+    heard: pytest.LogCaptureFixture,
+    name: str,
+    how: str,
+) -> None:
+    shutil.copytree(broken_off, tmp_path, dirs_exist_ok=True)
+    checkpoints = tmp_path / "out.partial" / "checkpoints"
+    damage(checkpoints / f"checkpoint-{STEPS + 1}" / name, how)
+    sound = newest_sound(checkpoints)
+    assert sound == checkpoints / f"checkpoint-{STEPS}"
+    assert f"Not sound: checkpoint-{STEPS + 1}: {name} " in heard.messages[-1]
+    assert heard.messages[-1].endswith(f"Going on from checkpoint-{STEPS}.")
+    if (name, how) == ("optimizer.pt", "one bit"):
+        assert_same(run_training(settings(place, quick_bert), tmp_path / "out", resume=True), whole)
+
+
+def test_no_sound_checkpoint_is_an_error_and_nothing_is_lost(
+    tmp_path: Path, place: Path, quick_bert: Path, broken_off: Path
+) -> None:
+    shutil.copytree(broken_off, tmp_path, dirs_exist_ok=True)
+    checkpoints = tmp_path / "out.partial" / "checkpoints"
+    damage(checkpoints / f"checkpoint-{STEPS}" / "rng_state.pth", "missing")
+    before = {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*")}
+    with pytest.raises(OutputError) as caught:  # the newer one goes on to need the older, whose model is the best
+        run_training(settings(place, quick_bert), tmp_path / "out", resume=True)
+    assert str(caught.value) == (
+        f"No checkpoint in '{checkpoints}' is sound (checkpoint-{STEPS + 1}: the best one before it, "
+        f"checkpoint-{STEPS}: rng_state.pth is missing; checkpoint-{STEPS}: rng_state.pth is missing).\n"
+        "Start anew by --overwrite."
+    )
+    assert {path: path.stat().st_mtime_ns for path in checkpoints.rglob("*")} == before
+
+
+@pytest.mark.parametrize("name", [name for name in CHECKPOINT_FILES if name != "trainer_state.json"])
+@pytest.mark.parametrize("how", ["truncated", "pickled"])
+def test_a_checkpoint_that_somebody_sealed_anew(
+    tmp_path: Path, place: Path, quick_bert: Path, broken_off: Path, name: str, how: str
+) -> None:
+    shutil.copytree(broken_off, tmp_path, dirs_exist_ok=True)
+    checkpoint = tmp_path / "out.partial" / "checkpoints" / f"checkpoint-{STEPS + 1}"
+    damage(checkpoint / name, how)
+    Seal.of(checkpoint).write(checkpoint)
+    with pytest.raises(OutputError, match=rf"(?s)checkpoint-{STEPS + 1}.*Start anew by --overwrite\."):
+        run_training(settings(place, quick_bert), tmp_path / "out", resume=True)
+    assert checkpoint.is_dir()
+
+
+def test_work_that_was_moved_while_it_waited(
+    tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult, broken_off: Path
+) -> None:
+    """The best checkpoint is looked for beside the others, not where it was written."""
+    shutil.copytree(broken_off / "out.partial", tmp_path / "other.partial")
+    assert_same(run_training(settings(place, quick_bert), tmp_path / "other", resume=True), whole)
+
+
 def test_without_evaluation(tmp_path: Path, place: Path, quick_bert: Path) -> None:
     wanted = settings(place, quick_bert, eval_data=None)
     whole = run_training(wanted, tmp_path / "whole")
@@ -212,10 +306,12 @@ def test_patience_is_not_refreshed_by_an_interruption(tmp_path: Path, place: Pat
 @pytest.mark.parametrize(
     ("changes", "word"),
     [
-        ({"epochs": 3.0}, "--epochs 2.0; now it is 3.0"),
-        ({"seed": 1}, "--seed 42; now it is 1"),
+        ({"epochs": 3.0}, "--epochs 2.0; this one has --epochs 3.0"),
+        ({"seed": 1}, "--seed 42; this one has --seed 1"),
         ({"freeze": "embeddings"}, "--freeze 'embeddings, layers"),
-        ({"learning_rate": None}, "--lr 0.01; now it is not given"),
+        ({"learning_rate": None}, "--lr 0.01; this one has no --lr"),
+        ({"engine": False}, "had no --no-engine; this one has --no-engine"),
+        ({"trust_remote_code": True}, "had no --trust-remote-code; this one has --trust-remote-code"),
     ],
 )
 def test_other_settings_are_refused_and_the_checkpoint_kept(
@@ -249,6 +345,7 @@ def test_the_proof_of_a_resumed_run_starts_at_the_true_start(tmp_path: Path, pla
     name = "bert.encoder.layer.0.output.dense.weight"
     tensors[name] = tensors[name] + 1
     save_file(tensors, file, metadata={"format": "pt"})
+    Seal.of(file.parent).write(file.parent)
     with pytest.raises(DriftError) as caught:
         run_training(wanted, tmp_path / "out", resume=True)
     assert caught.value.proof.drifted == (name,)
@@ -266,6 +363,38 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, place: Path, quick_bert: 
         run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[Twice()])
     assert list(tmp_path.iterdir()) == []
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_any_signal_that_ends_a_process(
+    tmp_path: Path, place: Path, quick_bert: Path, heard: pytest.LogCaptureFixture, number: signal.Signals
+) -> None:
+    class Sent(TrainerCallback):
+        def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            if state.global_step == 1:
+                signal.raise_signal(number)
+
+    before = signal.getsignal(number)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[Sent()])
+    assert newest_sound(tmp_path / "out.partial" / "checkpoints").name == "checkpoint-2"
+    assert signal.getsignal(number) == before
+    assert ("Ctrl-C" in heard.messages[-2]) == (number == signal.SIGINT)
+    assert heard.messages[-1] == "Stopped; checkpoint-2 is kept. Go on with the same settings and --resume."
+
+
+def test_saved_files_have_the_mode_that_the_mask_leaves(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    mask = os.umask(0o027)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            run_training(settings(place, quick_bert), tmp_path / "out", callbacks=[AtStep(2)])
+        modes = {file: stat.S_IMODE(file.stat().st_mode) for file in tmp_path.rglob("checkpoint-*/*")}
+        whole = run_training(settings(place, quick_bert), tmp_path / "out", resume=True)
+        modes |= {file: stat.S_IMODE(file.stat().st_mode) for file in whole.folder.iterdir()}
+    finally:
+        os.umask(mask)
+    assert whole.folder / "model.safetensors" in modes
+    assert set(modes.values()) == {0o640}
 
 
 def test_an_ignored_signal_stays_ignored() -> None:

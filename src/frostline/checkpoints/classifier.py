@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from frostline.checkpoints.headers import read_headers, unreachable
+from frostline.checkpoints.headers import is_delta, read_headers, unreachable
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
@@ -13,11 +15,21 @@ from frostline.hub import hub_in_reach
 from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import datasets
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
+# How many a model may have of what is built in a loop, by the names that configurations have for such numbers. No model
+# has a tenth of so many; a larger number is a slip or malice, and would be built for ever.
+_MOST = (
+    (re.compile(r"_?num_labels"), 1_000_000),
+    (re.compile(r"(num|n)_(\w+_)?experts?|(\w+_)?experts"), 100_000),
+    (re.compile(r"(num|n)_(\w+_)?(layer|block|stage)s?|(\w+_)?(layers|blocks|depths?|stages)"), 2_000),
+)
 # One of these is in every folder that a tokenizer was saved in.
+_LARGEST_TOKENIZER = 1 << 30  # bytes; its readers take all of it into memory
 _TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "tekken.json")
 
 
@@ -37,7 +49,10 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
     offline = source.folder is None and not hub_in_reach()
     try:
         if source.folder is not None:
-            read_json(source.folder / "config.json")
+            values = read_json(source.folder / "config.json")
+            if isinstance(values, dict):  # what else it may be, the loader says
+                _refuse_endless(values)
+        _refuse_endless(overrides)
         with quiet():
             config: PretrainedConfig = AutoConfig.from_pretrained(
                 source.name,
@@ -48,6 +63,21 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
     except Exception as error:  # noqa: BLE001 - a configuration checks its own fields, with errors of many kinds
         raise _config_error(source, error, offline=offline) from None
     return config
+
+
+def _refuse_endless(values: Mapping[str, Any]) -> None:
+    """Refuse numbers of which nothing could be built in the end.
+
+    Raises:
+        ValueError: If there is one.
+    """
+    for name, value in values.items():
+        if isinstance(value, dict) and name.endswith("config"):
+            _refuse_endless(value)
+        most = next((most for pattern, most in _MOST if pattern.fullmatch(name)), None)
+        for number in value if isinstance(value, list) else [value]:
+            if most is not None and isinstance(number, int) and number > most:
+                raise ValueError(f"{name} is {number}, and at most {most:,} can be built")
 
 
 def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelError:
@@ -81,7 +111,8 @@ def classifier_class(config: PretrainedConfig, name: str, *, trust_remote_code: 
     from transformers import MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING
     from transformers.dynamic_module_utils import get_class_from_dynamic_module
 
-    brought = (getattr(config, "auto_map", None) or {}).get("AutoModelForSequenceClassification")
+    mapped = getattr(config, "auto_map", None)
+    brought = mapped.get("AutoModelForSequenceClassification") if isinstance(mapped, dict) else None
     if trust_remote_code and brought is not None:
         return cast("type[PreTrainedModel]", get_class_from_dynamic_module(brought, name))
     try:
@@ -126,7 +157,7 @@ def load_classifier(
     A head of the checkpoint whose shape does not fit the labels asked for is left out; it is initialised anew.
 
     Args:
-        name: A folder or a hub name.
+        name: A folder, which may be a delta whose base is in reach, or a hub name.
         trust_remote_code: Whether code that comes with the model may run.
         **overrides: Attributes of the configuration, such as ``num_labels`` and ``id2label``.
 
@@ -139,6 +170,8 @@ def load_classifier(
     import torch
     from transformers import AutoModelForSequenceClassification
 
+    from frostline.checkpoints.delta import delta_contents
+
     source = locate(name)
     config = load_config(source, trust_remote_code=trust_remote_code, **overrides)
     if not trust_remote_code:
@@ -146,16 +179,17 @@ def load_classifier(
     if source.folder is not None:
         read_headers(source)  # damaged or unsafe weights are told apart here, in a few milliseconds
     offline = source.folder is None and not hub_in_reach()
+    delta = delta_contents(source.folder) if source.folder is not None and is_delta(source.folder) else None
+    load: Any
+    if delta is not None:
+        load = partial(classifier_class(config, name).from_pretrained, None, state_dict=delta.tensors)
+    else:
+        found = AutoModelForSequenceClassification.from_pretrained
+        load = partial(found, source.name, trust_remote_code=trust_remote_code, local_files_only=offline)
     try:
         with quiet():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                source.name,
-                config=config,
-                dtype=torch.float32,
-                ignore_mismatched_sizes=True,
-                output_loading_info=True,
-                trust_remote_code=trust_remote_code,
-                local_files_only=offline,
+            model, report = load(
+                config=config, dtype=torch.float32, ignore_mismatched_sizes=True, output_loading_info=True
             )
     except Exception as error:  # whatever a model's constructor makes of a bad configuration
         if offline:
@@ -163,7 +197,12 @@ def load_classifier(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
         raise ModelError(f"The model '{name}' cannot be loaded: {reason}") from error
     _refuse_other_shapes(model, [entry[0] for entry in report["mismatched_keys"]], name)
-    tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    if delta is None:
+        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    else:
+        model.name_or_path = model.config._name_or_path = source.name  # noqa: SLF001 - as from_pretrained sets both
+        with delta.files_in_one_folder() as folder:
+            tokenizer = load_tokenizer(Source(str(folder), folder))
     _agree_on_padding(model, tokenizer, name)
     return model, tokenizer
 
@@ -187,11 +226,18 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
     from transformers import AutoTokenizer
 
     offline = source.folder is None and not hub_in_reach()
-    if source.folder is not None and not any(any(source.folder.glob(sign)) for sign in _TOKENIZER_FILES):
-        raise ModelError(
-            f"The folder '{source.name}' holds no tokenizer.\n"
-            "Copy tokenizer.json and tokenizer_config.json beside the weights."
-        )
+    if source.folder is not None:
+        files = [file for sign in _TOKENIZER_FILES for file in source.folder.glob(sign)]
+        if not files:
+            raise ModelError(
+                f"The folder '{source.name}' holds no tokenizer.\n"
+                "Copy tokenizer.json and tokenizer_config.json beside the weights."
+            )
+        for file in files:
+            if file.is_file() and file.stat().st_size > _LARGEST_TOKENIZER:
+                raise ModelError(
+                    f"'{file}' is larger than {_LARGEST_TOKENIZER:,} bytes.\nCopy the model's own tokenizer."
+                )
     try:
         with quiet():
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import asdict, dataclass
+import tempfile
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.checkpoints.classifier import load_config, skeleton
 from frostline.checkpoints.comparing import same_values
-from frostline.checkpoints.headers import weight_files
+from frostline.checkpoints.deltaresult import RebuiltDelta, SavedDelta
+from frostline.checkpoints.headers import is_delta, weight_files
 from frostline.checkpoints.manifest import (
     MANIFEST,
     TENSORS,
     Manifest,
-    file_digest,
     may_keep,
     read_tensors,
     require_digest,
@@ -25,10 +27,11 @@ from frostline.checkpoints.pairing import pair
 from frostline.checkpoints.places import Places
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.safewrite import dtype_of_name, write_safetensors
-from frostline.checkpoints.source import Source, given_name
+from frostline.checkpoints.source import Source, given_name, locate
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.errors import ModelError
 from frostline.files import atomic_folder
+from frostline.sealing import SEAL_FILE, file_digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -38,69 +41,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _WEIGHTS = "model.safetensors"
-
-
-@dataclass(frozen=True, slots=True)
-class SavedDelta:
-    """What was saved.
-
-    Attributes:
-        folder: The delta.
-        base: The base's name.
-        stored: Names of the tensors that it holds: changed, or not in the base.
-        from_base: Number of tensors that are the base's.
-        files: Names of the files that it holds beside them.
-        left_out: Names of files of the tuned folder that it does not bring: neither weights nor of a kind it keeps.
-        bytes: Its size.
-    """
-
-    folder: str
-    base: str
-    stored: tuple[str, ...]
-    from_base: int
-    files: tuple[str, ...]
-    left_out: tuple[str, ...]
-    bytes: int
-
-    def __str__(self) -> str:
-        return (
-            f"{len(self.stored)} of {len(self.stored) + self.from_base} tensors and {len(self.files)} files in "
-            f"'{self.folder}' ({self.bytes:,} bytes); the other {self.from_base} tensors are those of '{self.base}'."
-            + (f"\nLeft out: {', '.join(self.left_out)}." if self.left_out else "")
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values."""
-        return asdict(self)
-
-
-@dataclass(frozen=True, slots=True)
-class RebuiltDelta:
-    """What was rebuilt.
-
-    Attributes:
-        folder: The whole checkpoint.
-        base: The base that it was rebuilt from.
-        tensors: Number of its tensors; their bits are those of the tuned checkpoint.
-        same_file: Whether the weights file is the tuned one's byte by byte; None where that was not one safetensors
-            file.
-    """
-
-    folder: str
-    base: str
-    tensors: int
-    same_file: bool | None
-
-    def __str__(self) -> str:
-        words = {True: "so is the weights file", False: "the weights file is laid out anew", None: "in one file"}
-        return (
-            f"{self.tensors} tensors in '{self.folder}', bit-identical to those that were saved; "
-            f"{words[self.same_file]}."
-        )
-
-    def to_dict(self) -> dict[str, Any]:
-        """The result as plain values."""
-        return asdict(self)
 
 
 def save_delta(
@@ -118,7 +58,7 @@ def save_delta(
         ModelError: If a checkpoint cannot be read, or the tuned one is no classifier.
         OutputError: If `out` is in use or cannot be written.
     """
-    first, second = Checkpoint.open(base), Checkpoint.open(tuned)
+    first, second = _open_whole(base), _open_whole(tuned)
     olds, news = first.own, second.own
     model = _skeleton(second.source.name, second.folder)
     old_places, new_places = Places(model, olds), Places(model, news)
@@ -139,7 +79,7 @@ def save_delta(
     with atomic_folder(target) as folder:
         files, base_files, left_out = _copy_files(second, first, {file.name for file in weights}, folder)
         manifest = Manifest(
-            base=first.source.name,
+            base=first.source.lasting_name,
             base_fingerprint=whole_digest(first.digests(meter)),
             tuned_fingerprint=whole_digest(second.digests(meter)),
             tuned_file=file_digest(single) if single is not None else None,
@@ -209,12 +149,54 @@ def load_delta(delta: str | PathLike[str], base: str | PathLike[str] | None = No
         ModelError: If the delta is damaged or hostile, or the base is another one.
     """
     opened = _Opened(delta, base)
-    tensors = {name: tensor.read(0, tensor.elements).reshape(tensor.shape) for name, tensor in opened.tensors.items()}
     model_class: Any = type(opened.model)
     with quiet():
-        model = model_class.from_pretrained(None, config=opened.model.config, state_dict=tensors, dtype="auto")
+        model = model_class.from_pretrained(None, config=opened.model.config, state_dict=opened.values(), dtype="auto")
     model.name_or_path = model.config._name_or_path = str(opened.folder)  # noqa: SLF001 - as from_pretrained sets both
     return cast("PreTrainedModel", model)
+
+
+@dataclass(frozen=True, slots=True)
+class DeltaContents:
+    """What a delta stands for, with what its base brings.
+
+    Attributes:
+        tensors: Per name, the tensor.
+        files: Per name, the file beside the weights.
+    """
+
+    tensors: dict[str, torch.Tensor]
+    files: dict[str, Path]
+
+    @contextmanager
+    def files_in_one_folder(self) -> Iterator[Path]:
+        """Yield a folder that holds the files, and that is gone afterwards."""
+        with tempfile.TemporaryDirectory() as name:
+            for file in self.files:
+                shutil.copyfile(self.files[file], Path(name) / file)
+            yield Path(name)
+
+
+def stored_delta(delta: Path) -> dict[str, StoredTensor]:
+    """Find where the tensors lie that a delta stands for.
+
+    Returns:
+        Per name, the tensor, in the delta or in its base.
+
+    Raises:
+        ModelError: As `delta_contents`.
+    """
+    return _Opened(delta, None).tensors
+
+
+def delta_contents(delta: Path) -> DeltaContents:
+    """Read what a delta stands for into memory.
+
+    Raises:
+        ModelError: If it is damaged or hostile, or the base that it names is another one by now or out of reach.
+    """
+    opened = _Opened(delta, None)
+    return DeltaContents(opened.values(), opened.files)
 
 
 def delta_headers(delta: Path) -> dict[str, torch.Tensor]:
@@ -278,6 +260,10 @@ class _Opened:
                 f"The delta '{folder}' is damaged: it does not give the tensors that were saved.\nCopy it anew."
             )
 
+    def values(self) -> dict[str, torch.Tensor]:
+        """Every tensor of the tuned checkpoint, in memory."""
+        return {name: tensor.read(0, tensor.elements).reshape(tensor.shape) for name, tensor in self.tensors.items()}
+
 
 def _rebuilt(
     manifest: Manifest, base: Mapping[str, StoredTensor], stored: Mapping[str, StoredTensor], folder: Path
@@ -335,7 +321,11 @@ def _require_fit(
 def _copy_files(
     tuned: Checkpoint, base: Checkpoint, weights: set[str], folder: Path
 ) -> tuple[dict[str, str], dict[str, str], list[str]]:
-    """Copy what lies beside the weights; what the base has too stays there, however its JSON is laid out."""
+    """Copy what lies beside the weights; what the base has too stays there, however its JSON is laid out.
+
+    The files of a run come back byte by byte, as the list of their digests wants it.
+    """
+    is_run = (tuned.folder / SEAL_FILE).is_file()
     files: dict[str, str] = {}
     base_files: dict[str, str] = {}
     left_out: list[str] = []
@@ -345,7 +335,8 @@ def _copy_files(
             continue
         digest = file_digest(file)
         twin = base.folder / file.name
-        if file.name != "config.json" and twin.is_file() and (file_digest(twin) == digest or same_content(file, twin)):
+        is_twin = file.name != "config.json" and twin.is_file()
+        if is_twin and (file_digest(twin) == digest or (not is_run and same_content(file, twin))):
             base_files[file.name] = file_digest(twin)
         else:
             shutil.copyfile(file, folder / file.name)
@@ -362,9 +353,19 @@ def _beside(folder: Path, weights: set[str]) -> Iterator[Path]:
 
 def _open_base(base: str | PathLike[str]) -> Checkpoint:
     try:
-        return Checkpoint.open(base)
+        return _open_whole(base)
     except ModelError as error:
-        raise ModelError(f"{str(error).splitlines()[0]}\nName the base of the delta with --base (base=).") from None
+        raise ModelError(
+            f"{str(error).splitlines()[0]}\nName the base of the delta with --base (base=) of 'frostline delta load'."
+        ) from None
+
+
+def _open_whole(name: str | PathLike[str]) -> Checkpoint:
+    """Open a checkpoint, but no delta: its base might be one too, or the delta itself."""
+    folder = locate(name).folder
+    if folder is not None and is_delta(folder):
+        raise ModelError(f"'{folder}' is a delta itself.\nRebuild it first: frostline delta load.")
+    return Checkpoint.open(name)
 
 
 def _base_file(base: Checkpoint, name: str, digest: str) -> Path:

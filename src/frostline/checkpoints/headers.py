@@ -36,7 +36,7 @@ def read_headers(source: Source) -> dict[str, torch.Tensor]:
     folder = source.folder or _cached_folder(source.name)
     if folder is None:
         return _hub_headers(source.name)
-    if (folder / DELTA_MANIFEST).is_file():
+    if is_delta(folder):
         from frostline.checkpoints.delta import delta_headers
 
         return delta_headers(folder)
@@ -44,6 +44,11 @@ def read_headers(source: Source) -> dict[str, torch.Tensor]:
     for file in weight_files(folder, source.name):
         headers |= _file_headers(file)
     return headers
+
+
+def is_delta(folder: Path) -> bool:
+    """Whether a folder holds a delta in the place of weights."""
+    return (folder / DELTA_MANIFEST).is_file()
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 import stat
@@ -15,6 +14,7 @@ from frostline.checkpoints.safewrite import dtype_of
 from frostline.checkpoints.stored import StoredTensor, read_safe_header
 from frostline.errors import ModelError
 from frostline.plainjson import read_json
+from frostline.sealing import file_digest, is_digest
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,6 @@ KEPT_SUFFIXES = (".json", ".jsonl", ".txt", ".model", ".md", ".jinja", ".vocab",
 _VERSION = 2
 _LARGEST_MANIFEST = 16 << 20  # bytes
 _LARGEST_HEADER = 16 << 20
-_SHA256 = re.compile(r"[0-9a-f]{64}")
 _PLAIN_NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.\-]{0,199}")
 
 
@@ -34,7 +33,7 @@ class Manifest:
     """What a delta is made of.
 
     Attributes:
-        base: The base's name, as it was given.
+        base: The base's hub name, or the absolute path of its folder.
         base_fingerprint: One digest for all tensors of the base.
         tuned_fingerprint: Likewise, of the tuned checkpoint.
         tuned_file: SHA-256 of the tuned one's only weights file; None where there were several, or a pickle.
@@ -90,10 +89,8 @@ class Manifest:
                 "Give a folder that 'frostline delta save' wrote."
             )
         require_plain(file)
-        if file.stat().st_size > _LARGEST_MANIFEST:
-            raise ModelError(f"'{file}' is damaged: it is larger than {_LARGEST_MANIFEST:,} bytes.")
         try:
-            values = read_json(file)
+            values = read_json(file, _LARGEST_MANIFEST)
         except (OSError, ValueError) as error:
             raise ModelError(f"'{file}' is damaged ({str(error)[:80]}).\nCopy the delta anew.") from None
         if not isinstance(values, dict) or values.pop("version", None) != _VERSION:
@@ -111,21 +108,17 @@ def _check(values: dict[str, Any], file: Path) -> None:
     wrong = [
         *(name for name in Manifest.__dataclass_fields__.keys() ^ values.keys()),
         *(name for name in ("base", "added", "removed") if not isinstance(values.get(name), str)),
-        *(name for name in digests if not _is_digest(values.get(name))),
+        *(name for name in digests if not is_digest(values.get(name))),
         *(name for name in tables if not _is_table(values.get(name))),
         *(["left_out"] if not _is_list(values.get("left_out")) else []),
     ]
     if not wrong:
-        wrong += [name for name in ("files", "base_files") if not all(map(_is_digest, values[name].values()))]
+        wrong += [name for name in ("files", "base_files") if not all(map(is_digest, values[name].values()))]
     if wrong:
         raise ModelError(f"'{file}' is damaged: its '{wrong[0]}' is not what a delta has.\nCopy the delta anew.")
     for name in (*values["files"], *values["base_files"]):
         if not may_keep(name):
             raise ModelError(f"'{file}' is refused: {name[:80]!r} is no name of a file that a delta may bring.")
-
-
-def _is_digest(value: object) -> bool:
-    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
 
 
 def _is_table(value: object) -> bool:
@@ -155,12 +148,6 @@ def require_plain(file: Path) -> None:
     if not stat.S_ISREG(mode):
         what = "a link" if stat.S_ISLNK(mode) else "no file"
         raise ModelError(f"'{file}' is refused: it is {what}, and a delta consists of plain files.")
-
-
-def file_digest(file: Path) -> str:
-    """SHA-256 of a file, in hex digits."""
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def require_digest(file: Path, digest: str) -> None:

@@ -23,6 +23,11 @@ class Source:
     name: str
     folder: Path | None
 
+    @property
+    def lasting_name(self) -> str:
+        """The name to note down: it means the same wherever it is read, and no path is taken for a hub name."""
+        return self.name if self.folder is None else str(self.folder.absolute())
+
 
 def given_name(name: Any) -> str:
     """What was given as a checkpoint's name, as a text.
@@ -60,6 +65,10 @@ def locate(name: str | PathLike[str]) -> Source:
                 f"The folder '{name}' holds no config.json, so it is no model of transformers.{_nested_hint(path)}"
             )
         return Source(str(path), path)
+    if path.is_symlink() and not path.exists():
+        raise ModelError(
+            f"'{name}' is a link to '{path.readlink()}', which leads to nothing.\nMend the link, or name a folder."
+        )
     if path.exists():
         raise ModelError(f"'{name}' is a file; a model is a folder with config.json and weights, or a hub name.")
     if name.startswith((".", "/", "~")) or "\\" in name or name.count("/") > 1 or name.endswith("/"):

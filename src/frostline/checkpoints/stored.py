@@ -11,10 +11,11 @@ from dataclasses import dataclass, replace
 from os import PathLike, cpu_count
 from typing import TYPE_CHECKING, Any
 
-from frostline.checkpoints.headers import read_headers, shard_names, unreachable, weight_files
+from frostline.checkpoints.headers import is_delta, read_headers, shard_names, unreachable, weight_files
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
+from frostline.plainjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -159,12 +160,16 @@ class Checkpoint:
 
     @classmethod
     def open(cls, name: str | PathLike[str]) -> Checkpoint:
-        """Open a checkpoint by its folder or hub name.
+        """Open a checkpoint by its folder, which may be a delta whose base is in reach, or hub name.
 
         Raises:
             ModelError: If there are no weights, or they are damaged, unsafe or out of reach.
         """
         source = locate(name)
+        if source.folder is not None and is_delta(source.folder):
+            from frostline.checkpoints.delta import stored_delta
+
+            return cls(source, source.folder, stored_delta(source.folder), {})
         folder = source.folder or _fetched(source.name)
         headers = read_headers(Source(source.name, folder))  # refuses what is damaged or unsafe
         tensors: dict[str, StoredTensor] = {}
@@ -217,7 +222,7 @@ def read_safe_header(file: Path) -> tuple[dict[str, Any], int]:
     """
     with file.open("rb") as stream:
         (length,) = struct.unpack("<Q", stream.read(8))
-        return json.loads(stream.read(length)), 8 + length
+        return parse_json(stream.read(length).decode()), 8 + length
 
 
 def _safe_tensors(

@@ -19,6 +19,7 @@ from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.probe import probe
+from frostline.cli.render import print_error, print_text
 from frostline.cli.sigint import INTERRUPTED
 from frostline.cli.store import store
 from frostline.cli.train import train
@@ -47,10 +48,10 @@ def root(
 ) -> None:
     """Entry of all subcommands."""
     if show_version:
-        print(f"frostline {version('frostline')}")
+        print_text(f"frostline {version('frostline')}")
         raise typer.Exit
     if context.invoked_subcommand is None:
-        print(context.get_help())
+        print_text(context.get_help())
         raise typer.Exit
 
 
@@ -76,7 +77,7 @@ def run(arguments: Sequence[str]) -> int:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "frostline"
         said = error.format_message().replace("Value error, ", "")  # a word of pydantic's, in which typer checks values
-        return _say(f"{said}\nSee: {path} --help", 2)
+        return _say(f"{said}{_given(error, arguments)}\nSee: {path} --help", 2)
     except KeyboardInterrupt:
         return INTERRUPTED
     except (BrokenPipeError, SystemExit):  # typer exits where more is printed than a pipe's reader takes
@@ -92,6 +93,16 @@ def run(arguments: Sequence[str]) -> int:
     return int(status or 0)
 
 
+def _given(error: typer.TyperException, arguments: Sequence[str]) -> str:
+    """What was given for the option that an error is about, where the error does not say it."""
+    for option in getattr(getattr(error, "param", None), "opts", ()):
+        for word, following in zip(arguments, [*arguments[1:], ""], strict=True):
+            value = following if word == option else word.removeprefix(f"{option}=")
+            if word.startswith(option) and value != word and repr(value) not in error.format_message():
+                return f"; given was {value!r}"
+    return ""
+
+
 def _say(message: str, status: int) -> int:
-    print(f"frostline: {message}", file=sys.stderr)
+    print_error(f"frostline: {message}")
     return status

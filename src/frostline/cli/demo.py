@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frostline.cli import options
+from frostline.errors import OutputError
 
 if TYPE_CHECKING:
     from frostline.demo.corpus import Corpus
@@ -32,6 +33,7 @@ def demo(
     model = find_demo_model()
     corpus = build_corpus()
     target = options.place(out)
+    _refuse_other_content(target)
     files = write_corpus(corpus, target / "data")
     print_text(
         f"Model: all-MiniLM-L6-v2, a pretrained BERT of 6 layers. Text: {len(corpus.train) + len(corpus.test):,} "
@@ -44,6 +46,21 @@ def demo(
     print_text("", "Your own table with the columns text and label:")
     command = f'  {_program()} train --data train.csv --eval test.csv --freeze "{FREEZE}" --out my-model'
     print_text(command, whole=True)
+
+
+def _refuse_other_content(target: Path) -> None:
+    """Refuse a folder in which something else than an earlier demo lies, whose files the demo would replace."""
+    from frostline.sealing import SEAL_FILE
+
+    try:
+        known = {entry.name for entry in target.iterdir()} - {"data", "model", "model.partial"}
+    except NotADirectoryError:
+        known = {target.name}
+    except FileNotFoundError:
+        return
+    is_demo = (target / "model" / SEAL_FILE).is_file() or (target / "model.partial").is_dir()
+    if known or not (is_demo or not any(target.iterdir())):
+        raise OutputError(f"'{target}' holds something else than an earlier demo.\nName a new folder with --out.")
 
 
 def _program() -> str:

@@ -12,6 +12,7 @@ from frostline.cli.options import DeviceOption
 from frostline.data.examples import TEXT_NAMES
 from frostline.data.labels import MULTI, REGRESSION
 from frostline.errors import DataError
+from frostline.escaping import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -68,7 +69,6 @@ def predict(
     rows = _rows(examples, predictions)
     if out is not None:
         _write(rows, options.place(out))
-        print_text(f"{len(rows):,} predictions are in {out}.")
     elif as_json:
         print_json(rows)
     else:
@@ -93,11 +93,11 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
     width = terminal_width()
     texts = (examples.dataset[name] for name in TEXT_NAMES[: len(examples.text_columns)])
     for label, shares, *own in zip(predictions.labels, predictions.probabilities, *texts, strict=True):
-        answer = [label]
+        answer = [printable(label)]
         if predictions.schema.problem_type != REGRESSION:
             answer.append(f"{shares.max():.4f}")
         if predictions.schema.problem_type == MULTI and not label:  # say which came nearest
-            answer = ["(none)", f"{predictions.names[shares.argmax()]} {shares.max():.4f}"]
+            answer = ["(none)", f"{printable(predictions.names[shares.argmax()])} {shares.max():.4f}"]
         line = "  ".join([*answer, *(" ".join(text.split()) for text in own)])
         yield from [line] if width is None else wrap(line, width, hang="    ")
 
@@ -105,12 +105,12 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
 def _write(rows: list[dict[str, Any]], file: Path) -> None:
     import csv
 
-    from frostline.files import atomic_file
+    from frostline.cli.render import print_text
+    from frostline.files import output_text, writes_through
 
-    with (
-        atomic_file(file) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
+    with output_text(file) as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()
         writer.writerows(rows)
+    if not writes_through(file):  # the line would be a part of what is written to standard output
+        print_text(f"{len(rows):,} predictions are in {file}.")

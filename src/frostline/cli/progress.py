@@ -10,6 +10,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from transformers import TrainerCallback
 
 from frostline.cli.render import metrics_line, print_text
+from frostline.escaping import printable_lines
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
@@ -97,6 +98,6 @@ class TrainingProgress(TrainerCallback):
 
     def _say(self, line: str) -> None:
         if self._bar is not None and sys.stdout.isatty():
-            self._bar.console.print(line, highlight=False, markup=False)
+            self._bar.console.print(printable_lines(line), highlight=False, markup=False)
         else:
             print_text(line)

@@ -1,4 +1,4 @@
-"""Tables and JSON on the terminal."""
+"""Text, tables and JSON on the terminal; the only place that prints, so that all of it is escaped."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import shutil
 import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+
+from frostline.escaping import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
     from frostline.evidence.inspection import Inspection
@@ -17,7 +19,7 @@ def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
     from frostline.training.result import finite
 
-    print(json.dumps(finite(values), indent=2, ensure_ascii=False))
+    print(printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False)))
 
 
 def print_text(*texts: str, whole: bool = False) -> None:
@@ -30,9 +32,14 @@ def print_text(*texts: str, whole: bool = False) -> None:
     from frostline.cli.layout import wrap
 
     width = None if whole else terminal_width()
-    for line in (line for text in texts for line in text.split("\n")):
+    for line in (line for text in texts for line in printable_lines(text).split("\n")):
         for part in [line] if width is None else wrap(line, width):
             print(part, flush=True)
+
+
+def print_error(text: str) -> None:
+    """Print a message of one or several lines on standard error."""
+    print(printable_lines(text), file=sys.stderr)
 
 
 def print_table(
@@ -42,7 +49,8 @@ def print_table(
     from frostline.cli.layout import lay_out
 
     rule = "─" if sys.stdout.encoding.lower().startswith("utf") else "-"
-    print_text(*lay_out(titles, rows, terminal_width(), right=right, minor=minor, rule=rule))
+    cells = ([printable(cell) for cell in row] for row in rows)
+    print_text(*lay_out(titles, cells, terminal_width(), right=right, minor=minor, rule=rule))
 
 
 def terminal_width() -> int | None:

@@ -49,7 +49,9 @@ def list_(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys 
         (
             (
                 info.name[:_SHOWN_DIGITS],
-                *(_plain(text) for text in (info.model, info.boundary, info.dtype)),
+                info.model,
+                info.boundary,
+                info.dtype,
                 f"{info.rows:,}",
                 decimal(info.bytes),
                 "damaged" if info.fault else "complete" if info.complete else "begun",
@@ -61,7 +63,7 @@ def list_(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys 
         ("dtype", "boundary", "age", "rows"),
     )
     print_text("", f"{len(found)} in '{folder}', {decimal(sum(info.bytes for info in found))}.")
-    print_text(*(f"{info.name[:_SHOWN_DIGITS]}: {_plain(info.fault)}." for info in found if info.fault))
+    print_text(*(f"{info.name[:_SHOWN_DIGITS]}: {info.fault}." for info in found if info.fault))
 
 
 @store.command()
@@ -81,7 +83,7 @@ def verify(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys
         for result in found:
             verdict = "damaged" if result.faults else "sound"
             print_text(f"{result.name[:_SHOWN_DIGITS]}: {verdict}, {result.blocks:,} blocks, {decimal(result.bytes)}.")
-            print_text(*(f"  {_plain(fault)}" for fault in result.faults))
+            print_text(*(f"  {fault}" for fault in result.faults))
         if not found:
             print_text(f"There is no store in '{folder}'.")
     if any(result.faults for result in found):
@@ -128,8 +130,3 @@ def _age(seconds: float | None) -> str:
         return "-"
     unit, length = next(((unit, length) for unit, length in _SPANS if seconds >= 2 * length), ("seconds", 1))
     return f"{max(seconds, 0) / length:.0f} {unit}"
-
-
-def _plain(text: str) -> str:
-    """A text from a file, without what would steer a terminal."""
-    return "".join(character if character.isprintable() else "?" for character in text)

@@ -78,6 +78,9 @@ def train(
     no_padding_free: Annotated[bool, typer.Option("--no-padding-free", help="Run layers with padding.")] = False,
     no_engine: Annotated[bool, typer.Option("--no-engine", help="Take no fast path at all.")] = False,
     explain: Annotated[bool, typer.Option("--explain", help="Print how the engine's choice was reckoned.")] = False,
+    allow_new_frozen: Annotated[
+        bool, typer.Option("--allow-new-frozen", help="Freeze also what the checkpoint lacks, which stays random.")
+    ] = False,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted run.")] = False,
     overwrite: Annotated[
         bool,
@@ -118,6 +121,7 @@ def train(
         store_dtype=store_dtype.value if store_dtype is not None else None,
         padding_free=not no_padding_free,
         trust_remote_code=trust_remote_code,
+        allow_new_frozen=allow_new_frozen,
     )
     progress = TrainingProgress(quiet=as_json)
     try:
@@ -132,7 +136,7 @@ def train(
     finally:
         progress.stop()
     if as_json:
-        print_json(result.to_dict() | {"folder": str(result.folder)})
+        print_json(result.to_dict() | {"folder": str(result.folder), "digest": result.digest})
     else:
         print_result(result, explain=explain)
 
@@ -185,4 +189,5 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     print_text(
         f"{result.steps:,} steps in {result.seconds:.1f} s, training loss {result.train_loss:.4f}.",
         f"The model is in {result.folder}; it carries plan, proof, metrics and a model card.",
+        f"Digest of its files: {result.digest}.",
     )

@@ -14,13 +14,19 @@ def verify(
     base: Annotated[
         str | None, typer.Option(metavar="BASE", help="What it started from; by default what metrics.json names.")
     ] = None,
+    no_base: Annotated[
+        bool, typer.Option("--no-base", help="Compare with no base, as for a model that started from none.")
+    ] = False,
+    digest: Annotated[
+        str | None, typer.Option(metavar="HEX", help="The digest of the run's files, as 'train' printed it.")
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """Check the proof of a training run again, from the files alone; the status is 1 where they contradict it."""
     from frostline.cli.render import print_json, print_text
     from frostline.evidence.runproof import verify_run
 
-    found = verify_run(run, base)
+    found = verify_run(run, base, no_base=no_base, digest=digest)
     if as_json:
         print_json(found.to_dict())
     else:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from frostline.data.causes import first_line, system_error
+from frostline.data.causes import cause_chain, first_line, system_error
 from frostline.data.messages import listed, quoted_path, suggestion
 from frostline.data.quiet import quiet_datasets
 from frostline.errors import DataError
@@ -43,9 +43,14 @@ class DataName:
     split: str | None = None
 
     @staticmethod
-    def names_a_folder(source: str) -> bool:
+    def name_in(source: str) -> str:
+        """Returns a source without its configuration and split."""
+        return _COLON_OUTSIDE_A_SLICE.split(source)[0]
+
+    @classmethod
+    def names_a_folder(cls, source: str) -> bool:
         """Tells whether a source is an existing folder, with or without a split."""
-        return Path(_COLON_OUTSIDE_A_SLICE.split(source)[0]).expanduser().is_dir()
+        return Path(cls.name_in(source)).expanduser().is_dir()
 
     @classmethod
     def parse(cls, source: str) -> DataName:
@@ -176,6 +181,11 @@ def _unreadable(name: DataName, error: Exception) -> DataError:
     from huggingface_hub.errors import HfHubHTTPError
 
     if Path(name.name).expanduser().is_dir():
+        if any(isinstance(cause, FileNotFoundError) for cause in cause_chain(error)):
+            return DataError(
+                f"{quoted_path(name.source)} is a folder without any data in it.\n"
+                "Name a file, or a folder with files such as train.csv and test.csv."
+            )
         return DataError(
             f"{quoted_path(name.source)} is a folder, but no data set: {first_line(error)}.\n"
             "Name a file in it, or a folder with files such as train.csv and test.csv."

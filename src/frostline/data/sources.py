@@ -15,6 +15,7 @@ from frostline.data.causes import system_error
 from frostline.data.files import SUFFIXES, read_file
 from frostline.data.messages import quoted_path
 from frostline.data.named import DataName, Role, read_named
+from frostline.data.rawtext import packing_of
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -60,11 +61,16 @@ def read_table(source: str, *, role: Role) -> datasets.Dataset:
         raise system_error(error, source) or DataError(
             f"{quoted_path(source)} cannot be read: {error.strerror}."
         ) from error
+    if not path.is_file():  # it would be read several times, and may never end
+        raise DataError(
+            f"{quoted_path(source)} is a pipe or a device, and no file.\nWrite what it gives to a file, and name that."
+        )
     if path.suffix.lower() not in SUFFIXES:
         kind = f"{path.suffix} files are" if path.suffix else "a file without an ending is"
+        packed = packing_of(path)
         raise DataError(
             f"{quoted_path(source)}: {kind} not supported; supported are {', '.join(SUFFIXES)}.\n"
-            "Convert it to one of these."
+            + (f"Unpack it first: it is packed by {packed}." if packed else "Convert it to one of these.")
         )
     return read_file(path, source)
 
@@ -82,7 +88,24 @@ def is_file(source: str) -> bool:
     return source.startswith(_PATH_STARTS) or suffix in SUFFIXES or suffix in _OTHER_SUFFIXES
 
 
+def place_of(source: str) -> Path | None:
+    """Find the file or folder on this machine that a source or a model's name means; None where there is none."""
+    for name in (source, DataName.name_in(source)):
+        try:
+            path = Path(name).expanduser()
+            if path.exists():
+                return path
+        except (OSError, RuntimeError, ValueError):  # a name that no path can be
+            continue
+    return None
+
+
 def _missing(path: Path, source: str) -> DataError:
+    if path.is_symlink():
+        return DataError(
+            f"{quoted_path(source)} is a link to {quoted_path(str(path.readlink()))}, which leads to nothing.\n"
+            "Mend the link, or name another file."
+        )
     shortened = source.rpartition(":")[0]
     if shortened and Path(shortened).expanduser().is_file():
         return DataError(f"{quoted_path(source)}: a file has no splits.\nName it alone: {quoted_path(shortened)}.")

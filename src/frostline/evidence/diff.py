@@ -13,6 +13,7 @@ from frostline.checkpoints.meter import Meter, Report, silent
 from frostline.checkpoints.source import Source, locate
 from frostline.checkpoints.stored import Checkpoint
 from frostline.errors import ModelError
+from frostline.escaping import printable
 from frostline.evidence.proof import buffers_beside
 from frostline.evidence.tensordiff import UNPLACED, VERDICTS, Comparison, TensorDiff, Verdict, figures
 from frostline.plan.recipe import compile_selector
@@ -72,7 +73,9 @@ class Violation:
     found: str
 
     def __str__(self) -> str:
-        return f"{self.name} was expected {'frozen' if self.expected == 'frozen' else 'to move'}: {self.found}"
+        return (
+            f"{printable(self.name)} was expected {'frozen' if self.expected == 'frozen' else 'to move'}: {self.found}"
+        )
 
     def to_dict(self) -> dict[str, Any]:
         """The violation as plain values."""

@@ -12,6 +12,7 @@ from frostline.anatomy.origin import Origin, match, origin_of
 from frostline.checkpoints.classifier import load_config, skeleton
 from frostline.checkpoints.headers import read_headers
 from frostline.checkpoints.source import locate
+from frostline.escaping import printable
 from frostline.evidence.plaintable import plain_table
 from frostline.freezing.mode import is_pinned
 from frostline.plan.describe import describe
@@ -310,4 +311,4 @@ def _places(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    return ", ".join(map(printable, names[:5])) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from frostline.escaping import printable
 from frostline.evidence.inspection import COLUMNS, row_cells
 
 if TYPE_CHECKING:
@@ -87,8 +88,8 @@ def _body(result: TrainResult) -> str:
 
 
 def _short_name(model: str) -> str:
-    """A hub name, or the last two parts of a folder's path, which say enough and tell nothing of the machine."""
-    return "/".join(Path(model).parts[-2:])
+    """A hub name, or a folder's own name, which says enough and tells nothing of the machine."""
+    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _labels(names: Iterable[str]) -> str:
@@ -107,12 +108,12 @@ def _table(titles: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
 
 def _plain(text: str) -> str:
     """Text that Markdown and HTML show as it is."""
-    escaped = text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    escaped = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
     for sign in "\\`*_[]|":
         escaped = escaped.replace(sign, f"\\{sign}")
-    return " ".join(escaped.split())
+    return escaped
 
 
 def _code(text: str) -> str:
     """Text as code: no backtick can end it, and it stays on its line."""
-    return "`" + " ".join(text.replace("`", "'").split()) + "`"
+    return "`" + printable(" ".join(text.replace("`", "'").split())) + "`"

@@ -5,9 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.origin import origin_of
+from frostline.data.messages import counted
+from frostline.errors import PlanError
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.flags import new_but_frozen
 from frostline.evidence.checks.run import check
 from frostline.evidence.inspection import open_skeleton
 from frostline.freezing.freeze import Freeze
+from frostline.plan.describe import describe
 from frostline.training.firstbatch import load_with_batch
 
 if TYPE_CHECKING:
@@ -44,3 +50,24 @@ def check_checkpoint(
     if plan is not None:
         Freeze(model, plan)
     return check(model, batch=batch, origin=origin)
+
+
+def refuse_new_frozen(model: nn.Module, plan: Plan, origin: Origin) -> None:
+    """Look whether a plan that is in force freezes what no checkpoint filled.
+
+    Args:
+        model: The model, frozen.
+        plan: The plan.
+        origin: Where the model's parameters come from.
+
+    Raises:
+        PlanError: If it does; the message says what else to freeze.
+    """
+    case = Case(model, known_origin=origin)
+    for finding in new_but_frozen(case):
+        rest = describe(case.anatomy, set(case.frozen).difference(finding.names))
+        mend = f"Freeze what it has ('{rest}')" if rest else "Let them train, name a checkpoint that has them"
+        raise PlanError(
+            f"'{origin.source}' lacks {counted(len(finding.names), 'tensor')} that the plan '{plan}' freezes "
+            f"({some(finding.names)}): they would stay random.\n{mend}, or pass --allow-new-frozen."
+        )

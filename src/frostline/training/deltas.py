@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from frostline.checkpoints.classifier import classifier_class
 from frostline.checkpoints.delta import load_delta, save_delta
-from frostline.checkpoints.headers import DELTA_MANIFEST, weight_files
+from frostline.checkpoints.headers import is_delta, weight_files
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, SettingsError
@@ -41,7 +41,7 @@ def _no_base(model: nn.Module) -> str | None:
         return "It was not loaded by from_pretrained."
     try:
         folder = locate(name).folder
-        if folder is not None and (folder / DELTA_MANIFEST).is_file():
+        if folder is not None and is_delta(folder):
             return f"'{name}' is a delta itself; rebuild it by 'frostline delta load' first."
         known = classifier_class(model.config, name) is type(model)
     except ModelError as error:

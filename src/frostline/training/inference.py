@@ -19,6 +19,7 @@ from frostline.errors import DataError, ModelError
 from frostline.plainjson import read_json
 from frostline.training.devices import device_options
 from frostline.training.metrics import THRESHOLD, first_output, metrics_for, probabilities
+from frostline.training.settings import MOST, require_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ class Classifier:
 
     Raises:
         ModelError: If the model cannot be loaded, or its head was never trained.
+        SettingsError: If the batch size is out of its range.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Classifier:
         max_length: int | None = None,
         trust_remote_code: bool = False,
     ) -> None:
+        require_number("batch_size", batch_size, least=1, most=MOST)
         self._name = name
         self.model, self.tokenizer = load_classifier(name, trust_remote_code=trust_remote_code)
         new = origin_of(self.model).new

@@ -1,8 +1,10 @@
-"""Ctrl-C in the middle of training: the step is finished and a checkpoint written before it ends."""
+"""Ctrl-C, or a connection that is lost, in the middle of training: a checkpoint is written before it ends."""
 
 from __future__ import annotations
 
+import os
 import signal
+import stat
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
 
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Where there is a signal for a terminal that is gone, it is heeded too.
+_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
+_OUTPUTS = (1, 2)  # descriptors
 
 
 class SaveOnInterrupt(TrainerCallback):
@@ -34,7 +38,7 @@ class SaveOnInterrupt(TrainerCallback):
 
     @contextmanager
     def listening(self) -> Iterator[None]:
-        """Take over Ctrl-C and the termination signal for a block; in the main thread, and where they are heeded."""
+        """Take over the signals that end a process for a block; in the main thread, and where they are heeded."""
         if threading.current_thread() is not threading.main_thread():
             yield
             return
@@ -52,7 +56,9 @@ class SaveOnInterrupt(TrainerCallback):
         if self.asked:
             raise KeyboardInterrupt
         self.asked = True
-        get_logger().warning("Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.")
+        _close_lost_terminals()
+        again = " Press Ctrl-C again to stop at once." if number == signal.SIGINT else ""
+        get_logger().warning(f"Stopping: a checkpoint is written after this step.{again}")
 
     def on_fill(self, _done: int, _total: int) -> None:
         """Stop while the store is filled: what was computed is kept on disk, and no step was taken."""
@@ -78,3 +84,16 @@ class SaveOnInterrupt(TrainerCallback):
         """Stop, now that the checkpoint is written."""
         if self.asked:
             raise KeyboardInterrupt
+
+
+def _close_lost_terminals() -> None:
+    """Have nothing written to a terminal that is gone any more: it would fail, and the run with it."""
+    for number in _OUTPUTS:
+        try:
+            lost = stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number)
+        except OSError:  # closed
+            continue
+        if lost:
+            nothing = os.open(os.devnull, os.O_WRONLY)
+            os.dup2(nothing, number)
+            os.close(nothing)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from typing import TYPE_CHECKING, Any
 from frostline.errors import OutputError
 from frostline.log import get_logger
 from frostline.plainjson import read_json
-from frostline.training.settings import option
+from frostline.sealing import SEAL_FILE, Seal
+from frostline.training.checkpoints import newest_sealed
+from frostline.training.settings import given
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -25,6 +28,9 @@ _SETTINGS_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
 _REPLACED = "replaced"
+_OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED}
+_OUR_CHECKPOINTS = re.compile(r"checkpoint-\d+|proof\.json")
+_LEFT_BY_A_RUN = {"proof.json", "metrics.json"}
 # What is compared beside the options: digests of the rows, which would tell the user nothing.
 _ROWS = {"train_digest": "other training rows", "eval_digest": "other evaluation rows"}
 
@@ -42,6 +48,7 @@ class OutputFolder:
         self.work = self.target.with_name(f"{self.target.name}.partial")
         self._may_replace = False
         self._starts_anew = False
+        self._resumes = False
 
     @property
     def checkpoints(self) -> Path:
@@ -67,6 +74,7 @@ class OutputFolder:
         except OSError as error:
             raise OutputError(f"'{self.target}' cannot be read: {error.strerror}.\nChoose another --out.") from None
         missing = [folder for folder in self.work.parents if not folder.exists()]
+        is_ours = not self.work.exists()
         try:
             self.work.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -86,10 +94,11 @@ class OutputFolder:
                 get_logger().warning(f"'{self.target}' is back: an earlier run was stopped while it replaced it.")
                 self._check_target(resume=resume, overwrite=overwrite)
             self._check_interrupted(resume=resume, overwrite=overwrite)
-            self._starts_anew = not resume
+            self._starts_anew, self._resumes = not resume, resume
+            is_ours = True
             yield
         finally:
-            if self.last_checkpoint() is None:
+            if is_ours and self.last_checkpoint() is None and not (self.work / _REPLACED).exists():
                 shutil.rmtree(self.work, ignore_errors=True)  # nothing to resume from
             lock.release()
             with suppress(OSError):  # one that holds something stays
@@ -97,28 +106,73 @@ class OutputFolder:
                     folder.rmdir()
 
     def _check_target(self, *, resume: bool, overwrite: bool) -> None:
+        if self.target.is_symlink():  # one that leads somewhere was followed
+            raise OutputError(f"'{self.target}' is a link that leads back to itself.\nChoose a folder for --out.")
         if self.target.exists() and not self.target.is_dir():
             raise OutputError(f"'{self.target}' is a file.\nChoose a folder for --out.")
-        if self.target.is_dir() and any(self.target.iterdir()) and not overwrite:
-            if resume and not self.work.exists():
+        if self.target.is_dir() and any(self.target.iterdir()):
+            if resume and not overwrite and not self.work.exists() and (self.target / SEAL_FILE).is_file():
                 raise OutputError(
                     f"The run in '{self.target}' is complete; there is nothing to resume.\nChoose another --out."
                 )
-            raise OutputError(f"The folder '{self.target}' is in use.\nChoose another --out, or pass --overwrite.")
+            if not overwrite:
+                raise OutputError(f"The folder '{self.target}' is in use.\nChoose another --out, or pass --overwrite.")
+            self._refuse_what_no_run_left()
         if os.path.ismount(self.target):  # it could not be renamed when the run is complete
             raise OutputError(f"'{self.target}' is where a file system is mounted.\nChoose a folder in it for --out.")
 
+    def _refuse_what_no_run_left(self) -> None:
+        """Refuse to replace anything but what an earlier run left, and nothing else beside it."""
+        try:
+            seal = Seal.read(self.target)
+        except (OSError, ValueError):
+            seal = Seal({})
+        if not seal.files.keys() >= _LEFT_BY_A_RUN:
+            raise OutputError(
+                f"The folder '{self.target}' shows no earlier run, so --overwrite does not replace it.\n"
+                "Move it, or choose another --out."
+            )
+        strangers = seal.beside(self.target)
+        if strangers:
+            raise OutputError(
+                f"'{self.target}' holds {strangers[0]!r}, which no run left; --overwrite would delete it.\n"
+                "Move it, or choose another --out."
+            )
+
+    def refuse_to_hold(self, place: Path, what: str) -> None:
+        """Refuse a folder, or one to work in, that holds what the run reads.
+
+        Args:
+            place: A file or folder.
+            what: What it is, in words.
+
+        Raises:
+            OutputError: If it does.
+        """
+        for folder in (self.target, self.work):
+            if os.path.isdir(folder) and place.resolve().is_relative_to(folder.resolve()):  # noqa: PTH112 - of any name
+                raise OutputError(f"'{folder}' holds the {what} of this run, '{place}'.\nChoose another --out.")
+
     def _check_work_is_ours(self) -> None:
         """Refuse a folder that only happens to be called as ours would be: it is cleared for a new run."""
-        ours = (_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS)
-        if self.work.is_dir() and any(self.work.iterdir()) and not any((self.work / name).exists() for name in ours):
+        if not self.work.is_dir():
+            return
+        names = {entry.name for entry in self.work.iterdir()}
+        checkpoints = self.checkpoints.iterdir() if self.checkpoints.is_dir() else ()
+        strangers = [entry.name for entry in checkpoints if not _OUR_CHECKPOINTS.fullmatch(entry.name)]
+        if names - _OURS or strangers or (names and not names & {_LOCK_FILE, _SETTINGS_FILE}):
             raise OutputError(
                 f"'{self.work}', where the run would work, holds something else.\nMove it, or choose another --out."
             )
 
     def _check_interrupted(self, *, resume: bool, overwrite: bool) -> None:
-        interrupted = self.checkpoints.exists()
+        interrupted = self.last_checkpoint() is not None
         if resume and not interrupted:
+            if (self.work / _SETTINGS_FILE).exists():
+                raise OutputError(
+                    f"The run at '{self.work}' was stopped before it had a whole checkpoint to resume from.\n"
+                    "Start it without --resume."
+                )
             raise OutputError(f"There is no interrupted run at '{self.work}' to resume.\nStart it without --resume.")
         if interrupted and not resume and not overwrite:
             raise OutputError(
@@ -139,7 +193,7 @@ class OutputFolder:
         are known to be fit for use.
 
         Raises:
-            OutputError: If they differ; the message names the first that does.
+            OutputError: If they differ, where the message names the first that does, or are not known.
         """
         if self._starts_anew:
             self._clear()
@@ -149,11 +203,16 @@ class OutputFolder:
         try:
             earlier = dict(read_json(file))
         except (OSError, ValueError, TypeError):
+            if self._resumes:
+                raise OutputError(
+                    f"'{file}' cannot be read, so the settings of the interrupted run are not known.\n"
+                    "Start anew by --overwrite."
+                ) from None
             file.write_text(json.dumps(current, indent=1), encoding="utf-8")
             return
         for key, value in current.items():
             if key not in earlier or earlier[key] != value:
-                differs = _ROWS.get(key) or f"{option(key)} {_written(earlier.get(key))}; now it is {_written(value)}"
+                differs = _ROWS.get(key) or f"{given(key, earlier.get(key))}; this one has {given(key, value)}"
                 raise OutputError(
                     f"The interrupted run had {differs}.\nResume with the same settings, or start anew by --overwrite."
                 )
@@ -176,15 +235,8 @@ class OutputFolder:
         return True
 
     def last_checkpoint(self) -> Path | None:
-        """The newest checkpoint that was written to its end; the Trainer writes its state last."""
-        complete = []
-        for folder in self.checkpoints.glob("checkpoint-*"):
-            try:
-                read_json(folder / "trainer_state.json")
-                complete.append((int(folder.name.rpartition("-")[2]), folder))
-            except (OSError, ValueError):
-                continue
-        return max(complete)[1] if complete else None
+        """The newest checkpoint that was written to its end."""
+        return newest_sealed(self.checkpoints)
 
     @contextmanager
     def publish(self) -> Iterator[Path]:
@@ -198,10 +250,13 @@ class OutputFolder:
             shutil.rmtree(folder, ignore_errors=True)
         staged.mkdir(parents=True)
         yield staged
-        if self.target.exists() and not self._may_replace and (self.target.is_file() or any(self.target.iterdir())):
-            raise OutputError(
-                f"Something was put at '{self.target}' while the run was working.\nMove it, then go on with --resume."
-            )
+        if self.target.exists() and (self.target.is_file() or any(self.target.iterdir())):
+            if not self._may_replace:
+                raise OutputError(
+                    f"Something was put at '{self.target}' while the run was working.\n"
+                    "Move it, then go on with --resume."
+                )
+            self._refuse_what_no_run_left()
         try:
             if self.target.exists():
                 self.target.rename(replaced)
@@ -214,13 +269,6 @@ class OutputFolder:
             self._put_back()
         shutil.rmtree(replaced, ignore_errors=True)
         shutil.rmtree(self.checkpoints, ignore_errors=True)
-
-
-def _written(value: Any) -> str:
-    """A setting as it is given to its option."""
-    if value is None:
-        return "not given"
-    return repr(",".join(value)) if isinstance(value, list) else repr(value)
 
 
 def _named(target: Path) -> Path:

@@ -61,6 +61,7 @@ class TrainResult:
         seconds: Time of this process's training, evaluations and proof included.
         best_epoch: The epoch of the model that was kept; None without evaluation rows.
         engine: What the engine did; None where it was off.
+        digest: One SHA-256 for all files of the folder, in hex digits; None until they are written.
     """
 
     folder: Path
@@ -72,6 +73,7 @@ class TrainResult:
     seconds: float
     best_epoch: float | None
     engine: EngineReport | None = None
+    digest: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, as ``metrics.json`` holds them."""

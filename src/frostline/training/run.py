@@ -6,18 +6,27 @@ import hashlib
 import json
 import time
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.source import locate
+from frostline.data.examples import Examples
+from frostline.data.labels import LabelSchema
+from frostline.data.sources import place_of
 from frostline.data.tokenising import TokenStats, tokenise
-from frostline.errors import DivergedError, DriftError
+from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError
 from frostline.evidence.inspection import inspect_model
-from frostline.files import room_on_disk
+from frostline.files import room_on_disk, use_mask
 from frostline.freezing.freeze import Freeze
+from frostline.log import get_logger
+from frostline.sealing import Seal
 from frostline.training.card import write_card
+from frostline.training.checking import refuse_new_frozen
+from frostline.training.checkpoints import SealCheckpoints, newest_sound
 from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
 from frostline.training.outputs import OutputFolder
@@ -68,10 +77,21 @@ def run_training(
         DriftError: If a frozen tensor moved; the folder is left all the same, its proof included.
         KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
     """
+    settings = replace(settings, model=locate(settings.model).lasting_name)
     folder = OutputFolder(out)
+    for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
+        place = place_of(given) if given is not None else None
+        if place is not None:
+            folder.refuse_to_hold(place, what)
     room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
     with folder.claim(resume=resume, overwrite=overwrite), room:
-        return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
+        try:
+            return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
+        except KeyboardInterrupt:
+            kept = folder.last_checkpoint()
+            if kept is not None:
+                get_logger().warning(f"Stopped; {kept.name} is kept. Go on with the same settings and --resume.")
+            raise
 
 
 def _run(
@@ -94,15 +114,18 @@ def _run(
     model, tokenizer = load_classifier(
         settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
     )
+    origin = origin_of(model)
     plan = settings.plan()
     if plan is not None:
         Freeze(model, plan)
         refuse_nothing_to_train(model, plan)
+        if not settings.allow_new_frozen:
+            refuse_new_frozen(model, plan, origin)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     folder.remember(settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)})
 
-    checkpoint = folder.last_checkpoint() if resume else None
+    checkpoint = newest_sound(folder.checkpoints) if resume else None
     start = TrainStart(
         settings=settings,
         schema=schema,
@@ -111,19 +134,26 @@ def _run(
         available=read.available,
         held_out=read.held_out,
         tokens=tokens,
-        inspection=inspect_model(model, origin_of(model)),
+        inspection=inspect_model(model, origin),
         learning_rate=settings.learning_rate or _default_rate(model),
         resumed=checkpoint,
     )
     if on_start is not None:
         on_start(start)
 
-    interrupt = SaveOnInterrupt()
-    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, interrupt])
+    sealing, interrupt = SealCheckpoints(), SaveOnInterrupt()
+    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, sealing, interrupt])
     began = time.perf_counter()
-    # A drift is raised once the model is saved; the folder must not be lost with it.
-    with interrupt.listening(), quiet(), suppress(DriftError):
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    try:
+        # A drift is raised once the model is saved; the folder must not be lost with it.
+        with interrupt.listening(), quiet(), suppress(DriftError):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Exception as error:
+        if checkpoint is None or sealing.stepped or isinstance(error, FrostlineError):
+            raise
+        # Its files are as they were sealed, so somebody wrote them who is no run.
+        reason = " ".join(str(error).split())[:120]
+        raise OutputError(f"'{checkpoint}' cannot be gone on from: {reason}\nStart anew by --overwrite.") from error
     best_epoch, metrics = _kept(trainer)
     result = TrainResult(
         folder=folder.target,
@@ -136,10 +166,10 @@ def _run(
         best_epoch=best_epoch,
         engine=trainer.engine_report,
     )
-    _leave(result, folder, model, tokenizer, trainer.state.log_history)
+    seal = _leave(result, folder, model, tokenizer, trainer.state.log_history)
     result.proof.raise_for_drift()
     _refuse_divergence(model, folder.target)
-    return result
+    return replace(result, digest=seal.digest)
 
 
 def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
@@ -207,7 +237,7 @@ def _trainer(
         seed=settings.seed,
         eval_strategy="epoch" if evaluates else "no",
         save_strategy="epoch",
-        save_total_limit=1,
+        save_total_limit=2,  # the one before stays until a new one is sealed
         load_best_model_at_end=evaluates,
         metric_for_best_model=metric if evaluates else None,
         greater_is_better=greater if evaluates else None,
@@ -270,7 +300,7 @@ def _leave(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     history: list[dict[str, float]],
-) -> None:
+) -> Seal:
     from frostline.training.callback import write_proof
 
     if result.start.settings.max_length is not None:
@@ -285,6 +315,10 @@ def _leave(
         if result.start.held_out is not None:
             write_held_out(result.start, staged)
         write_card(result, staged)
+        use_mask(staged)
+        seal = Seal.of(staged)
+        seal.write(staged)
+    return seal
 
 
 def _digest(dataset: datasets.Dataset | None) -> str | None:

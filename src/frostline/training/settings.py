@@ -18,6 +18,10 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 WHOLE_MODEL_LR = 5e-5
 HEAD_LR = 1e-3
 
+# Beyond these, libraries that count in 32 or 64 bits fail in their own words, or a run never ends.
+_MOST_EPOCHS = 1_000_000
+MOST = 2**31 - 1
+
 _OPTIONS = {
     "learning_rate": "--lr",
     "eval_data": "--eval",
@@ -31,6 +35,35 @@ _OPTIONS = {
 def option(setting: str) -> str:
     """The option of ``frostline train`` that gives a setting, for messages."""
     return _OPTIONS.get(setting, f"--{setting.replace('_', '-')}")
+
+
+def given(setting: str, value: Any) -> str:
+    """A setting as it is given on the command line, for messages: ``--epochs 3.0``, ``no --no-engine``."""
+    if isinstance(value, bool):
+        means = value != option(setting).startswith("--no-")
+        return option(setting) if means else f"no {option(setting)}"
+    if value is None:
+        return f"no {option(setting)}"
+    return f"{option(setting)} {','.join(value) if isinstance(value, list) else value!r}"
+
+
+def require_number(setting: str, value: float, *, least: int | None = None, most: int | None = None) -> None:
+    """Refuse a number that is out of its range.
+
+    Args:
+        setting: The setting that it is for.
+        value: The number.
+        least: The smallest that it may be; None for anything above 0.
+        most: The largest that it may be; None for anything finite.
+
+    Raises:
+        SettingsError: If it is none of these.
+    """
+    fits = value >= least if least is not None else value > 0
+    if not (fits and (value <= most if most is not None else value < float("inf"))):
+        rule = f"at least {least}" if least is not None else "above 0"
+        rule += f", and at most {most:,}" if most is not None else " and finite"
+        raise SettingsError(f"{option(setting)} is {value}; it must be {rule}.")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -65,6 +98,7 @@ class TrainSettings:
         store_dtype: What activations are stored as; None to store them as they are computed.
         padding_free: Whether layers may run without padding.
         trust_remote_code: Whether code that comes with the model may run.
+        allow_new_frozen: Whether parameters that the checkpoint lacks, so that they are random, may be frozen.
 
     Raises:
         SettingsError: If a number is out of its range, or a setting of the engine is none.
@@ -96,19 +130,15 @@ class TrainSettings:
     store_dtype: StoreDtype | None = None
     padding_free: bool = True
     trust_remote_code: bool = False
+    allow_new_frozen: bool = False
 
     def __post_init__(self) -> None:
-        for name, value, least in (
-            ("epochs", self.epochs, None),
-            ("learning_rate", self.learning_rate, None),
-            ("batch_size", self.batch_size, 1),
-            ("max_length", self.max_length, 1),
-            ("limit", self.limit, 1),
-            ("patience", self.patience, 1),
-        ):
-            if value is not None and (value < least if least is not None else not 0 < value < float("inf")):
-                rule = f"at least {least}" if least is not None else "above 0"
-                raise SettingsError(f"{option(name)} is {value}; it must be {rule}.")
+        require_number("epochs", self.epochs, most=_MOST_EPOCHS)
+        for name in ("batch_size", "max_length", "limit", "patience"):
+            if getattr(self, name) is not None:
+                require_number(name, getattr(self, name), least=1, most=MOST)
+        if self.learning_rate is not None:
+            require_number("learning_rate", self.learning_rate)
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"--seed is {self.seed}; it must be from 0 to {2**32 - 1}.")
         if self.patience is not None and self.eval_data is None:
