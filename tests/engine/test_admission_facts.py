@@ -58,7 +58,7 @@ def _admit(model: nn.Module, *, training: bool = False, **more: Tensor) -> SelfC
 def test_a_model_without_anything_of_note() -> None:
     check = _admit(Model())
     assert check.boundary == "layer 2"
-    assert not check.keeps_state
+    assert not check.changes
     assert not check.draws
     assert check.per_token == frozenset()
     assert check.paddings == {"input_ids": 0, "attention_mask": 0}
@@ -79,7 +79,7 @@ def test_state_that_is_kept() -> None:
 
     model = Keeping()
     check = _admit(model)
-    assert check.keeps_state
+    assert check.changes
     assert check.boundary == "layer 2"  # it has no part in what is stored
     assert model.count.item() == 0
 
@@ -93,7 +93,7 @@ def test_state_beneath_the_boundary_cannot_be_replayed() -> None:
             return hidden + self.count
 
     check = _admit(Keeping())
-    assert check.keeps_state
+    assert check.changes
     assert check.boundary is None
 
 

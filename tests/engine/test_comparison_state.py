@@ -72,7 +72,7 @@ class TestState:
         model(**BATCH)
         before = _held(model)
         compares = Comparison(model, call_of(BATCH), lambda: model(**BATCH))
-        assert compares.keeps_state
+        assert compares.changes
         assert _held(model) == before
         for _ in range(2):
             assert compares.check("replay", "", lambda: model(**BATCH)).admitted
@@ -116,7 +116,7 @@ class TestState:
 
     def test_a_model_without_any_is_left_alone(self) -> None:
         model = Classifier(Block, 1)
-        assert not Comparison(model, call_of(BATCH), lambda: model(**BATCH)).keeps_state
+        assert not Comparison(model, call_of(BATCH), lambda: model(**BATCH)).changes
 
     def test_what_is_seen_of_it(self) -> None:
         found = {name.partition(" ")[2]: value for name, value in state_of(Keeping()).items()}

@@ -75,7 +75,8 @@ def admit(
     per_token: frozenset[str] = frozenset()
     dtype = next(model.parameters()).dtype
     paddings: Mapping[str, Any] = {}
-    keeps_state = draws = False
+    changes: frozenset[str] = frozenset()
+    draws = False
     try:
         with perturbed(model):
             if any(hasattr(getattr(model, "config", None), name) for name in _CHUNKED):
@@ -83,7 +84,7 @@ def admit(
                 raise _Fails(PathCheck("all", admitted=False, how=how))  # noqa: TRY301 - ends as other trials do
             trial = _Trial(model, forward, call)
             per_token, dtype = trial.per_token, trial.dtype
-            paddings, keeps_state, draws = trial.call.paddings, trial.keeps_state, trial.draws
+            paddings, changes, draws = trial.call.paddings, trial.changes, trial.draws
             checks, paths = trial.run(boundary, MODES if padding_free else ())
             if paths.any:
                 held, check = settle(model, forward, call, fallbacks(paths), per_token=per_token, dtype=dtype)
@@ -103,7 +104,7 @@ def admit(
         per_token=per_token,
         dtype=dtype,
         paddings=paddings,
-        keeps_state=keeps_state,
+        changes=changes,
         draws=draws,
     )
 
@@ -152,7 +153,10 @@ class _Trial:
         tried = aligned_inputs(call, model, self._runs)
         self.call = tried or call.select(list(range(min(call.rows.count, MOST_ROWS))))
         try:
-            self._compares = Comparison(model, self.call, self._reference)
+            none = frozenset[str]()  # of rows of one width only, shapes do not tell what has a value per token
+            self._compares = Comparison(
+                model, self.call, self._reference, per_token=None if tried is not None else none
+            )
         except Exception as error:  # the model's own code, given few rows, which may not train in eval mode
             raise _Fails(failed("all", error)) from error
         if not self._compares.plain.outputs:
@@ -171,9 +175,9 @@ class _Trial:
         return not all(self._compares.same_outputs(self._plain, seed=seed) for seed in (1, 2))
 
     @property
-    def keeps_state(self) -> bool:
-        """Whether the plain forward changes what modules hold."""
-        return self._compares.keeps_state
+    def changes(self) -> frozenset[str]:
+        """What the plain forward changes of what modules hold."""
+        return self._compares.changes
 
     @property
     def dtype(self) -> torch.dtype:
@@ -337,7 +341,7 @@ class _Trial:
         first: dict[str, Packed] = {}
         with NoDropout():
             read = reads_of(call.inputs, lambda: first.update(self._tap(call, paths, seed=0)))
-            if self._compares.keeps_state:
+            if self._compares.changes:
                 self._plain_again()
             same = _equal(first, self._tap(call, paths, seed=1))
             self._compares.restore()
@@ -353,8 +357,18 @@ class _Trial:
             with in_eval(self._model):
                 paths = replace(paths, by_mode=not _equal(first, self._tap(call, paths, seed=0)))
         self._compares.restore()
-        tensors = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)}
-        return check, replace(paths, unread=frozenset(tensors - read))
+        return check, replace(paths, unread=self._unread(paths, first, read))
+
+    def _unread(self, paths: Paths, first: Mapping[str, Packed], read: frozenset[str]) -> frozenset[str]:
+        """Names of the inputs that what is stored does not depend on: nothing was given them, and values do not count."""
+        call = self.call
+        unread = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)} - read
+        if any(isinstance(module, torch.jit.ScriptModule) for module in self._model.modules()):
+            return frozenset()  # of scripts it is not seen what they are given
+        turned = {name: value.roll(1, 0) if call.is_per_row(value := call.inputs[name]) else value for name in unread}
+        other = self._tap(replace(call, inputs=call.inputs | turned), replace(paths, drops=True), seed=0)
+        self._compares.restore()
+        return frozenset(unread) if _equal(first, other) else frozenset()
 
     def _tap(self, call: Call, paths: Paths, *, seed: int) -> dict[str, Packed]:
         seed_all(seed)

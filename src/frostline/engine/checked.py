@@ -52,7 +52,7 @@ class SelfCheck:
         per_token: Names of outputs with one value per token.
         dtype: What values are rounded to.
         paddings: What stands at padded positions of the inputs that have one value per token.
-        keeps_state: Whether the plain forward changes what modules hold.
+        changes: What the plain forward changes of what modules hold.
         draws: Whether its outputs depend on random numbers besides dropout.
     """
 
@@ -63,7 +63,7 @@ class SelfCheck:
     per_token: frozenset[str]
     dtype: torch.dtype
     paddings: Mapping[str, Any] = field(default_factory=dict)
-    keeps_state: bool = False
+    changes: frozenset[str] = frozenset()
     draws: bool = False
 
     def to_dict(self) -> dict[str, Any]:

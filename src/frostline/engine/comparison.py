@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
+from torch.utils._pytree import tree_leaves
 
 from frostline.engine.checked import PathCheck
 from frostline.engine.dropout import NoDropout
@@ -93,6 +94,25 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     return found
 
 
+def plain_values(model: nn.Module, but: frozenset[str]) -> list[tuple[dict[str, Any], str, Any]]:
+    """List the plain values among modules' attributes, such as the weight of a term of a loss.
+
+    Args:
+        model: The model.
+        but: Names of those that a forward changes, as `state_of` gives them.
+
+    Returns:
+        Per value what holds it, its name there, and what it is. Those of torch's own modules are left out.
+    """
+    return [
+        (vars(module), name, vars(module)[name])
+        for number, module in enumerate(modules_of(model))
+        if not type(module).__module__.startswith("torch.")
+        for name in vars(module).keys() - _OF_TORCH - {"training"}
+        if isinstance(vars(module)[name], _SIMPLE) and f"{number} {name}" not in but
+    ]
+
+
 def tensors_of(output: Any) -> dict[str, Tensor]:
     """Every tensor in what a forward gave out, by where it stands: in mappings, sequences and objects' attributes."""
     found = _values(output, "", _DEEPEST)
@@ -124,14 +144,14 @@ class Comparison:
         model: The model inside its wrappers.
         call: What the plain forward is called with.
         plain: Runs it.
-        per_token: Names of outputs with one value per token, of shape (rows, length, ...) or (length, rows, ...), of
-            which padding does not count where gradients are asked for; None to tell them by their shape.
+        per_token: Names of outputs with one value per token, of shape (rows, length, ...), of which padding does not
+            count where gradients are asked for; None to tell them by their shape.
         dtype: What values are rounded to, that of the parameters unless told.
 
     Attributes:
         plain: What the plain run gave.
         per_token: As given, or as told.
-        keeps_state: Whether the plain forward changed what modules hold.
+        changes: What the plain forward changed of what modules hold, by the names that `state_of` gives.
         dtype: What values are rounded to.
     """
 
@@ -155,7 +175,10 @@ class Comparison:
         self.per_token: frozenset[str] = per_token or frozenset()
         self._tells = per_token is None
         self.plain = self.observe(plain)
-        self.keeps_state = _far(self.plain.state, before) > 0
+        names = before.keys() | self.plain.state.keys()
+        self.changes = frozenset(
+            name for name in names if _value_difference(self.plain.state.get(name), before.get(name)) > 0
+        )
 
     @property
     def tolerance(self) -> float:
@@ -176,17 +199,24 @@ class Comparison:
         seed_all(seed)
         try:
             with NoDropout(), torch.set_grad_enabled(self._differentiates):
-                outputs = tensors_of(run())
+                output = run()
+                outputs = tensors_of(output)
                 if self._tells:
-                    self._tells, self.per_token = False, frozenset(filter(self._has_tokens(outputs), outputs))
+                    self._tells, self.per_token = False, self._with_tokens(output, outputs)
                 gradients = self._gradients(outputs)
             state = state_of(self._model)
         finally:
             self.restore()
         return Outcome({name: value.detach() for name, value in outputs.items()}, gradients, state)
 
-    def _has_tokens(self, outputs: Mapping[str, Tensor]) -> Callable[[str], bool]:
-        return lambda name: outputs[name].dim() >= 2 and set(self._call.shape) == set(outputs[name].shape[:2])
+    def _with_tokens(self, output: Any, outputs: Mapping[str, Tensor]) -> frozenset[str]:
+        """Names of outputs with one value per token, of those of which it is noticed if a loss reads their padding."""
+        noticed = {id(leaf) for leaf in tree_leaves(output)}
+        return frozenset(
+            name
+            for name, value in outputs.items()
+            if value.dim() >= 2 and tuple(value.shape[:2]) == self._call.shape and id(value) in noticed
+        )
 
     def _gradients(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
         """Of the mean of each output, its values weighted so that no two count alike."""
@@ -211,11 +241,9 @@ class Comparison:
     def _compared(self, name: str, value: Tensor) -> Tensor:
         """What counts of an output: where gradients are asked for, nothing that stands behind the mask."""
         mask = self._call.rows.mask
-        if not self._differentiates or name not in self.per_token:
-            return value
-        if value.shape[:2] == mask.shape:
+        if self._differentiates and name in self.per_token and value.shape[:2] == mask.shape:
             return value[mask]
-        return value[mask.t()] if value.shape[:2] == mask.t().shape else value
+        return value
 
     def differences(self, outcome: Outcome) -> tuple[float, float]:
         """Largest differences from the plain run: of outputs and of gradients, infinite where they do not compare."""
@@ -243,7 +271,7 @@ class Comparison:
         except Exception as error:  # noqa: BLE001 - the model's own code, given what it does not expect
             return failed(path, error)
         outputs, gradients = self.differences(outcome)
-        if self.keeps_state and _far(outcome.state, self.plain.state) > self.tolerance:
+        if self.changes and _far(outcome.state, self.plain.state) > self.tolerance:
             why = "the model keeps state from call to call, which would be another one"
             return PathCheck(path, admitted=False, how=why, outputs=outputs, gradients=gradients)
         admitted = self.agrees(outputs, gradients)

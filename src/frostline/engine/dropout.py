@@ -38,6 +38,8 @@ _BUILT_IN: dict[Callable[..., Any], tuple[int, str]] = {
     functional.scaled_dot_product_attention: (4, "dropout_p"),
 }
 
+_RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
+
 _off: ContextVar[bool] = ContextVar("dropout_off", default=False)
 
 
@@ -72,6 +74,8 @@ class NoDropout(TorchFunctionMode):
         """Call a function of torch, without dropout if it has any."""
         named = kwargs or {}
         place = _places().get(func)
+        if func in _RECURRENT:  # of packed rows, their sizes stand before the weights
+            place = (6 if isinstance(args[3], list | tuple) else 5), "dropout"
         if place is not None:
             index, name = place
             if len(args) > index:

@@ -21,7 +21,7 @@ from frostline.engine.admission import admit
 from frostline.engine.behind_mask import guarded
 from frostline.engine.calibration import calibrate
 from frostline.engine.calls import Call, read_call
-from frostline.engine.comparison import KeptState, failed
+from frostline.engine.comparison import KeptState, failed, plain_values
 from frostline.engine.guard import Failure, Guard, Seen
 from frostline.engine.interpose import interposed
 from frostline.engine.paths import Paths, Runner
@@ -82,6 +82,7 @@ class _State:
         constants: All other inputs.
         check: Which paths are exact.
         paths: Those that are taken: fewer than were admitted, once the guard has found one wrong.
+        values: Plain values among modules' attributes, by what holds them and their names.
         prefix: The tensors beneath the boundary, by what holds each of a module's and its name there.
         versions: What each of them was: where it lay, and how often it was written.
         digest: One of all of them.
@@ -97,6 +98,7 @@ class _State:
     constants: dict[str, Any]
     check: SelfCheck
     paths: Paths
+    values: list[tuple[dict[str, Any], str, Any]]
     prefix: _Prefix = ()
     versions: tuple[_Version, ...] = ()
     digest: str = ""
@@ -110,7 +112,7 @@ class _State:
     def takes(self, call: Call) -> bool:
         """Whether a call of this kind is one of those that were tried: its inputs lie and are padded alike."""
         aligned = self.paths.aligned or frozenset()
-        if not aligned <= call.aligned:
+        if not aligned <= call.aligned or any(held.get(name) != value for held, name, value in self.values):
             return False
         return not call.paddings or all(call.paddings[name] == self.check.paddings.get(name) for name in aligned)
 
@@ -152,7 +154,8 @@ class Engine:
         self._runner = Runner(self._core, self._core.forward)
         self.guard = Guard(is_on=settings.guard)
         self._reason: str | None = None
-        self._last: tuple[_State, Callable[[], None] | None] | None = None  # a call whose loss may read too much
+        # Calls since the engine became active whose loss may read too much, and what takes each back.
+        self._revocable: list[tuple[_State, Callable[[], None]]] = []
         self.answered = self.asked = self.computed = 0
 
     @property
@@ -180,6 +183,7 @@ class Engine:
             yield
             return
         self._runner.forward = self._core.forward
+        self._revocable.clear()
         with interposed({self._core: self._answer}):
             yield
 
@@ -313,7 +317,8 @@ class Engine:
             guards = bool(state.check.per_token) and torch.is_grad_enabled() and not call.rows.full
             undo = self._undo(state) if verifies or guards or state.check.draws else None
             output = self._runner.run(call, state.paths, values, verifies=verifies)
-            self._last = (state, undo) if guards else None
+            if guards and undo is not None:
+                self._revocable.append((state, undo))
         except OutputError:  # a full disk
             raise
         except Exception as error:  # noqa: BLE001 - the model's own code, given what it may not expect
@@ -327,24 +332,21 @@ class Engine:
         return self._runner.forward(*arguments, **options)
 
     def take_back(self, reason: str) -> None:
-        """Take back the last call, of which the loss reads what was not computed, and answer its kind plainly.
+        """Take back calls of which the loss reads what was not computed, and answer their kinds plainly.
 
         Args:
             reason: What `PaddingRead` says.
         """
-        if self._last is None:
-            return
-        state, undo = self._last
-        self._last = None
-        state.paths = Paths()
         self._say(reason)
-        if undo is not None:
+        for state, undo in reversed(self._revocable):
+            state.paths = Paths()
             undo()
+        self._revocable.clear()
 
     def _undo(self, state: _State) -> Callable[[], None]:
         """What takes a forward back that turns out to be wrong."""
         rng = RngState()
-        kept = KeptState(self._core) if state.check.keeps_state else None
+        kept = KeptState(self._core) if state.check.changes else None
 
         def undo() -> None:
             rng.restore()
@@ -356,7 +358,7 @@ class Engine:
     @contextmanager
     def _keeping_state(self, state: _State) -> Iterator[None]:
         """Leave what modules hold as it is, where a forward would change it."""
-        kept = KeptState(self._core) if state.check.keeps_state else None
+        kept = KeptState(self._core) if state.check.changes else None
         try:
             yield
         finally:
@@ -385,7 +387,7 @@ class Engine:
             self.guard.note(check, time.perf_counter() - began)
             if check.admitted:
                 return state
-            if state.store is not None and held.replay is not None:  # is it the path, or what is stored?
+            if state.store is not None:  # is it the path, or what is stored?
                 held, anew = self._settled(call, state, from_store=False)
                 if anew.admitted:
                     self._fail(state, check, "what was stored is not what the frozen part gives now: it is stored anew")
@@ -537,7 +539,7 @@ class Engine:
         )
         tensors = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)}
         constants = {name: value for name, value in call.inputs.items() if name not in tensors}
-        state = _State(frozenset(tensors), constants, check, check.paths)
+        state = _State(frozenset(tensors), constants, check, check.paths, plain_values(self._core, check.changes))
         replay = check.paths.replay
         if replay is None:
             return state

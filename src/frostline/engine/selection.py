@@ -29,7 +29,7 @@ _OF_VALUES = frozenset(
     }
 )
 # What leaves values in their order, and only counts them otherwise.
-_VIEWS = frozenset({"View", "UnsafeView", "ReshapeAlias", "Unsqueeze", "Squeeze"})
+_VIEWS = frozenset({"View", "UnsafeView", "ReshapeAlias"})
 _FROM_END = 1 << 63  # torch saves -1 as 2^64 - 1
 
 
@@ -134,7 +134,9 @@ class _Search:
 
     def _through(self, node: Any) -> str:
         """What comes out of a node that is given all positions."""
-        kind = node.name().rstrip("0123456789").removesuffix("Backward")
+        name = node.name()
+        # Functions of somebody's own have no number, whatever they are called.
+        kind = name.rstrip("0123456789").removesuffix("Backward") if name[-1:].isdigit() else ""
         selection = _SELECTIONS.get(kind)
         if selection is not None and self._is_whole(node):
             places = selection(node, self._rows, self._length)
@@ -146,20 +148,18 @@ class _Search:
         raise NotOnePosition
 
     def _is_whole(self, node: Any) -> bool:
-        sizes = getattr(node, "_saved_self_sym_sizes", None)
-        if sizes is None:  # a gather saves its index only, of which each position has as many values
-            return True
-        return tuple(sizes[:2]) == (self._rows, self._length)
+        return tuple(node._saved_self_sym_sizes[:2]) == (self._rows, self._length)  # noqa: SLF001
 
     def _is_row_wise(self, kind: str, node: Any) -> bool:
         """Whether a node treats the last axis of each position alone."""
         whole, flat = (self._rows, self._length), self._rows * self._length
         if kind == "NativeLayerNorm":
-            return len(node._saved_normalized_shape) == 1 and tuple(node._saved_input.shape[:2]) == whole  # noqa: SLF001
+            shape = node._saved_input.shape  # noqa: SLF001
+            return len(node._saved_normalized_shape) == 1 and len(shape) > 2 and tuple(shape[:2]) == whole  # noqa: SLF001
         if kind in {"Mean", "Sum"}:
             sizes, axes = node._saved_self_sym_sizes, getattr(node, "_saved_dim", ())  # noqa: SLF001
             last = len(sizes) - 1
-            return tuple(sizes[:2]) == whole and [_signed(axis) % len(sizes) for axis in axes] == [last]
+            return last > 1 and tuple(sizes[:2]) == whole and [_signed(axis) % len(sizes) for axis in axes] == [last]
         if kind == "Addmm":
             return bool(node._saved_mat1_sym_sizes[0] == flat)  # noqa: SLF001
         if kind == "Mm":
@@ -189,24 +189,17 @@ def _of_index(node: Any, rows: int, length: int) -> Selection | None:
     indices = node._saved_indices  # noqa: SLF001
     if len(indices) < 2 or any(not isinstance(index, torch.Tensor) for index in indices[:2]):
         return None
-    each, places = (index.reshape(-1).cpu() for index in indices[:2])
-    if len(each) != rows or places.dtype == torch.bool or not torch.equal(each, torch.arange(rows)):
+    each, places = (index.cpu() for index in indices[:2])
+    if places.shape not in {(), (1,), (rows,)} or places.dtype == torch.bool:
+        return None
+    if not torch.equal(each, torch.arange(rows)):
         return None
     places = places.expand(rows)
     return Selection(torch.where(places < 0, places + length, places), is_fixed=False)
-
-
-def _of_gather(node: Any, rows: int, length: int) -> Selection | None:
-    index = node._saved_index.cpu()  # noqa: SLF001
-    if _signed(node._saved_dim) != 1 or index.dim() < 2 or index.shape[:2] != (rows, 1):  # noqa: SLF001
-        return None
-    flat = index.reshape(rows, -1)
-    return Selection(flat[:, 0] % length, is_fixed=False) if bool((flat == flat[:, :1]).all()) else None
 
 
 _SELECTIONS: Mapping[str, Callable[[Any, int, int], Selection | None]] = {
     "Select": _of_select,
     "Slice": _of_slice,
     "Index": _of_index,
-    "Gather": _of_gather,
 }
