@@ -228,14 +228,14 @@ class TestPerToken:
 
     def test_they_are_told_by_their_shape(self) -> None:
         assert _comparison(_usual)[0].per_token == {"hidden"}
-        assert _comparison(self._turned)[0].per_token == {"hidden"}
+        assert _comparison(self._turned)[0].per_token == frozenset()  # of which it is not noticed who reads padding
         assert _comparison(_usual, per_token=frozenset())[0].per_token == frozenset()
 
     def test_padding_does_not_count_where_gradients_are_asked_for(self) -> None:
         compares, run_with = _comparison(_usual)
         assert compares.check("replay", "", run_with(self._blanked)).admitted
 
-    def test_nor_with_positions_first(self) -> None:
+    def test_it_counts_with_positions_first(self) -> None:
         compares, run_with = _comparison(self._turned)
 
         def blanked(logits: Tensor, hidden: Tensor) -> Any:
@@ -244,8 +244,9 @@ class TestPerToken:
         def wrong(logits: Tensor, hidden: Tensor) -> Any:
             return self._turned(logits, hidden.masked_fill(~BEHIND[..., None], 0.0))
 
-        assert compares.check("replay", "", run_with(blanked)).admitted
+        assert not compares.check("replay", "", run_with(blanked)).admitted
         assert not compares.check("replay", "", run_with(wrong)).admitted
+        assert compares.check("replay", "", run_with(self._turned)).admitted
 
     def test_it_counts_where_none_are(self) -> None:
         with torch.no_grad():

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import warnings
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -55,15 +54,6 @@ def _hands_on(ids: Tensor, mask: Tensor, labels: Tensor, **more: Any) -> Any:
 )
 def test_what_reaches_a_function_of_torch(run: Callable[[], object], read: list[str]) -> None:
     assert sorted(reads_of(INPUTS, run)) == read
-
-
-def test_what_a_script_reads() -> None:
-    """No function of torch is called, as far as Python knows."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)
-        script = torch.jit.trace(lambda ids: ids * 2, IDS)  # type: ignore[no-untyped-call]
-    assert torch.equal(script(IDS), IDS * 2)
-    assert reads_of(INPUTS, lambda: script(IDS)) == {"ids"}
 
 
 def test_a_run_that_fails_is_told() -> None:

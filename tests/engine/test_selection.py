@@ -100,8 +100,6 @@ ONE: dict[str, tuple[Head, list[int], bool]] = {
     "index by arange and one place": (lambda h: h[EACH, torch.tensor([3])], [3, 3, 3], False),
     "index from the end": (lambda h: h[EACH, PLACES - LENGTH], [0, 2, 5], False),
     "index by lists": (lambda h: h[[0, 1, 2], [0, 2, 5]], [0, 2, 5], False),
-    "index with a column": (lambda h: h[EACH[:, None], PLACES[:, None]], [0, 2, 5], False),
-    "gather": (lambda h: h.gather(1, _index(PLACES)).squeeze(1), [0, 2, 5], False),
     "a norm before": (lambda h: nn.LayerNorm(WIDTH)(h)[:, 0], [0, 0, 0], True),
     "a linear layer before": (lambda h: _linear()(h)[:, 0], [0, 0, 0], True),
     "a linear layer without bias before": (lambda h: _linear(bias=False)(h)[EACH, PLACES], [0, 2, 5], False),
@@ -113,7 +111,6 @@ ONE: dict[str, tuple[Head, list[int], bool]] = {
     "filled by a mask before": (lambda h: h.masked_fill(torch.arange(LENGTH)[:, None] > 4, 0.0)[:, 0], [0, 0, 0], True),
     "a cast before": (lambda h: h.half()[:, 0].float(), [0, 0, 0], True),
     "a residual before": (lambda h: (h + functional.gelu(h))[:, 0], [0, 0, 0], True),
-    "scores by token": (lambda h: _linear(outputs=1)(h).squeeze(-1)[:, 0], [0, 0, 0], True),
     "heads": (lambda h: h.view(ROWS, LENGTH, 2, 2)[:, 0], [0, 0, 0], True),
     "a pooler behind": (lambda h: _linear()(h[:, 0]).softmax(-1), [0, 0, 0], True),
     "other rows behind": (lambda h: h[:, 0] @ h[:, 0].t(), [0, 0, 0], True),
@@ -186,6 +183,9 @@ UNTOLD: dict[str, Head] = {
     "rows in another order": lambda h: h[EACH.flip(0), PLACES],
     "some rows only": lambda h: h[EACH[:2], PLACES[:2]],
     "gathered from a view": lambda h: h.reshape(ROWS, -1).gather(1, torch.full((ROWS, 1), 5)),
+    "an index with a column, of which it cannot be told": lambda h: h[EACH[:, None], PLACES[:, None]],
+    "gathered, of which it cannot be told": lambda h: h.gather(1, _index(PLACES)).squeeze(1),
+    "scores by token, of which it cannot be told": lambda h: _linear(outputs=1)(h).squeeze(-1)[:, 0],
     "several gathered": lambda h: h.gather(1, torch.zeros(ROWS, 2, WIDTH, dtype=torch.int64)),
 }
 

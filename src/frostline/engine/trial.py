@@ -49,7 +49,7 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
     longest = next((length for length in range(longest, 1, -1) if length not in taken), longest)
     lengths = [min(length, longest) for length in call.rows.lengths.tolist()]
     if len(set(lengths)) < len(lengths):
-        shorter = range(2 * (len(lengths) - 1), -1, -2)  # the longest, which is the last, stays
+        shorter = range(0, 2 * len(lengths), 2) if lone else range(2 * (len(lengths) - 1), -1, -2)  # the longest stays
         lengths = [max(min(length, 2), length - less) for length, less in zip(lengths, shorter, strict=True)]
     chosen = torch.zeros(len(lengths), width, dtype=torch.int64, device=call.rows.mask.device)
     real = torch.zeros_like(chosen, dtype=torch.bool)

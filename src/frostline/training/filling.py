@@ -73,8 +73,7 @@ def _of_rows(rows: Sequence[Any]) -> NDArray[np.int64] | None:
 
 def _is_nested(ids: Any) -> bool:
     """Whether a row holds several texts, as those of multiple choice do."""
-    first = next(iter(ids), None) if hasattr(ids, "__iter__") else None
-    return bool(np.ndim(first))
+    return hasattr(ids, "__iter__") and any(np.ndim(value) > 0 for value in list(ids)[:1])
 
 
 def _of_column(dataset: Any, name: str) -> NDArray[np.int64]:
