@@ -360,7 +360,7 @@ class _Trial:
         return check, replace(paths, unread=self._unread(paths, first, read))
 
     def _unread(self, paths: Paths, first: Mapping[str, Packed], read: frozenset[str]) -> frozenset[str]:
-        """Names of the inputs that what is stored does not depend on: nothing was given them, and values do not count."""
+        """Names of inputs on which nothing stored depends: no function is given them, and their values do not count."""
         call = self.call
         unread = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)} - read
         if any(isinstance(module, torch.jit.ScriptModule) for module in self._model.modules()):
