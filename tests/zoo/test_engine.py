@@ -29,8 +29,10 @@ COINCIDING = (HEAD_DIM, 5, HEAD_DIM, 3)[:HEADS]
 # What is not served; whoever serves it takes it out.
 NOT_PADDING_FREE = frozenset(
     {
-        *("convbert", "deberta-v2", "doge", "flaubert", "funnel", "nystromformer", "reformer", "t5gemma"),
+        *("convbert", "deberta-v2", "doge", "flaubert", "funnel", "ibert", "nystromformer", "reformer", "t5gemma"),
         *("t5gemma2", "xlm", "xmod", "yoso"),
+        # Their layers run on tokens that were shortened, stretched or turned round on the way.
+        *("canine", "longformer", "perceiver", "squeezebert", "xlnet"),
     }
 )
 # Units beneath which layers run.
@@ -40,8 +42,8 @@ NOT_REPLAYED = {
 # Where what is stored of a text depends on its padding.
 STORED_WITH_PADDING = frozenset(
     {
-        *("canine", "convbert", "funnel", "longformer", "mobilebert", "nystromformer", "t5gemma", "t5gemma2"),
-        *("xlnet", "yoso"),
+        *("canine", "convbert", "funnel", "ibert", "longformer", "mobilebert", "nomic_bert", "nystromformer"),
+        *("t5gemma", "t5gemma2", "ultrabert", "ultravbert", "xlnet", "yoso"),
     }
 )
 # Where what is stored has another length in every batch, so that each runs from its texts.

@@ -221,17 +221,22 @@ class Runner:
             call: What the forward is called with.
             paths: What it is spared, replay included.
         """
-        found: list[bool] = []
+        found: list[Tensor] = []
         paths = replace(paths, single=None, folded=False)
         call = self._read(call, paths)
         if paths.replay is None:
             return False
         with torch.enable_grad(), NoDropout(), self._packed(call, paths, frozenset()) as (layers, _):
-            layers.update(paths.replay.leaving(self._model, lambda _, value: found.append(value.requires_grad), layers))
+            layers.update(paths.replay.leaving(self._model, lambda _, value: found.append(value), layers))
             with interposed(layers), suppress(Enough):
                 output = self.forward(**call.inputs)
-                found += [value.requires_grad for _, value in paths.replay.given_out(output)]
-        return any(found)
+                found += [value for _, value in paths.replay.given_out(output)]
+            total = sum((value.sum() for value in found if value.requires_grad), start=torch.zeros(()))
+            trains = [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+            if not total.requires_grad or not trains:
+                return False
+            gradients = torch.autograd.grad(total, trains, allow_unused=True)
+        return any(gradient is not None for gradient in gradients)
 
     @contextmanager
     def _packed(
