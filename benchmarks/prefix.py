@@ -35,7 +35,7 @@ def _prefix(job: Job, case: Case) -> Work:
         raise ValueError("there are no rows")
     texts = Texts(rows, DataCollatorWithPadding(tokenizer), torch.device("cpu"))
     engine = Engine(model, EngineSettings(), _store)
-    engine.ready(texts.batch(list(range(job.batch))))
+    engine.ready(texts.batch(list(range(min(job.batch, len(rows))))))
 
     def work() -> Predict:
         with kept_heap():  # as `fl.Trainer` does

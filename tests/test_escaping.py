@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import pytest
+from _pytest.logging import LogCaptureHandler
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -52,6 +53,6 @@ def test_json_means_the_same(value: object) -> None:
 
 def test_what_the_logger_says(capsys: pytest.CaptureFixture[str]) -> None:
     logger = get_logger()
-    (handler,) = logger.handlers
+    (handler,) = (one for one in logger.handlers if type(one) is not LogCaptureHandler)
     handler.handle(logging.LogRecord("frostline", logging.WARNING, "", 0, "a %s\nb", ("\x1b[2J",), None))
     assert capsys.readouterr().err == "a \\x1b[2J\nb\n"

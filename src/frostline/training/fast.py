@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 ENGINE_FILE = "engine.json"
 _CPU = torch.device("cpu")
-_NEW_EACH_TIME = 0.95  # so large a share of rows that were never seen, from the second epoch on, and nothing is kept
+_NEW_EACH_TIME = 0.7  # so large a share of rows that were never seen, from the second epoch on, and nothing is kept
 
 
 class FastPaths(TrainerCallback):

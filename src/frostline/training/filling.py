@@ -50,7 +50,7 @@ def lengths_of(dataset: Any) -> NDArray[np.int64] | None:
     if isinstance(dataset, Subset):
         whole = lengths_of(dataset.dataset)
         return whole[np.asarray(dataset.indices, dtype=np.int64)] if whole is not None else None
-    if isinstance(dataset, list | tuple):
+    if type(dataset) in {list, tuple}:  # those that somebody made of them may do more
         return _of_rows(dataset)
     import datasets
 
