@@ -206,10 +206,7 @@ class _Trial:
             paths = replace(paths, is_fixed=self._selection.is_fixed and not self.draws)
         replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
         if replayed is None or self._chains_above(replayed):
-            one = self._one_position(replayed or paths, position)
-            if one is not None and replayed is not None:
-                one = one if self._holds_replayed(one) else None
-            return self._checks, one or replayed or paths
+            return self._checks, self._one_position(replayed or paths, position) or replayed or paths
         return self._checks, replayed
 
     def _reference(self) -> Any:
@@ -341,14 +338,12 @@ class _Trial:
         first: dict[str, Packed] = {}
         with NoDropout():
             read = reads_of(call.inputs, lambda: first.update(self._tap(call, paths, seed=0)))
-            if self._compares.changes:
-                self._plain_again()
-            same = _equal(first, self._tap(call, paths, seed=1))
-            self._compares.restore()
-        if not same:
-            how = "what is frozen gives something else each time: it draws random numbers, or keeps state"
-            return replace(check, admitted=False, how=how), paths
-        if not _equal(first, self._tap(call, paths, seed=0)):
+        if not _equal(first, self._again(paths)):
+            with NoDropout():
+                same = _equal(first, self._again(paths))
+            if not same:
+                how = "what is frozen gives something else each time: it draws random numbers, or keeps state"
+                return replace(check, admitted=False, how=how), paths
             # Dropout before the head acts if activations enter beneath it. What remains is that between frozen
             # layers, which is as off as that inside them.
             how = f"{check.how}; dropout beneath it, outside of frozen modules, is left out"
@@ -374,10 +369,15 @@ class _Trial:
         seed_all(seed)
         return self._runner.tap(call, paths)
 
-    def _plain_again(self) -> None:
-        """Run the plain forward once more, and leave what it changes."""
-        with torch.no_grad():
-            self._plain()
+    def _again(self, paths: Paths) -> dict[str, Packed]:
+        """Compute what is stored after another call, from other random numbers."""
+        if self._compares.changes:
+            with NoDropout(), torch.no_grad():
+                self._plain()
+        try:
+            return self._tap(self.call, paths, seed=1)
+        finally:
+            self._compares.restore()
 
     @cached_property
     def _frozen_outputs(self) -> frozenset[int]:
@@ -457,9 +457,6 @@ class _Trial:
                 break
         self._checks.append(check)
         return one if check.admitted else None
-
-    def _holds_replayed(self, paths: Paths) -> bool:
-        return self._from_store("replay", "", paths).admitted
 
     def _chains_above(self, paths: Paths) -> bool:
         return paths.replay is not None and bool(paths.replay.route.chains)

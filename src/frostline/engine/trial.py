@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from frostline.engine.calls import Call
 
 MOST_ROWS = 4  # of a batch are tried; it costs a few forwards of so many
-_MOST_TOKENS = 48  # of a row are tried, before the rows as they are
+_MOST_TOKENS = 32  # of a row are tried, before the rows as they are
 _LEAST_WIDTH = 8
 _PADDING = 3  # so many positions of the trial are padding in every row
 _WIDTHS = 24  # so many are looked at for one that nothing else has

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from enum import Enum
 from functools import partial
 from io import IOBase
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -161,17 +162,13 @@ def _slots(kind: type) -> Iterator[str]:
 
 
 def _refill_dict(now: dict[Any, Any], then: dict[Any, Any]) -> None:
-    if len(now) != len(then) or any(
-        one is not other
-        for pair, kept in zip(now.items(), then.items(), strict=True)
-        for one, other in zip(pair, kept, strict=True)
-    ):
+    if len(now) != len(then) or not (all(map(is_, now, then)) and all(map(is_, now.values(), then.values()))):
         now.clear()
         now.update(then)
 
 
 def _refill_list(now: list[Any] | deque[Any], then: list[Any]) -> None:
-    if len(now) != len(then) or any(one is not other for one, other in zip(now, then, strict=True)):
+    if len(now) != len(then) or not all(map(is_, now, then)):
         now.clear()
         now.extend(then)
 

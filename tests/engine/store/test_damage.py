@@ -229,12 +229,24 @@ def test_a_file_that_shrinks_while_it_is_open(folder: Path) -> None:
     store.close()
 
 
+def test_files_of_another_models_store_are_not_taken(folder: Path, told: list[str]) -> None:
+    ours = place(folder)
+    with Store.on_disk(folder, key(prefix="other weights"), STREAMS) as other:
+        put(other, [7, 8])
+    theirs = folder / key(prefix="other weights").digest()[:32]
+    for file in theirs.glob("w0000.*"):
+        shutil.copy(file, ours)
+    with on_disk(folder) as store:
+        assert store.rows == 0
+    assert "damaged" in told[0]
+
+
 def record(rows: int, spans: list[tuple[int, int]], body: bytes) -> bytes:
     """A record of an index with true checksums."""
-    start = struct.pack("<4sI", b"FLB1", rows)
+    start = struct.pack("<4sI", b"FLB2", rows)
     text = start + struct.pack("<I", zlib.crc32(start))
     text += b"".join(struct.pack("<QQQ", *span, 0) for span in spans) + body
-    return text + struct.pack("<Q", xxhash.xxh3_64_intdigest(text))
+    return text + struct.pack("<Q", xxhash.xxh3_64_intdigest(text, int(key().digest()[:16], 16)))
 
 
 @pytest.mark.parametrize(
@@ -301,7 +313,7 @@ def header_of(folder: Path) -> dict[str, Any]:
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"format": 2}, "it is no header of format 1"),
+        ({"format": 1}, "it is no header of format 2"),
         ({"streams": []}, "its streams are no list"),
         ({"streams": [STREAMS[0].to_dict()] * 300}, "its streams are no list"),
         ({"streams": [STREAMS[0].to_dict() | {"shape": [2**40]}]}, "which no store holds"),
@@ -338,7 +350,7 @@ def test_a_header_that_says_anything_else(folder: Path, told: list[str], change:
         (b"\xff\xfe", "it is no text in UTF-8"),
         ('{"format": 1}'.encode("utf-16"), "it is no text in UTF-8"),
         (b'{"format": "\\udcff"}', "it holds half a character, \\udcff"),
-        (b"null", "it is no header of format 1"),
+        (b"null", "it is no header of format 2"),
         (b" " * 2_000_000, "it is larger than 1,048,576 bytes"),
         (b'{"a":1' * 9999, "Expecting ',' delimiter"),
     ],

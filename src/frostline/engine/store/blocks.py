@@ -2,7 +2,7 @@
 
 A record, little-endian: the magic, the number of rows and a CRC-32 of both; per stream the first element, the number of
 elements and the XXH3 of their bytes; 16 bytes of digest per row; per row and stream the number of elements in 4 bytes;
-the XXH3 of all that.
+the XXH3 of all that, seeded by the store's key, so that a record of another store is none of this one.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from frostline.engine.store.rows import DIGEST_BYTES
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-_MAGIC = b"FLB1"
+_MAGIC = b"FLB2"
 _START = struct.Struct("<4sI")
 _HEAD = struct.Struct("<4sII")
 _SPAN = struct.Struct("<QQQ")
@@ -53,14 +53,18 @@ class Block:
     digests: list[bytes]
     lengths: NDArray[np.int64]
 
-    def pack(self) -> bytes:
-        """The block's record."""
+    def pack(self, seed: int) -> bytes:
+        """The block's record.
+
+        Args:
+            seed: Of its checksum, from the store's key.
+        """
         start = _START.pack(_MAGIC, len(self.digests))
         parts = [start, struct.pack("<I", zlib.crc32(start))]
         parts += [_SPAN.pack(span.start, span.elements, span.checksum) for span in self.spans]
         parts += [*self.digests, self.lengths.astype("<u4").tobytes()]
         record = b"".join(parts)
-        return record + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(record))
+        return record + _CHECKSUM.pack(xxhash.xxh3_64_intdigest(record, seed))
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +82,7 @@ class Scan:
     damaged: bool
 
 
-def scan(file: BinaryIO, size: int, streams: int, segment: int, begin: int = 0) -> Scan:
+def scan(file: BinaryIO, size: int, streams: int, segment: int, seed: int, begin: int = 0) -> Scan:
     """Read the records of an index, with distrust, up to the first that is not whole.
 
     Args:
@@ -86,6 +90,7 @@ def scan(file: BinaryIO, size: int, streams: int, segment: int, begin: int = 0) 
         size: Its size in bytes.
         streams: Streams of the store.
         segment: The writer whose index it is.
+        seed: Of the checksums, from the store's key.
         begin: Where to start, in bytes.
     """
     blocks: list[Block] = []
@@ -100,7 +105,7 @@ def scan(file: BinaryIO, size: int, streams: int, segment: int, begin: int = 0) 
         rest = streams * _SPAN.size + rows * (DIGEST_BYTES + 4 * streams) + _CHECKSUM.size
         if begin + len(head) + rest > size:
             break
-        block = _parse(head, file.read(rest), rows, streams, segment)
+        block = _parse(head, file.read(rest), rows, streams, segment, seed)
         if block is None:
             return Scan(blocks, begin, damaged=True)
         blocks.append(block)
@@ -108,9 +113,9 @@ def scan(file: BinaryIO, size: int, streams: int, segment: int, begin: int = 0) 
     return Scan(blocks, begin, damaged=False)
 
 
-def _parse(head: bytes, rest: bytes, rows: int, streams: int, segment: int) -> Block | None:
+def _parse(head: bytes, rest: bytes, rows: int, streams: int, segment: int, seed: int) -> Block | None:
     record, checksum = head + rest[: -_CHECKSUM.size], rest[-_CHECKSUM.size :]
-    if checksum != _CHECKSUM.pack(xxhash.xxh3_64_intdigest(record)):
+    if checksum != _CHECKSUM.pack(xxhash.xxh3_64_intdigest(record, seed)):
         return None
     at = _HEAD.size + streams * _SPAN.size
     spans = tuple(Span(*values) for values in _SPAN.iter_unpack(record[_HEAD.size : at]))

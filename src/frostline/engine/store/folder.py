@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 HEADER, COMPLETE, LOCK = "header.json", "complete", "store.lock"
 MOST_WRITERS = 10_000
 FOLDER_DIGITS = 32  # of the key, which a store's folder is named by
+_SEED_DIGITS = 16  # 64 bits
 FOLDER_NAME = re.compile(rf"[0-9a-f]{{{FOLDER_DIGITS}}}")
 _INDEX = re.compile(r"w(\d{4})\.index")
 _OURS = re.compile(rf"w\d{{4}}\.(index|lock|s\d{{4}}\.data)|\.?({HEADER}|{COMPLETE})(\.partial)?|{LOCK}")
@@ -50,6 +51,11 @@ def data_file(folder: Path, writer: int, stream: int) -> Path:
 def writer_lock(folder: Path, writer: int) -> Path:
     """The lock of the process that writes these files."""
     return folder / f"w{writer:04}.lock"
+
+
+def checksum_seed(folder: Path) -> int:
+    """The seed of the checksums of a store's records, from its key, of which the folder's name is the beginning."""
+    return int(folder.name[:_SEED_DIGITS], 16)
 
 
 def writers(folder: Path) -> list[int]:

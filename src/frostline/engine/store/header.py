@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     import torch
 
-_FORMAT = 1
+_FORMAT = 2
 _LARGEST = 1 << 20  # bytes
 _MOST_STREAMS = 256
 _FIELDS = {"format", "frostline", "created", "key", "dtype", "streams", "about"}

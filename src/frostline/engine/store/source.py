@@ -42,10 +42,10 @@ class Source:
 
     def load(self) -> list[Block]:
         """Read the records that were appended since the last time."""
-        file = places.index_file(self._folder, self._number)
+        file, seed = places.index_file(self._folder, self._number), places.checksum_seed(self._folder)
         try:
             with places.open_plain(file) as index:
-                found = scan(index, places.size_of(index), len(self._streams), self._number, self.index_end)
+                found = scan(index, places.size_of(index), len(self._streams), self._number, seed, self.index_end)
             sizes = [self._size(stream) for stream in range(len(self._streams))] if found.blocks else []
         except (OSError, StoreError) as error:
             self.fault = f"'{file.name}' cannot be read: {error}"

@@ -89,7 +89,7 @@ class Writer:
     def _cut_torn_tail(self) -> None:
         """Cut off what no record vouches for; no reader ever mapped that."""
         size, begin = places.size_of(self._index), self._source.index_end
-        more = scan(self._index, size, len(self._streams), self.number, begin)
+        more = scan(self._index, size, len(self._streams), self.number, places.checksum_seed(self._folder), begin)
         sizes = [end * stream.element_bytes for end, stream in zip(self._source.ends, self._streams, strict=True)]
         short = any(places.size_of(data) < size for data, size in zip(self._data, sizes, strict=True))
         if self._source.fault or more.blocks or more.damaged or short:
@@ -152,7 +152,9 @@ class Writer:
             Span(start, end - start, hash_.intdigest())
             for start, end, hash_ in zip(self._starts, self._source.ends, self._hashes, strict=True)
         )
-        record = Block(self.number, spans, self._digests, np.concatenate(self._lengths)).pack()
+        record = Block(self.number, spans, self._digests, np.concatenate(self._lengths)).pack(
+            places.checksum_seed(self._folder)
+        )
         _write([self._index], [self._source.index_end], [record])
         self._source.index_end += len(record)
         self._begin_block()
