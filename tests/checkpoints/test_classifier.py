@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -20,7 +21,7 @@ from frostline.checkpoints.classifier import (
     refuse_strange_tokens,
     skeleton,
 )
-from frostline.checkpoints.source import locate
+from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from tests.training import tiny
 
@@ -321,6 +322,20 @@ def test_a_configuration_that_would_be_built_for_ever(model: Path, changes: dict
 def test_labels_asked_for_without_end(model: Path) -> None:
     with pytest.raises(ModelError, match="num_labels is 99999999999999, and at most 1,000,000 can be built"):
         load_config(locate(model), num_labels=99999999999999)
+
+
+def test_a_configuration_of_the_hub_that_would_be_built_for_ever(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configure(model, num_hidden_layers=10**9)
+    cached = tmp_path / "hub" / "models--somebody--endless"
+    (cached / "refs").mkdir(parents=True)
+    (cached / "refs" / "main").write_text("0" * 40, encoding="utf-8")
+    shutil.copytree(model, cached / "snapshots" / ("0" * 40))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="num_hidden_layers is 1000000000, and at most 2,000 can be built"):
+        load_config(Source("somebody/endless", None))
 
 
 def test_names_of_labels_are_no_numbers_of_layers(model: Path) -> None:

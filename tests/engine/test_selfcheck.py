@@ -64,3 +64,13 @@ def test_activations_that_are_checkpointed() -> None:
     model.activation_checkpointing_enable()
     with pytest.raises(ModelError, match=r"BertForSequenceClassification checkpoints activations.*\nSwitch it off"):
         fl.selfcheck(model, batch())
+
+
+def test_a_backbone_without_a_head() -> None:
+    """It gives out no logits, and what it gives out is compared all the same."""
+    backbone = tokens.model().base_model
+    fl.freeze(backbone, tokens.LOWER)
+    inputs = {name: value for name, value in batch().items() if name != "labels"}
+    check = fl.selfcheck(backbone, inputs)
+    assert check.boundary == "layer 2"
+    assert "one position: no, the head reads more than one position" in str(check)

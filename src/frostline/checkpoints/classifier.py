@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import re
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.checkpoints.headers import is_delta, read_headers, unreachable
@@ -48,10 +49,10 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
 
     offline = source.folder is None and not hub_in_reach()
     try:
-        if source.folder is not None:
-            values = read_json(source.folder / "config.json")
-            if isinstance(values, dict):  # what else it may be, the loader says
-                _refuse_endless(values)
+        file = _config_file(source, offline=offline)
+        values = read_json(file) if file is not None else None
+        if isinstance(values, dict):  # what else it may be, the loader says
+            _refuse_endless(values)
         _refuse_endless(overrides)
         with quiet():
             config: PretrainedConfig = AutoConfig.from_pretrained(
@@ -65,11 +66,28 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
     return config
 
 
+def _config_file(source: Source, *, offline: bool) -> Path | None:
+    """Where the configuration lies, fetched from the hub if need be; None where the hub has none."""
+    from transformers.utils.hub import cached_file
+
+    if source.folder is not None:
+        return source.folder / "config.json"
+    with quiet():
+        file = cached_file(
+            source.name, "config.json", local_files_only=offline, _raise_exceptions_for_missing_entries=False
+        )
+    return None if file is None else Path(file)
+
+
+class _EndlessError(ValueError):
+    """A configuration names a number of which nothing could be built in the end."""
+
+
 def _refuse_endless(values: Mapping[str, Any]) -> None:
     """Refuse numbers of which nothing could be built in the end.
 
     Raises:
-        ValueError: If there is one.
+        _EndlessError: If there is one.
     """
     for name, value in values.items():
         if isinstance(value, dict) and name.endswith("config"):
@@ -77,7 +95,7 @@ def _refuse_endless(values: Mapping[str, Any]) -> None:
         most = next((most for pattern, most in _MOST if pattern.fullmatch(name)), None)
         for number in value if isinstance(value, list) else [value]:
             if most is not None and isinstance(number, int) and number > most:
-                raise ValueError(f"{name} is {number}, and at most {most:,} can be built")
+                raise _EndlessError(f"{name} is {number}, and at most {most:,} can be built")
 
 
 def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelError:
@@ -88,7 +106,7 @@ def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelEr
             f"'{source.name}' brings model code of its own, which is never run unasked.\n"
             "If you trust its author, pass --trust-remote-code (trust_remote_code=True)."
         )
-    if source.folder is None:
+    if source.folder is None and not isinstance(error, _EndlessError):
         if offline:
             return unreachable(source.name)
         return ModelError(
