@@ -9,7 +9,7 @@ from torch import nn
 
 import frostline as fl
 from frostline.engine.admission import admit
-from frostline.engine.paths import Runner
+from frostline.engine.runner import Runner
 from tests.engine.stubs import WIDTH, Block, Classifier, call_of, padded
 from tests.models import tiny
 from tests.zoo.build import build

@@ -11,8 +11,9 @@ import torch
 
 from frostline.engine.calibration import _extrapolated, calibrate
 from frostline.engine.engine import Engine
-from frostline.engine.paths import Paths, Runner
+from frostline.engine.paths import Paths
 from frostline.engine.replay import NotReplayable
+from frostline.engine.runner import Runner
 from frostline.engine.settings import EngineSettings
 from frostline.engine.store.store import Store
 from frostline.evidence.fingerprint import fingerprint

@@ -11,7 +11,8 @@ import torch
 from torch import nn
 from transformers.modeling_outputs import SequenceClassifierOutput
 
-from frostline.engine.comparison import Comparison, difference, failed, tensors_of
+from frostline.engine.comparison import Comparison, difference, failed
+from frostline.engine.outputs import tensors_of
 from frostline.engine.replay import NotReplayable
 from tests.engine.stubs import Block, Classifier, call_of, padded
 

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from frostline.engine.comparison import Comparison, KeptState, seed_all, state_of
+from frostline.engine.comparison import Comparison, seed_all
+from frostline.engine.model_state import KeptState, state_of
 from frostline.engine.replay import NotReplayable
 from tests.engine.stubs import Block, Classifier, call_of, padded
 

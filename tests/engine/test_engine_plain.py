@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 import frostline as fl
-from frostline.engine.paths import Runner
+from frostline.engine.runner import Runner
 from tests.engine.answering import BATCH, FROZEN, Stores, answer, assert_plain, batch_of, engine_of, frozen_model
 from tests.models import tiny
 

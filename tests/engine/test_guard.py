@@ -10,7 +10,7 @@ from frostline.engine import guard as module
 from frostline.engine.checked import PathCheck
 from frostline.engine.engine import Engine
 from frostline.engine.guard import Failure, Guard, Seen
-from frostline.engine.paths import Runner
+from frostline.engine.runner import Runner
 from frostline.engine.settings import EngineSettings
 from frostline.engine.store.packed import Packed
 from tests.engine.answering import Stores, answer, assert_plain, engine_of, frozen_model

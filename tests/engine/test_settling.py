@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from frostline.engine.admission import admit
-from frostline.engine.paths import Paths, Runner
+from frostline.engine.paths import Paths
+from frostline.engine.runner import Runner
 from frostline.engine.settling import fallbacks, from_rows_alone, settle
 from frostline.engine.store.packed import Packed
 from tests.engine.answering import frozen_model

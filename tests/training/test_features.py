@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from transformers import AutoModel, AutoModelForSequenceClassification, AutoTokenizer
 
-from frostline.engine.paths import Runner
+from frostline.engine.runner import Runner
 from frostline.errors import DataError, ModelError
 from frostline.training.features import features
 

@@ -13,8 +13,8 @@ from torch import nn
 import frostline as fl
 from frostline.engine.admission import admit
 from frostline.engine.calls import read_call
-from frostline.engine.paths import Runner, in_eval
 from frostline.engine.route import Route
+from frostline.engine.runner import Runner, in_eval
 from frostline.engine.store.packed import Packed
 from frostline.freezing.mode import frozen_modules
 from tests.zoo.build import Specimen, build

@@ -15,17 +15,20 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from frostline.anatomy.modelmap import ModelMap
 from frostline.engine import products
 from frostline.engine.checked import STORE_DTYPE, PathCheck, SelfCheck
-from frostline.engine.comparison import Comparison, KeptState, failed, seed_all, tensors_of
+from frostline.engine.comparison import Comparison, failed, seed_all
+from frostline.engine.dependence import Dependence
 from frostline.engine.dropout import NoDropout
 from frostline.engine.finding import find_replay
 from frostline.engine.fused import find_fusions
 from frostline.engine.interpose import interposed
+from frostline.engine.model_state import KeptState
+from frostline.engine.outputs import tensors_of
 from frostline.engine.packing import MODES
-from frostline.engine.paths import Paths, Runner, in_eval
+from frostline.engine.paths import Paths
 from frostline.engine.perturbed import perturbed
-from frostline.engine.reads import reads_of
 from frostline.engine.replay import NotReplayable
 from frostline.engine.route import Route, frost_line
+from frostline.engine.runner import Runner
 from frostline.engine.selection import marked, selection_of
 from frostline.engine.settling import fallbacks, from_rows_alone, settle
 from frostline.engine.single import keys_and_values, position_named
@@ -162,6 +165,7 @@ class _Trial:
         if not self._compares.plain.outputs:
             raise _Fails(PathCheck("all", admitted=False, how="its forward gives out no tensors"))
         self._is_aligned = tried is not None
+        self._dependence = Dependence(model, self._runner, self.call, self._compares, self._plain)
         self._compares.dtype = self._rounds_to or self._compares.dtype
 
     @property
@@ -314,7 +318,8 @@ class _Trial:
             check, replayed = self._replay_at(route, paths, position)
             if check.admitted:
                 try:
-                    check, replayed = self._kept_apart(check, replayed, below is None or below.skipped != route.skipped)
+                    is_lowest = below is None or below.skipped != route.skipped
+                    check, replayed = self._dependence.look(check, replayed, is_lowest)
                 except Exception as error:  # noqa: BLE001 - the model's own code, given more rows than one
                     check = failed("replay", error)
             if check.admitted:
@@ -324,60 +329,6 @@ class _Trial:
         how = "no frozen layer lies beneath all that trains"
         self._checks.append(refused or PathCheck("replay", admitted=False, how=how))
         return None
-
-    def _kept_apart(self, check: PathCheck, paths: Paths, is_lowest: bool) -> tuple[PathCheck, Paths]:
-        """Look what stored activations depend on besides the rows: random numbers, state, modes, single inputs."""
-        call = self.call
-        if torch.is_inference_mode_enabled():
-            how = "in inference mode it cannot be told what depends on what trains"
-            return replace(check, admitted=False, how=how), paths
-        if self._runner.trains_beneath(call, paths):
-            how = "what would be stored depends on what trains"
-            return replace(check, admitted=False, how=how), paths
-        self._compares.restore()
-        first: dict[str, Packed] = {}
-        with NoDropout():
-            read = reads_of(call.inputs, lambda: first.update(self._tap(call, paths, seed=0)))
-        if not _equal(first, self._again(paths)):
-            with NoDropout():
-                same = _equal(first, self._again(paths))
-            if not same:
-                how = "what is frozen gives something else each time: it draws random numbers, or keeps state"
-                return replace(check, admitted=False, how=how), paths
-            # Dropout before the head acts if activations enter beneath it. What remains is that between frozen
-            # layers, which is as off as that inside them.
-            how = f"{check.how}; dropout beneath it, outside of frozen modules, is left out"
-            check, paths = replace(check, admitted=is_lowest, how=how), replace(paths, drops=True)
-        if self._model.training:
-            with in_eval(self._model):
-                paths = replace(paths, by_mode=not _equal(first, self._tap(call, paths, seed=0)))
-        self._compares.restore()
-        return check, replace(paths, unread=self._unread(paths, first, read))
-
-    def _unread(self, paths: Paths, first: Mapping[str, Packed], read: frozenset[str]) -> frozenset[str]:
-        """Names of inputs on which nothing stored depends: no function is given them, and their values do not count."""
-        call = self.call
-        unread = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)} - read
-        if any(isinstance(module, torch.jit.ScriptModule) for module in self._model.modules()):
-            return frozenset()  # of scripts it is not seen what they are given
-        turned = {name: value.roll(1, 0) if call.is_per_row(value := call.inputs[name]) else value for name in unread}
-        other = self._tap(replace(call, inputs=call.inputs | turned), replace(paths, drops=True), seed=0)
-        self._compares.restore()
-        return frozenset(unread) if _equal(first, other) else frozenset()
-
-    def _tap(self, call: Call, paths: Paths, *, seed: int) -> dict[str, Packed]:
-        seed_all(seed)
-        return self._runner.tap(call, paths)
-
-    def _again(self, paths: Paths) -> dict[str, Packed]:
-        """Compute what is stored after another call, from other random numbers."""
-        if self._compares.changes:
-            with NoDropout(), torch.no_grad():
-                self._plain()
-        try:
-            return self._tap(self.call, paths, seed=1)
-        finally:
-            self._compares.restore()
 
     @cached_property
     def _frozen_outputs(self) -> frozenset[int]:
@@ -467,14 +418,6 @@ class _Trial:
         if projections is None:
             return (False,)
         return (True, False) if all(type(module) is nn.Linear for module in projections) else (False,)
-
-
-def _equal(one: Mapping[str, Packed], other: Mapping[str, Packed]) -> bool:
-    """Whether the same was stored, bit by bit."""
-    return one.keys() == other.keys() and all(
-        torch.equal(own.values, other[name].values) and torch.equal(own.lengths, other[name].lengths)
-        for name, own in one.items()
-    )
 
 
 _PACKED = {

@@ -26,7 +26,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from frostline.engine.calls import Call
-    from frostline.engine.paths import Paths, Runner
+    from frostline.engine.paths import Paths
+    from frostline.engine.runner import Runner
     from frostline.engine.store.spec import StreamSpec
 
 # Rows are added until one pass has so many tokens and takes so many seconds, so that a large model runs a few only.

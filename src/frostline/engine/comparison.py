@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,13 +18,12 @@ from torch.utils._pytree import tree_leaves
 
 from frostline.engine.checked import PathCheck
 from frostline.engine.dropout import NoDropout
+from frostline.engine.model_state import KeptState, state_of
+from frostline.engine.outputs import tensors_of
 from frostline.engine.replay import NotReplayable
-from frostline.evidence.contents import Contents
-from frostline.evidence.rng import generator_state
-from frostline.modules import modules_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor
 
@@ -35,9 +33,6 @@ if TYPE_CHECKING:
 _OUTPUTS = {torch.float32: 1e-5, torch.float64: 1e-9}
 _GRADIENTS = {torch.float32: 1e-4, torch.float64: 1e-8}
 _HALF = 0.05
-_DEEPEST = 6  # nested containers of outputs
-_OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
-_SIMPLE = (bool, int, float, str)
 
 
 @dataclass(frozen=True)
@@ -54,85 +49,6 @@ class Outcome:
     outputs: Mapping[str, Tensor]
     gradients: tuple[Tensor | None, ...]
     state: Mapping[str, Any]
-
-
-class KeptState:
-    """All that a model holds besides its parameters, as it was: buffers, attributes, generators, what is in containers.
-
-    Args:
-        model: The model.
-    """
-
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = modules_of(model)
-        self._contents = Contents()
-        for parameter in model.parameters():
-            self._contents.keep_tensor(parameter, copy=False)
-        self._contents.keep(model, copy=True)
-
-    def restore(self) -> None:
-        """Put everything back; objects keep their identity, and what stands in for forwards goes on doing so."""
-        standing = [(module, vars(module).get("forward")) for module in self._modules]
-        self._contents.restore()
-        for module, forward in standing:
-            if forward is not None:
-                vars(module)["forward"] = forward
-            else:
-                vars(module).pop("forward", None)
-
-
-def state_of(model: nn.Module) -> dict[str, Any]:
-    """What modules hold besides parameters, as far as it is tensors or plain values, by where; tensors are copied."""
-    found: dict[str, Any] = {}
-    for number, module in enumerate(modules_of(model)):
-        held = vars(module)
-        found.update((f"{number} {name}", value.detach().clone()) for name, value in held["_buffers"].items()
-                     if value is not None)  # fmt: skip
-        for name in held.keys() - _OF_TORCH:
-            for place, value in _values(held[name], f"{number} {name}", 2):
-                found[place] = value.detach().clone() if isinstance(value, torch.Tensor) else value
-    return found
-
-
-def plain_values(model: nn.Module, but: frozenset[str]) -> list[tuple[dict[str, Any], str, Any]]:
-    """List the plain values among modules' attributes, such as the weight of a term of a loss.
-
-    Args:
-        model: The model.
-        but: Names of those that a forward changes, as `state_of` gives them.
-
-    Returns:
-        Per value what holds it, its name there, and what it is. Those of torch's own modules are left out.
-    """
-    return [
-        (vars(module), name, vars(module)[name])
-        for number, module in enumerate(modules_of(model))
-        if not type(module).__module__.startswith("torch.")
-        for name in vars(module).keys() - _OF_TORCH - {"training"}
-        if isinstance(vars(module)[name], _SIMPLE) and f"{number} {name}" not in but
-    ]
-
-
-def tensors_of(output: Any) -> dict[str, Tensor]:
-    """Every tensor in what a forward gave out, by where it stands: in mappings, sequences and objects' attributes."""
-    found = _values(output, "", _DEEPEST)
-    return {place or "output": value for place, value in found if isinstance(value, torch.Tensor)}
-
-
-def _values(value: Any, place: str, depth: int) -> Iterator[tuple[str, Any]]:
-    """The tensors and plain values in a container, by where they stand."""
-    if isinstance(value, (torch.Tensor, *_SIMPLE)):
-        yield place, value
-    elif (state := generator_state(value)) is not None:
-        yield place, state
-    elif depth and isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _values(inner, f"{place}.{name}" if place else str(name), depth - 1)
-    elif depth and isinstance(value, list | tuple):
-        for number, inner in enumerate(value):
-            yield from _values(inner, f"{place}[{number}]", depth - 1)
-    elif depth > 2 and hasattr(value, "__dict__") and not isinstance(value, nn.Module | type) and not callable(value):
-        yield from _values(vars(value), place, depth - 1)
 
 
 class Comparison:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import inspect
-import json
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import cache, partial
@@ -15,23 +12,22 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from frostline.anatomy.modelmap import ModelMap
-from frostline.checkpoints.stored import whole_digest
 from frostline.engine.admission import admit
 from frostline.engine.behind_mask import guarded
 from frostline.engine.calibration import calibrate
 from frostline.engine.calls import Call, read_call
-from frostline.engine.comparison import KeptState, failed, plain_values
+from frostline.engine.comparison import failed
 from frostline.engine.guard import Failure, Guard, Seen
 from frostline.engine.interpose import interposed
-from frostline.engine.paths import Paths, Runner
+from frostline.engine.model_state import KeptState, plain_values
+from frostline.engine.paths import Paths
+from frostline.engine.prefix import Prefix, store_key
 from frostline.engine.route import core_of
+from frostline.engine.runner import Runner
 from frostline.engine.settling import fallbacks, settle
 from frostline.engine.store.packed import Packed
-from frostline.engine.store.spec import StoreKey, dtype_name
 from frostline.engine.stored import spec_of
 from frostline.errors import FrostlineError, OutputError
-from frostline.evidence.fingerprint import tensor_digest
 from frostline.evidence.rng import RngState
 from frostline.log import get_logger
 
@@ -43,34 +39,20 @@ if TYPE_CHECKING:
 
     from frostline.engine.checked import PathCheck, SelfCheck
     from frostline.engine.costs import Measured
+    from frostline.engine.prefix import Version
     from frostline.engine.settings import EngineSettings
-    from frostline.engine.store.spec import StreamSpec
+    from frostline.engine.store.spec import StoreKey, StreamSpec
     from frostline.engine.store.store import Store
 
     # Given what was admitted, what makes the key (it reads the whole prefix) and the streams: a store and the most
     # bytes that it may take, or nothing.
     StoreMaker = Callable[[SelfCheck, Callable[[], StoreKey], list[StreamSpec]], tuple[Store, int] | None]
 
-_Version = tuple[int, torch.dtype, int] | None
-_Prefix = tuple[tuple[dict[str, torch.Tensor], str], ...]
-
 # Where transformers has the hooks that it leaves on a model once outputs were asked for; they see nothing unasked.
 _CAPTURING = "transformers.utils.output_capturing"
 _MOST_KINDS = 12  # of calls are tried
 _MOST_REFUSALS = 3  # so many calls may turn out to need the plain path, before all of their kind take it
 _LONGEST_NAME = 200  # its end tells more than its beginning
-# Of a config, what activations do not depend on.
-_NOT_IN_KEY = frozenset(
-    {
-        "_name_or_path",
-        "architectures",
-        "transformers_version",
-        "id2label",
-        "label2id",
-        "problem_type",
-        "num_labels",
-    }
-)
 
 
 @dataclass
@@ -83,7 +65,7 @@ class _State:
         check: Which paths are exact.
         paths: Those that are taken: fewer than were admitted, once the guard has found one wrong.
         values: Plain values among modules' attributes, by what holds them and their names.
-        prefix: The tensors beneath the boundary, by what holds each of a module's and its name there.
+        prefix: The tensors beneath the boundary; None where nothing is stored.
         versions: What each of them was: where it lay, and how often it was written.
         digest: One of all of them.
         skipped: The modules that are not run.
@@ -99,8 +81,8 @@ class _State:
     check: SelfCheck
     paths: Paths
     values: list[tuple[dict[str, Any], str, Any]]
-    prefix: _Prefix = ()
-    versions: tuple[_Version, ...] = ()
+    prefix: Prefix | None = None
+    versions: tuple[Version, ...] = ()
     digest: str = ""
     skipped: tuple[nn.Module, ...] = ()
     store: Store | None = None
@@ -291,8 +273,8 @@ class Engine:
         Writing through ``.data`` is not counted by torch, so that all of them are read.
         """
         stored = [state for states in self._states.values() for state in states if state.store is not None]
-        boundaries = {state.check.boundary: state.digest for state in stored}
-        if any(self._prefix_digest(boundary) != digest for boundary, digest in boundaries.items() if boundary):
+        prefixes = {state.check.boundary: state for state in stored}.values()
+        if any(state.prefix is not None and state.prefix.digest() != state.digest for state in prefixes):
             self.forget()
 
     close = forget
@@ -503,7 +485,7 @@ class Engine:
         grads = (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
         kind = (call.kind(), precision, modes, grads, None if call.rows.full else call.layout)
         state = self._known(kind, call)
-        if state is not None and state.versions != _versions(state.prefix):
+        if state is not None and state.prefix is not None and state.versions != state.prefix.versions():
             self.forget()
             state = None
         if state is None:
@@ -543,14 +525,16 @@ class Engine:
         replay = check.paths.replay
         if replay is None:
             return state
-        state.prefix = tuple(map(self._place, self._beneath(replay.route.boundary)))
-        state.versions = _versions(state.prefix)
+        state.prefix = Prefix(self._core, replay.route.boundary)
+        state.versions = state.prefix.versions()
         outer = (self._core.get_submodule(path) for path in (*replay.route.tables, *replay.route.skipped))
         state.skipped = tuple(inner for module in outer for inner in module.modules())
-        digest = cache(partial(self._prefix_digest, replay.route.boundary))  # it reads the whole prefix
+        digest = cache(state.prefix.digest)  # it reads the whole prefix
         previous, self._state = self._state, state
         streams = [spec_of(stream, check.paths) for stream in replay.streams]
-        key = cache(partial(self._key, check.paths, replay.route.boundary, precision, digest))
+        key = cache(
+            lambda: store_key(self._core, check.paths, digest(), dtype=self._settings.torch_dtype, autocast=precision)
+        )
         made = self._stores.get(key().digest()) if self._stores else None
         made = made or self._make_store(check, key, streams)
         self._state = previous
@@ -558,43 +542,6 @@ class Engine:
             state.store, state.budget = self._stores[key().digest()] = made
             state.digest = digest()
         return state
-
-    def _beneath(self, boundary: str) -> list[str]:
-        """Names of all parameters and buffers beneath a unit."""
-        units = ModelMap.of(self._core).units
-        beneath = units[: [unit.name for unit in units].index(boundary)]
-        return sorted(name for unit in beneath for name in (*unit.parameter_names, *unit.buffer_names))
-
-    def _place(self, name: str) -> tuple[dict[str, Any], str]:
-        """What holds a parameter or buffer, and its name there."""
-        path, _, own = name.rpartition(".")
-        module = self._core.get_submodule(path)
-        return next(held for held in (module._parameters, module._buffers) if own in held), own  # noqa: SLF001 - no public name
-
-    def _key(self, paths: Paths, boundary: str, precision: torch.dtype | None, digest: Callable[[], str]) -> StoreKey:
-        config = getattr(self._core, "config", None)
-        fields = config.to_dict() if config is not None else {}
-        text = json.dumps({k: v for k, v in fields.items() if k not in _NOT_IN_KEY}, sort_keys=True, default=str)
-        details = [*sorted(paths.stored_positions.values()), *(["with padding"] if paths.whole else [])]
-        details += [stream.name for stream in paths.replay.streams] if paths.replay is not None else []
-        parameter = self._parameters[0]
-        autocast = f", autocast to {dtype_name(precision)}" if precision is not None else ""
-        return StoreKey(
-            prefix=digest(),
-            config=hashlib.sha256(text.encode()).hexdigest(),
-            inputs="rows by the digest of their model inputs",
-            boundary=", ".join([boundary, *details]),
-            dtype=dtype_name(self._settings.torch_dtype or parameter.dtype),
-            attention=f"{getattr(config, '_attn_implementation', None)} on {parameter.device.type}{autocast}",
-        )
-
-    def _prefix_digest(self, boundary: str) -> str:
-        """One digest of all parameters and buffers beneath the boundary, in hex digits."""
-        tensors = dict(self._core.named_parameters()) | dict(self._core.named_buffers())
-        names = self._beneath(boundary)
-        with ThreadPoolExecutor() as pool:
-            digests = pool.map(tensor_digest, (tensors[name] for name in names))
-        return whole_digest(dict(zip(names, digests, strict=True)))
 
     def _say(self, reason: str) -> None:
         self._reason = reason
@@ -612,15 +559,6 @@ def _named(paths: Paths) -> dict[str, bool]:
         "matrix products by oneDNN": paths.products,
         "embedding gradients": paths.tables,
     }
-
-
-def _versions(tensors: _Prefix) -> tuple[_Version, ...]:
-    """What tells that a tensor was replaced, moved, cast, or written; writing through ``.data`` goes unnoticed."""
-    found = [held.get(name) for held, name in tensors]
-    return tuple(
-        None if tensor is None else (tensor.data_ptr(), tensor.dtype, tensor._version)  # noqa: SLF001 - not public
-        for tensor in found
-    )
 
 
 def _are_hooked(modules: Iterable[nn.Module]) -> bool:

@@ -10,7 +10,8 @@ import torch
 
 from frostline.engine.checked import PathCheck
 from frostline.engine.comparison import Comparison, failed, seed_all
-from frostline.engine.paths import Paths, Runner
+from frostline.engine.paths import Paths
+from frostline.engine.runner import Runner
 from frostline.engine.store.packed import Packed
 from frostline.engine.trial import rows_as_they_are
 

@@ -12,9 +12,9 @@ from transformers.modeling_outputs import SequenceClassifierOutput
 from frostline.checkpoints.classifier import position_limit
 from frostline.data.tokenising import tokenise
 from frostline.engine.engine import Engine
-from frostline.engine.paths import in_eval
 from frostline.engine.route import core_of
 from frostline.engine.rows import Rows
+from frostline.engine.runner import in_eval
 from frostline.engine.settings import EngineSettings
 from frostline.engine.single import Position, places_of
 from frostline.errors import DataError, ModelError, as_given
