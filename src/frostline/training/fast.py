@@ -32,13 +32,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from torch import nn
+    from transformers import Trainer
 
     from frostline.engine.checked import SelfCheck
     from frostline.engine.costs import Where
     from frostline.engine.settings import EngineSettings
     from frostline.engine.store.spec import StoreKey, StreamSpec
     from frostline.engine.store.store import Store
-    from frostline.training.trainer import Trainer
 
 ENGINE_FILE = "engine.json"
 _CPU = torch.device("cpu")
