@@ -164,9 +164,13 @@ class FastPaths(TrainerCallback):
         if report is not None and (self.guard is not None or not report.check.paths.any):
             self._tells = False
             get_logger().info("%s", report)
-        elif not self._plain_told and (self._engine is None or self._engine.reason is None):  # which it has said
+        elif not self._plain_told:
             self._plain_told = True
-            get_logger().info("Engine: the plain path; a step does not call the forward of the model.")
+            get_logger().info("%s", self._plain_line())
+
+    def _plain_line(self) -> str:
+        reason = self._engine.reason if self._engine is not None else None
+        return f"Engine: the plain path; {reason or 'a step does not call the forward of the model'}."
 
     def _engine_of(self, model: nn.Module) -> Engine:
         if self._engine is None or (model is not self._model and core_of(model) is not self._core):
