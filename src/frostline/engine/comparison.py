@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
+from frostline.compat.modules import own_buffers
+from frostline.compat.tensors import tree_leaves
 from frostline.engine.checked import PathCheck
 from frostline.engine.dropout import NoDropout
 from frostline.engine.replay import NotReplayable
@@ -86,7 +87,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, module in enumerate(modules_of(model)):
         held = vars(module)
-        found.update((f"{number} {name}", value.detach().clone()) for name, value in held["_buffers"].items()
+        found.update((f"{number} {name}", value.detach().clone()) for name, value in own_buffers(module).items()
                      if value is not None)  # fmt: skip
         for name in held.keys() - _OF_TORCH:
             for place, value in _values(held[name], f"{number} {name}", 2):

@@ -13,10 +13,12 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.stored import whole_digest
+from frostline.compat.models import CAPTURING, NAME_FIELD, attention_of
+from frostline.compat.modules import are_hooked, own_buffers, own_parameters
+from frostline.compat.tensors import BatchNorm, version_of
 from frostline.engine.admission import admit
 from frostline.engine.behind_mask import guarded
 from frostline.engine.calibration import calibrate
@@ -36,7 +38,7 @@ from frostline.evidence.rng import RngState
 from frostline.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -54,15 +56,13 @@ if TYPE_CHECKING:
 _Version = tuple[int, torch.dtype, int] | None
 _Prefix = tuple[tuple[dict[str, torch.Tensor], str], ...]
 
-# Where transformers has the hooks that it leaves on a model once outputs were asked for; they see nothing unasked.
-_CAPTURING = "transformers.utils.output_capturing"
 _MOST_KINDS = 12  # of calls are tried
 _MOST_REFUSALS = 3  # so many calls may turn out to need the plain path, before all of their kind take it
 _LONGEST_NAME = 200  # its end tells more than its beginning
 # Of a config, what activations do not depend on.
 _NOT_IN_KEY = frozenset(
     {
-        "_name_or_path",
+        NAME_FIELD,
         "architectures",
         "transformers_version",
         "id2label",
@@ -143,7 +143,7 @@ class Engine:
         self._signature = inspect.signature(type(self._core).forward.__get__(self._core))
         self._parameters = list(self._core.parameters())
         self._checkpointing = [module for module in self._core.modules() if hasattr(module, "gradient_checkpointing")]
-        self._norms = [module for module in self._core.modules() if isinstance(module, _BatchNorm)]
+        self._norms = [module for module in self._core.modules() if isinstance(module, BatchNorm)]
         self._sparse: list[Any] = [module for module in self._core.modules() if hasattr(module, "attention_type")]
         self._modules = list(self._core.modules())
         self._flags: tuple[bool, ...] = ()
@@ -441,7 +441,7 @@ class Engine:
             "gradient checkpointing runs layers again in the backward pass": checkpointing
             and any(module.gradient_checkpointing for module in self._checkpointing),
             "batch normalisation counts the padding in": any(norm.training for norm in self._norms),
-            "there are hooks on the model, which would see other values": _are_hooked(self._modules),
+            "there are hooks on the model, which would see other values": are_hooked(self._modules, CAPTURING),
             "its attention works in blocks of the padded text": any(
                 module.attention_type == "block_sparse" for module in self._sparse
             ),
@@ -569,7 +569,7 @@ class Engine:
         """What holds a parameter or buffer, and its name there."""
         path, _, own = name.rpartition(".")
         module = self._core.get_submodule(path)
-        return next(held for held in (module._parameters, module._buffers) if own in held), own  # noqa: SLF001 - no public name
+        return next(held for held in (own_parameters(module), own_buffers(module)) if own in held), own
 
     def _key(self, paths: Paths, boundary: str, precision: torch.dtype | None, digest: Callable[[], str]) -> StoreKey:
         config = getattr(self._core, "config", None)
@@ -585,7 +585,7 @@ class Engine:
             inputs="rows by the digest of their model inputs",
             boundary=", ".join([boundary, *details]),
             dtype=dtype_name(self._settings.torch_dtype or parameter.dtype),
-            attention=f"{getattr(config, '_attn_implementation', None)} on {parameter.device.type}{autocast}",
+            attention=f"{attention_of(config)} on {parameter.device.type}{autocast}",
         )
 
     def _prefix_digest(self, boundary: str) -> str:
@@ -617,18 +617,4 @@ def _named(paths: Paths) -> dict[str, bool]:
 def _versions(tensors: _Prefix) -> tuple[_Version, ...]:
     """What tells that a tensor was replaced, moved, cast, or written; writing through ``.data`` goes unnoticed."""
     found = [held.get(name) for held, name in tensors]
-    return tuple(
-        None if tensor is None else (tensor.data_ptr(), tensor.dtype, tensor._version)  # noqa: SLF001 - not public
-        for tensor in found
-    )
-
-
-def _are_hooked(modules: Iterable[nn.Module]) -> bool:
-    # No public name for any of them; one loop, as it is run in every step.
-    for module in modules:
-        if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
-            return True
-        hooks = module._forward_hooks  # noqa: SLF001
-        if hooks and any(hook.__module__ != _CAPTURING for hook in hooks.values()):
-            return True
-    return False
+    return tuple(None if tensor is None else (tensor.data_ptr(), tensor.dtype, version_of(tensor)) for tensor in found)

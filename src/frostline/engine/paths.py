@@ -8,8 +8,8 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_map
 
+from frostline.compat.tensors import tree_map
 from frostline.engine import fused, products
 from frostline.engine.comparison import tensors_of
 from frostline.engine.dropout import NoDropout
