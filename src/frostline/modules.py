@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
+from frostline.compat.modules import own_children
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -15,7 +17,7 @@ def module_at(model: nn.Module, path: str) -> nn.Module:
         KeyError: If there is none.
     """
     for name in path.split(".") if path else ():
-        model = cast("nn.Module", model._modules[name])  # noqa: SLF001 - no public name that is as fast
+        model = cast("nn.Module", own_children(model)[name])
     return model
 
 
@@ -27,5 +29,5 @@ def modules_of(model: nn.Module) -> list[nn.Module]:
         module = left.pop()
         if module is not None and module not in found:
             found[module] = None
-            left.extend(reversed(module._modules.values()))  # noqa: SLF001
+            left.extend(reversed(own_children(module).values()))
     return list(found)

@@ -13,6 +13,7 @@ from frostline.anatomy.wrappers import unwrap
 from frostline.checkpoints.headers import read_headers
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import locate
+from frostline.compat.models import was_loaded
 from frostline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -21,9 +22,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 OriginWord = Literal["pretrained", "new", "unknown"]
-
-# The attribute by which transformers itself tells a model that ``from_pretrained`` made.
-_MARK_OF_LOADING = "_weight_conversions"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +65,7 @@ def origin_of(model: nn.Module) -> Origin:
     core = unwrapped.core
     name = getattr(core, "name_or_path", "")
     # A model built from a checkpoint's configuration names the checkpoint too, but read nothing from it.
-    loaded = hasattr(core, _MARK_OF_LOADING)
+    loaded = was_loaded(core)
     if not isinstance(core, PreTrainedModel) or not name or not loaded:
         return Origin(None)
     try:

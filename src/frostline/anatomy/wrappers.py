@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
+from frostline.compat.modules import COMPILED_CHILD, FSDP_CHILD, are_adapters_disabled
 from frostline.errors import ModelError, as_given
 
 if TYPE_CHECKING:
@@ -72,10 +73,9 @@ def _wrapped_by(module: nn.Module) -> str | None:
     children = dict(module.named_children())
     if isinstance(module, DataParallel | DistributedDataParallel):
         return "module"
-    if "_orig_mod" in children:  # torch.compile
-        return "_orig_mod"
-    if "_fsdp_wrapped_module" in children:
-        return "_fsdp_wrapped_module"
+    for name in (COMPILED_CHILD, FSDP_CHILD):
+        if name in children:
+            return name
     if "base_model" in children and hasattr(module, "peft_config"):
         # PEFT wraps twice where it changes layers (LoRA, IA3), once where it adds a prompt.
         tuner = children["base_model"]
@@ -153,7 +153,7 @@ def _adapter_notes(model: nn.Module) -> Iterator[str]:
             configs |= found
             # A prompt before the input has no layer that could say it.
             active |= {str(getattr(module, "active_adapter", ""))}
-            disabled |= bool(getattr(module, "_adapters_disabled", False))
+            disabled |= are_adapters_disabled(module)
     layers = [cast("Any", module) for module in model.modules() if getattr(module, "adapter_layer_names", ())]
     active |= {name for layer in layers for name in getattr(layer, "active_adapters", ())}
     merged = {name for layer in layers for name in getattr(layer, "merged_adapters", ())}

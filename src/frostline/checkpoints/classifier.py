@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 from frostline.checkpoints.headers import is_delta, read_headers, unreachable
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import Source, locate
+from frostline.compat.models import attend_eagerly, hub_file
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
 from frostline.plainjson import read_json
@@ -68,15 +69,10 @@ def load_config(source: Source, *, trust_remote_code: bool = False, **overrides:
 
 def _config_file(source: Source, *, offline: bool) -> Path | None:
     """Where the configuration lies, fetched from the hub if need be; None where the hub has none."""
-    from transformers.utils.hub import cached_file
-
     if source.folder is not None:
         return source.folder / "config.json"
     with quiet():
-        file = cached_file(
-            source.name, "config.json", local_files_only=offline, _raise_exceptions_for_missing_entries=False
-        )
-    return None if file is None else Path(file)
+        return hub_file(source.name, "config.json", cached_only=offline)
 
 
 class _EndlessError(ValueError):
@@ -158,7 +154,7 @@ def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool = F
 
     model_class = classifier_class(config, name, trust_remote_code=trust_remote_code)
     own = copy.deepcopy(config)
-    own._attn_implementation = "eager"  # noqa: SLF001 - nothing is computed; others want libraries and devices of their own
+    attend_eagerly(own)  # nothing is computed; others want libraries and devices of their own
     try:
         with quiet(), torch.device("meta"):
             return model_class(own)
@@ -218,7 +214,7 @@ def load_classifier(
     if delta is None:
         tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
     else:
-        model.name_or_path = model.config._name_or_path = source.name  # noqa: SLF001 - as from_pretrained sets both
+        model.name_or_path = model.config.name_or_path = source.name  # as from_pretrained sets both
         with delta.files_in_one_folder() as folder:
             tokenizer = load_tokenizer(Source(str(folder), folder))
     _agree_on_padding(model, tokenizer, name)

@@ -29,6 +29,7 @@ from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.safewrite import dtype_of_name, write_safetensors
 from frostline.checkpoints.source import Source, given_name, locate
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
+from frostline.compat.models import hub_file
 from frostline.errors import ModelError
 from frostline.files import atomic_folder
 from frostline.sealing import SEAL_FILE, file_digest
@@ -152,7 +153,7 @@ def load_delta(delta: str | PathLike[str], base: str | PathLike[str] | None = No
     model_class: Any = type(opened.model)
     with quiet():
         model = model_class.from_pretrained(None, config=opened.model.config, state_dict=opened.values(), dtype="auto")
-    model.name_or_path = model.config._name_or_path = str(opened.folder)  # noqa: SLF001 - as from_pretrained sets both
+    model.name_or_path = model.config.name_or_path = str(opened.folder)  # as from_pretrained sets both
     return cast("PreTrainedModel", model)
 
 
@@ -371,15 +372,7 @@ def _open_whole(name: str | PathLike[str]) -> Checkpoint:
 def _base_file(base: Checkpoint, name: str, digest: str) -> Path:
     file = base.folder / name
     if not file.is_file() and base.source.folder is None:
-        from transformers.utils.hub import cached_file
-
-        found = cached_file(
-            base.source.name,
-            name,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        file = Path(found) if found is not None else file
+        file = hub_file(base.source.name, name) or file
     if not file.is_file() or file_digest(file) != digest:
         raise ModelError(
             f"The delta needs '{name}' of its base '{base.source.name}', which is missing or another one there.\n"

@@ -6,6 +6,7 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frostline.compat.models import dtype_in_header, hub_file, without_values
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
 from frostline.plainjson import read_json
@@ -97,10 +98,9 @@ def _shards(index: Path) -> list[Path]:
 def _file_headers(file: Path) -> dict[str, torch.Tensor]:
     import torch
     from safetensors import SafetensorError
-    from transformers.modeling_utils import load_state_dict
 
     try:
-        headers = load_state_dict(file, map_location="meta")
+        headers = without_values(file)
     except SafetensorError as error:
         raise ModelError(
             f"The weights '{file}' are damaged ({error}; {file.stat().st_size:,} bytes).\n"
@@ -131,18 +131,10 @@ def _file_headers(file: Path) -> dict[str, torch.Tensor]:
 
 def _cached_folder(name: str) -> Path | None:
     """The hub's cache folder of a model, if its weights are in it."""
-    from transformers.utils.hub import cached_file
-
     for file in (_SAFE, _SAFE_INDEX, _PICKLED, _PICKLED_INDEX):
-        found = cached_file(
-            name,
-            file,
-            local_files_only=True,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
+        found = hub_file(name, file, cached_only=True)
         if found is not None:
-            return Path(found).parent
+            return found.parent
     return None
 
 
@@ -150,8 +142,6 @@ def _hub_headers(name: str) -> dict[str, torch.Tensor]:
     import torch
     from huggingface_hub import get_safetensors_metadata
     from huggingface_hub.errors import NotASafetensorsRepoError
-    from transformers.modeling_utils import str_to_torch_dtype
-    from transformers.utils.hub import cached_file
 
     if not hub_in_reach():
         raise unreachable(name)
@@ -159,12 +149,14 @@ def _hub_headers(name: str) -> dict[str, torch.Tensor]:
         metadata = get_safetensors_metadata(name)
     except NotASafetensorsRepoError:
         # Names inside a pickle cannot be had without the file.
-        file = cached_file(name, _PICKLED)
-        return _file_headers(Path(str(file)))
+        file = hub_file(name, _PICKLED)
+        if file is None:
+            raise ModelError(f"The hub gave no weights of '{name}' ({_SAFE} or {_PICKLED}).\nCheck the name.") from None
+        return _file_headers(file)
     except OSError as error:
         raise ModelError(f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}") from None
     return {
-        tensor: torch.empty(info.shape, dtype=str_to_torch_dtype[info.dtype], device="meta")
+        tensor: torch.empty(info.shape, dtype=dtype_in_header(info.dtype), device="meta")
         for file in metadata.files_metadata.values()
         for tensor, info in file.tensors.items()
     }

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import copy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from frostline.checkpoints.stored import StoredTensor
+from frostline.compat.models import LoaderNames, converted
 from frostline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -71,10 +71,8 @@ class Conversion:
 
     def run(self, values: list[torch.Tensor]) -> dict[str, torch.Tensor]:
         """Convert the tensors' values; on the meta device too."""
-        converter = copy.deepcopy(self.converter)
-        for (name, pattern), value in zip(self.taken, values, strict=True):
-            converter.add_tensor(self.key, name, pattern, value)
-        made = converter.convert(self.key, model=self.model, config=self.model.config)
+        taken = [(*named, value) for named, value in zip(self.taken, values, strict=True)]
+        made = converted(self.converter, self.key, taken, self.model)
         return {name: value[0] if isinstance(value, list) else value for name, value in made.items()}
 
 
@@ -120,26 +118,12 @@ class Places:
 
 
 def _parts(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> list[Part]:
-    from transformers.conversion_mapping import get_model_conversion_mapping
-    from transformers.core_model_loading import WeightConverter, WeightRenaming, dot_natural_key, rename_source_key
-
-    transforms = get_model_conversion_mapping(model)
-    renamings = [transform for transform in transforms if isinstance(transform, WeightRenaming)]
-    converters = [transform for transform in transforms if isinstance(transform, WeightConverter)]
-    by_pattern = {pattern: converter for converter in converters for pattern in converter.source_patterns}
-    own, prefix = model.state_dict(), model.base_model_prefix
     parts: dict[str, Part] = {}
-    # Some renamings depend on the names before, so the order is the loader's.
-    for name in sorted(tensors, key=dot_natural_key):
-        key, pattern = rename_source_key(name, renamings, converters, prefix, own)
-        if key not in own and name in own:
-            key, pattern = rename_source_key(name, [], [], prefix, own)
-        if key not in own:
-            continue
+    for name, key, pattern, converter in LoaderNames(model).in_order(tensors):
         if pattern is None:  # of several tensors for one parameter, the loader takes the first
             parts.setdefault(key, Part({name: tensors[name]}, {key: tensors[name].shape}))
             continue
-        part = parts.setdefault(key, Part({}, {}, Conversion(by_pattern[pattern], key, model)))
+        part = parts.setdefault(key, Part({}, {}, Conversion(converter, key, model)))
         if part.conversion is not None:
             part.sources[name] = tensors[name]
             part.conversion.taken.append((name, pattern))

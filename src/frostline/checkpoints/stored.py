@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.checkpoints.headers import is_delta, read_headers, shard_names, unreachable, weight_files
 from frostline.checkpoints.source import Source, locate
+from frostline.compat.models import hub_file
+from frostline.compat.tensors import offset_in_file
 from frostline.errors import ModelError
 from frostline.hub import hub_in_reach
 from frostline.plainjson import parse_json
@@ -243,15 +245,19 @@ def _safe_tensors(
 def _pickled_tensors(file: Path, tensors: dict[str, StoredTensor], aliases: dict[str, str]) -> None:
     import torch
 
-    in_pieces = _stored_as_is(file)
-    where = "meta" if in_pieces else "cpu"
-    table: dict[str, torch.Tensor] = torch.load(file, map_location=where, weights_only=True)
+    in_pieces = as_is = _stored_as_is(file)
+    table: dict[str, torch.Tensor] = {}
+    if as_is:
+        table = torch.load(file, map_location="meta", weights_only=True)
+        in_pieces = all(offset_in_file(tensor) is not None for tensor in table.values() if tensor.numel())
+    if not in_pieces:  # mapped, where the file's form allows it
+        table = torch.load(file, map_location="cpu", weights_only=True, mmap=as_is)
     seen: dict[tuple[Any, ...], str] = {}
     whole: dict[str, torch.Tensor] = {} if in_pieces else table
     for name, tensor in table.items():
         storage = tensor.untyped_storage()
         # Only a tensor on the meta device knows the place of its bytes in the file.
-        begin = getattr(storage, "_checkpoint_offset", None) if in_pieces else storage.data_ptr()
+        begin = offset_in_file(tensor) if in_pieces else storage.data_ptr()
         turned = tensor.is_conj() or tensor.is_neg()
         key = (begin, tensor.storage_offset(), tensor.dtype, tensor.shape, tensor.stride(), turned)
         if tensor.numel() and key in seen:
@@ -279,28 +285,14 @@ def _stored_as_is(file: Path) -> bool:
 
 def _fetched(name: str) -> Path:
     """The hub's cache folder of a model; its weights are fetched if they are not in it."""
-    from pathlib import Path
-
-    from transformers.utils.hub import cached_file
-
-    def find(file: str, *, local: bool) -> Path | None:
-        found = cached_file(
-            name,
-            file,
-            local_files_only=local,
-            _raise_exceptions_for_missing_entries=False,
-            _raise_exceptions_for_connection_errors=False,
-        )
-        return None if found is None else Path(found)
-
     for local in (True, False):
         if not local and not hub_in_reach():
             raise unreachable(name)
-        find("config.json", local=local)
+        hub_file(name, "config.json", cached_only=local)
         for single, index in zip(_SINGLE, _INDEX, strict=True):
-            if (file := find(single, local=local)) is not None:
+            if (file := hub_file(name, single, cached_only=local)) is not None:
                 return file.parent
-            file = find(index, local=local)
-            if file is not None and all(find(shard, local=local) is not None for shard in shard_names(file)):
+            file = hub_file(name, index, cached_only=local)
+            if file is not None and all(hub_file(name, shard, cached_only=local) for shard in shard_names(file)):
                 return file.parent
     raise ModelError(f"The hub has no weights of '{name}' ({' or '.join(_SINGLE)}).\nCheck the name.")

@@ -17,6 +17,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from frostline.compat.tables import is_mixed
 from frostline.data.messages import listed, numbered, quoted, quoted_path, suggestion
 from frostline.data.quiet import quiet_datasets
 from frostline.data.sources import read_table
@@ -178,7 +179,7 @@ def _check_text_type(dataset: datasets.Dataset, source: str, name: str) -> bool:
             return False
         if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
             return True
-    found = "values of mixed types" if isinstance(feature, datasets.Json) else f"the type {kind}"
+    found = "values of mixed types" if is_mixed(feature) else f"the type {kind}"
     if pa.types.is_null(kind):
         found = "nothing but null"
     raise DataError(

@@ -17,6 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from frostline.compat.tables import csv_builder, json_builder, parquet_builder
 from frostline.data import delimited, jsonlines
 from frostline.data.causes import first_line, system_error
 from frostline.data.messages import listed, quoted_path
@@ -89,12 +90,12 @@ def _alone(digest: str) -> Iterator[None]:
 
 def _read_delimited(path: Path, source: str, digest: str) -> datasets.Dataset:
     from datasets import Features, Value
-    from datasets.packaged_modules.csv.csv import Csv
 
     def builder_for(dialect: delimited.Dialect) -> DatasetBuilder:
         names = list(delimited.column_names(path, source, dialect))
-        return Csv(
-            data_files=_data_files(path, digest),
+        return csv_builder(
+            path,
+            digest,
             features=Features({name: Value("string") for name in names}),
             names=names,
             header=0,
@@ -128,12 +129,10 @@ def _read_delimited(path: Path, source: str, digest: str) -> datasets.Dataset:
 
 
 def _read_json(path: Path, source: str, digest: str) -> datasets.Dataset:
-    from datasets.packaged_modules.json.json import Json
-
     def plain() -> datasets.Dataset:
         return _in_memory(_json_table(list(jsonlines.json_rows(path, source))), digest)
 
-    builder = Json(data_files=_data_files(path, digest), parse_agent_traces=False)
+    builder = json_builder(path, digest)
     dataset = _cached(builder)
     if dataset is None:
         check_utf8(path, source)
@@ -144,7 +143,6 @@ def _read_json(path: Path, source: str, digest: str) -> datasets.Dataset:
 def _read_parquet(path: Path, source: str, digest: str) -> datasets.Dataset:
     import pyarrow as pa
     import pyarrow.parquet as pq
-    from datasets.packaged_modules.parquet.parquet import Parquet
 
     try:
         metadata = pq.read_metadata(path)
@@ -165,18 +163,11 @@ def _read_parquet(path: Path, source: str, digest: str) -> datasets.Dataset:
     def plain() -> datasets.Dataset:
         return _in_memory(pq.read_table(path).replace_schema_metadata(None), digest)
 
-    builder = Parquet(data_files=_data_files(path, digest))
+    builder = parquet_builder(path, digest)
     cached = _cached(builder)
     if cached is not None:
         return cached
     return _build(builder, metadata.num_rows, source, plain)
-
-
-def _data_files(path: Path, digest: str) -> Any:
-    """Names the file to a builder: no pattern matching, and the digest as the key of the cache."""
-    from datasets.data_files import DataFilesDict, DataFilesList
-
-    return DataFilesDict({"train": DataFilesList([str(path.resolve())], [(digest,)])})
 
 
 def _cached(builder: DatasetBuilder) -> datasets.Dataset | None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from frostline.compat.tables import is_mixed
 from frostline.data.examples import row_numbers, table_of
 from frostline.data.messages import numbered, quoted, quoted_path
 from frostline.errors import DataError
@@ -292,7 +293,7 @@ def _column(source: str, name: str, feature: Any, chunked: pa.ChunkedArray, *, n
         values = pc.cast(values, pa.string())
     if found is not None:
         return LabelColumn(source, name, found, values)
-    what = "values of mixed types" if isinstance(feature, datasets.Json) else f"the type {kind}"
+    what = "values of mixed types" if is_mixed(feature) else f"the type {kind}"
     raise DataError(
         f"{quoted_path(source)}: the label column {quoted(name)} holds {what}.\n"
         "Labels are texts, numbers, booleans, or lists of texts or whole numbers; write one kind."

@@ -27,6 +27,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.compat.tables import fixed_list
 from frostline.data.label_columns import read_columns
 from frostline.data.label_inference import (
     MULTI,
@@ -177,13 +178,13 @@ class LabelSchema:
             DataError: A label is unknown, missing, or no number where one is needed.
         """
         import pyarrow as pa
-        from datasets import List, Value
+        from datasets import Value
 
         numbers = self.numbers(examples)
         feature: Any = Value("int64" if self.problem_type == SINGLE else "float32")
         array = pa.array(numbers.reshape(-1))
         if numbers.ndim == 2:
-            feature = List(feature, length=self.num_labels)
+            feature = fixed_list(feature, self.num_labels)
             array = pa.FixedSizeListArray.from_arrays(array, self.num_labels)
         texts = examples.dataset.remove_columns(list(examples.label_columns))
         labelled: datasets.Dataset = texts.add_column("labels", array, feature=feature)

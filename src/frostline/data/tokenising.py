@@ -12,6 +12,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.compat.tables import fingerprint_of
 from frostline.data.examples import TEXT_NAMES, row_numbers, table_of
 from frostline.data.messages import numbered
 from frostline.data.quiet import quiet_datasets
@@ -169,5 +170,5 @@ def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, 
     if isinstance(state, dict):  # set by every call, so not part of what the tokenizer is
         state.pop("truncation", None)
         state.pop("padding", None)
-    parts = [type(tokenizer).__name__, state, limit, getattr(dataset, "_fingerprint", "")]
+    parts = [type(tokenizer).__name__, state, limit, fingerprint_of(dataset)]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

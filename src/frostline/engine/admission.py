@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.compat.tensors import tree_flatten, tree_unflatten
 from frostline.engine import products
 from frostline.engine.checked import STORE_DTYPE, PathCheck, SelfCheck
 from frostline.engine.comparison import Comparison, failed, seed_all

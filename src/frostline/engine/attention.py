@@ -16,6 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from frostline.compat.tensors import softmax_gradient
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
@@ -177,7 +179,7 @@ class _Attention(torch.autograd.Function):
             if keeps is not None:
                 by_weights.mul_(keeps)
             # Of the softmax, in fp32 whatever the dtype.
-            by_scores = torch._softmax_backward_data(by_weights, weights, -1, weights.dtype).mul_(ctx.scaling)  # noqa: SLF001
+            by_scores = softmax_gradient(by_weights, weights).mul_(ctx.scaling)
             torch.bmm(by_scores, _flat(key, part), out=_flat(by_query, part))
             torch.bmm(by_scores.transpose(1, 2), _flat(query, part), out=_flat(by_key, part))
         return by_query, by_key, by_value, None, None, None

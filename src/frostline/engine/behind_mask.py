@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_map
+
+from frostline.compat.tensors import tree_map
 
 if TYPE_CHECKING:
     from torch import Tensor

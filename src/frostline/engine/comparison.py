@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_leaves
 
+from frostline.compat.tensors import tree_leaves
 from frostline.engine.checked import PathCheck
 from frostline.engine.dropout import NoDropout
 from frostline.engine.model_state import KeptState, state_of

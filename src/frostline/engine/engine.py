@@ -10,8 +10,10 @@ from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.nn.modules.batchnorm import _BatchNorm
 
+from frostline.compat.models import CAPTURING
+from frostline.compat.modules import are_hooked
+from frostline.compat.tensors import BatchNorm
 from frostline.engine.admission import admit
 from frostline.engine.behind_mask import guarded
 from frostline.engine.calibration import calibrate
@@ -32,7 +34,7 @@ from frostline.evidence.rng import RngState
 from frostline.log import get_logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -48,8 +50,6 @@ if TYPE_CHECKING:
     # bytes that it may take, or nothing.
     StoreMaker = Callable[[SelfCheck, Callable[[], StoreKey], list[StreamSpec]], tuple[Store, int] | None]
 
-# Where transformers has the hooks that it leaves on a model once outputs were asked for; they see nothing unasked.
-_CAPTURING = "transformers.utils.output_capturing"
 _MOST_KINDS = 12  # of calls are tried
 _MOST_REFUSALS = 3  # so many calls may turn out to need the plain path, before all of their kind take it
 _LONGEST_NAME = 200  # its end tells more than its beginning
@@ -125,7 +125,7 @@ class Engine:
         self._signature = inspect.signature(type(self._core).forward.__get__(self._core))
         self._parameters = list(self._core.parameters())
         self._checkpointing = [module for module in self._core.modules() if hasattr(module, "gradient_checkpointing")]
-        self._norms = [module for module in self._core.modules() if isinstance(module, _BatchNorm)]
+        self._norms = [module for module in self._core.modules() if isinstance(module, BatchNorm)]
         self._sparse: list[Any] = [module for module in self._core.modules() if hasattr(module, "attention_type")]
         self._modules = list(self._core.modules())
         self._flags: tuple[bool, ...] = ()
@@ -423,7 +423,7 @@ class Engine:
             "gradient checkpointing runs layers again in the backward pass": checkpointing
             and any(module.gradient_checkpointing for module in self._checkpointing),
             "batch normalisation counts the padding in": any(norm.training for norm in self._norms),
-            "there are hooks on the model, which would see other values": _are_hooked(self._modules),
+            "there are hooks on the model, which would see other values": are_hooked(self._modules, CAPTURING),
             "its attention works in blocks of the padded text": any(
                 module.attention_type == "block_sparse" for module in self._sparse
             ),
@@ -559,14 +559,3 @@ def _named(paths: Paths) -> dict[str, bool]:
         "matrix products by oneDNN": paths.products,
         "embedding gradients": paths.tables,
     }
-
-
-def _are_hooked(modules: Iterable[nn.Module]) -> bool:
-    # No public name for any of them; one loop, as it is run in every step.
-    for module in modules:
-        if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:  # noqa: SLF001
-            return True
-        hooks = module._forward_hooks  # noqa: SLF001
-        if hooks and any(hook.__module__ != _CAPTURING for hook in hooks.values()):
-            return True
-    return False

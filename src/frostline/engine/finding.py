@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_structure, tree_unflatten
 
+from frostline.compat.tensors import tree_flatten, tree_structure, tree_unflatten
 from frostline.engine.interpose import interposed
 from frostline.engine.replay import OUTPUT, Leaf, NotReplayable, Replay, Stream
 
@@ -20,8 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from torch import Tensor, nn
-    from torch.utils._pytree import TreeSpec
 
+    from frostline.compat.tensors import TreeSpec
     from frostline.engine.interpose import Forward
     from frostline.engine.route import Route
 

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from frostline.compat.modules import own_buffers, own_parameters
 from frostline.engine import products
 from frostline.engine.interpose import interposed
 from frostline.engine.products import Operation
@@ -82,7 +83,7 @@ def find_fusions(model: nn.Module, run: Callable[[], Any]) -> tuple[Fusion, ...]
     for path, module in model.named_modules():
         if products.is_linear(module):
             watched[module] = watching(path, module.forward)
-        elif not any(module.children()) and not module._parameters and not module._buffers:  # noqa: SLF001
+        elif not any(module.children()) and not own_parameters(module) and not own_buffers(module):
             watched[module] = noting(path, module.forward)
     with torch.no_grad(), interposed(watched):
         run()

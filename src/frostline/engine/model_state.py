@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from frostline.compat.modules import own_buffers
 from frostline.engine.outputs import SIMPLE, values_in
 from frostline.evidence.contents import Contents
 from frostline.modules import modules_of
@@ -44,7 +45,7 @@ def state_of(model: nn.Module) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for number, module in enumerate(modules_of(model)):
         held = vars(module)
-        found.update((f"{number} {name}", value.detach().clone()) for name, value in held["_buffers"].items()
+        found.update((f"{number} {name}", value.detach().clone()) for name, value in own_buffers(module).items()
                      if value is not None)  # fmt: skip
         for name in held.keys() - _OF_TORCH:
             for place, value in values_in(held[name], f"{number} {name}", 2):

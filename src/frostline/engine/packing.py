@@ -18,10 +18,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-from torch.utils._pytree import tree_flatten, tree_unflatten
 from transformers import AttentionInterface
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from frostline.compat.tensors import tree_flatten, tree_unflatten
 from frostline.engine import attention, varlen
 from frostline.engine.dropout import is_dropout_off
 from frostline.engine.groups import CALL, Groups, can_split

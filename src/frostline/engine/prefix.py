@@ -11,6 +11,9 @@ import torch
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.checkpoints.stored import whole_digest
+from frostline.compat.models import NAME_FIELD, attention_of
+from frostline.compat.modules import own_buffers, own_parameters
+from frostline.compat.tensors import version_of
 from frostline.engine.store.spec import StoreKey, dtype_name
 from frostline.evidence.fingerprint import tensor_digest
 
@@ -24,7 +27,7 @@ Version = tuple[int, torch.dtype, int] | None
 # Of a config, what activations do not depend on.
 _NOT_IN_KEY = frozenset(
     {
-        "_name_or_path",
+        NAME_FIELD,
         "architectures",
         "transformers_version",
         "id2label",
@@ -54,14 +57,13 @@ class Prefix:
         """What holds a parameter or buffer, and its name there."""
         path, _, own = name.rpartition(".")
         module = self._model.get_submodule(path)
-        return next(held for held in (module._parameters, module._buffers) if own in held), own  # noqa: SLF001 - no public name
+        return next(held for held in (own_parameters(module), own_buffers(module)) if own in held), own
 
     def versions(self) -> tuple[Version, ...]:
         """What tells that a tensor was replaced, moved, cast, or written; writing through ``.data`` goes unnoticed."""
         found = [held.get(name) for held, name in self._places]
         return tuple(
-            None if tensor is None else (tensor.data_ptr(), tensor.dtype, tensor._version)  # noqa: SLF001 - not public
-            for tensor in found
+            None if tensor is None else (tensor.data_ptr(), tensor.dtype, version_of(tensor)) for tensor in found
         )
 
     def digest(self) -> str:
@@ -99,5 +101,5 @@ def store_key(
         inputs="rows by the digest of their model inputs",
         boundary=", ".join(details),
         dtype=dtype_name(dtype or parameter.dtype),
-        attention=f"{getattr(config, '_attn_implementation', None)} on {parameter.device.type}{within}",
+        attention=f"{attention_of(config)} on {parameter.device.type}{within}",
     )

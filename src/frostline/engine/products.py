@@ -15,6 +15,8 @@ import torch
 from torch import nn
 from transformers.pytorch_utils import Conv1D
 
+from frostline.compat.tensors import linear_by_onednn, made_by
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -48,8 +50,7 @@ def gain() -> float:
 
 @cache
 def _gain(_threads: int) -> float:
-    available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-    if not available or not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+    if linear_by_onednn() is None:
         return 0.0
     tokens, inner, outer = _SHAPE
     values, weight = torch.ones(tokens, inner), torch.ones(outer, inner)
@@ -91,7 +92,8 @@ def product(values: Tensor, weight: Tensor, bias: Tensor | None, operation: Oper
     name, algorithm = operation
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()  # oneDNN has no fast product for rows that lie apart, as those of the first tokens
-    return cast("Tensor", torch.ops.mkldnn._linear_pointwise(values, weight, bias, name, [], algorithm))  # noqa: SLF001
+    linear = cast("Callable[..., Tensor]", linear_by_onednn())
+    return linear(values, weight, bias, name, [], algorithm)
 
 
 def parameters_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
@@ -138,7 +140,7 @@ class _Linear(torch.autograd.Function):
 
 def is_product(node: Any) -> bool:
     """Whether a node of the graph of autograd stands for a linear layer by oneDNN; its first saved tensor went in."""
-    return getattr(node, "_forward_cls", None) is _Linear
+    return made_by(node) is _Linear
 
 
 def _forward(layer: nn.Module) -> Forward:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch.overrides import TorchFunctionMode
-from torch.utils._pytree import tree_leaves
+
+from frostline.compat.tensors import tree_leaves
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

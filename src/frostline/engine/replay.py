@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
-from torch.utils._pytree import tree_flatten, tree_unflatten
-
+from frostline.compat.tensors import tree_flatten, tree_unflatten
 from frostline.modules import module_at
 
 if TYPE_CHECKING:

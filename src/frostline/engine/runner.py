@@ -8,8 +8,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._pytree import tree_map
 
+from frostline.compat.tensors import tree_map
 from frostline.engine import fused, products
 from frostline.engine.dropout import NoDropout
 from frostline.engine.interpose import interposed

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.compat.tensors import saved_by
 from frostline.engine.products import is_product
 
 if TYPE_CHECKING:
@@ -129,7 +130,11 @@ class _Search:
                 continue
             waiting.pop()
             reached = {self._reached[inner] for inner in beneath}
-            self._reached[node] = self._through(node) if "all" in reached else "one" if "one" in reached else "nothing"
+            try:
+                through = self._through(node) if "all" in reached else "one" if "one" in reached else "nothing"
+            except AttributeError:  # another version of torch keeps it by another name
+                raise NotOnePosition from None
+            self._reached[node] = through
         return self._reached[top]
 
     def _through(self, node: Any) -> str:
@@ -148,22 +153,22 @@ class _Search:
         raise NotOnePosition
 
     def _is_whole(self, node: Any) -> bool:
-        return tuple(node._saved_self_sym_sizes[:2]) == (self._rows, self._length)  # noqa: SLF001
+        return tuple(saved_by(node, "self_sym_sizes")[:2]) == (self._rows, self._length)
 
     def _is_row_wise(self, kind: str, node: Any) -> bool:
         """Whether a node treats the last axis of each position alone."""
         whole, flat = (self._rows, self._length), self._rows * self._length
         if kind == "NativeLayerNorm":
-            shape = node._saved_input.shape  # noqa: SLF001
-            return len(node._saved_normalized_shape) == 1 and len(shape) > 2 and tuple(shape[:2]) == whole  # noqa: SLF001
+            shape = saved_by(node, "input").shape
+            return len(saved_by(node, "normalized_shape")) == 1 and len(shape) > 2 and tuple(shape[:2]) == whole
         if kind in {"Mean", "Sum"}:
-            sizes, axes = node._saved_self_sym_sizes, getattr(node, "_saved_dim", ())  # noqa: SLF001
+            sizes, axes = saved_by(node, "self_sym_sizes"), saved_by(node, "dim", ())
             last = len(sizes) - 1
             return last > 1 and tuple(sizes[:2]) == whole and [_signed(axis) % len(sizes) for axis in axes] == [last]
         if kind == "Addmm":
-            return bool(node._saved_mat1_sym_sizes[0] == flat)  # noqa: SLF001
+            return bool(saved_by(node, "mat1_sym_sizes")[0] == flat)
         if kind == "Mm":
-            return bool(node._saved_self_sym_sizes[0] == flat)  # noqa: SLF001
+            return bool(saved_by(node, "self_sym_sizes")[0] == flat)
         return is_product(node) and tuple(node.saved_tensors[0].shape[:2]) == whole
 
 
@@ -172,21 +177,21 @@ def _signed(place: int) -> int:
 
 
 def _of_select(node: Any, rows: int, length: int) -> Selection | None:
-    if _signed(node._saved_dim) != 1:  # noqa: SLF001
+    if _signed(saved_by(node, "dim")) != 1:
         return None
-    index = _signed(node._saved_index)  # noqa: SLF001
+    index = _signed(saved_by(node, "index"))
     return Selection(torch.full((rows,), index % length), is_fixed=index >= 0)
 
 
 def _of_slice(node: Any, rows: int, length: int) -> Selection | None:
-    begin, end = _signed(node._saved_start), _signed(node._saved_end)  # noqa: SLF001
-    if _signed(node._saved_dim) != 1 or begin < 0 or end != begin + 1:  # noqa: SLF001
+    begin, end = _signed(saved_by(node, "start")), _signed(saved_by(node, "end"))
+    if _signed(saved_by(node, "dim")) != 1 or begin < 0 or end != begin + 1:
         return None
     return Selection(torch.full((rows,), begin % length), is_fixed=True)
 
 
 def _of_index(node: Any, rows: int, length: int) -> Selection | None:
-    indices = node._saved_indices  # noqa: SLF001
+    indices = saved_by(node, "indices")
     if len(indices) < 2 or any(not isinstance(index, torch.Tensor) for index in indices[:2]):
         return None
     each, places = (index.cpu() for index in indices[:2])

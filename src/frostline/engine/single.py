@@ -15,9 +15,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch.utils._pytree import tree_map
 from transformers.cache_utils import Cache
 
+from frostline.compat.tensors import tree_map
 from frostline.engine.interpose import interposed
 from frostline.engine.replay import NotReplayable
 from frostline.engine.selection import marked

@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
+from frostline.compat.tensors import counts_holders, holders_of
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -31,7 +33,7 @@ class Tables:
     def __init__(self, model: nn.Module) -> None:
         self._forwards: dict[nn.Module, Forward] = {
             module: _forward(module, _Gradient(module))
-            for module in model.modules()
+            for module in (model.modules() if counts_holders() else ())
             if type(module) is nn.Embedding and _is_plain(module)
         }
 
@@ -87,19 +89,13 @@ class _Gradient:
         kept = self._kept
         if (
             kept is not None
-            and _holders(kept) == self._alone
+            and holders_of(kept) == self._alone
             and (kept.shape, kept.dtype) == (weight.shape, weight.dtype)
         ):
             return kept.zero_()
         self._kept = kept = torch.zeros_like(weight)
-        self._alone = _holders(kept)
+        self._alone = holders_of(kept)
         return kept
-
-
-def _holders(tensor: Tensor) -> int:
-    """How many tensors share the memory of one."""
-    count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)  # noqa: SLF001 - not public
-    return count
 
 
 class _LookUp(torch.autograd.Function):

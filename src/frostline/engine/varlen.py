@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import torch
-from torch.nn.attention.varlen import varlen_attn
+
+from frostline.compat.tensors import varlen_kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -27,6 +28,7 @@ def takes(query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any])
     """Whether the kernel can attend for such heads, (1, heads, slots, width) each."""
     return (
         query.is_cuda
+        and varlen_kernel() is not None
         and query.dtype in _DTYPES
         and query.dtype == key.dtype == value.dtype
         and query.shape[-1] == key.shape[-1] == value.shape[-1] <= _WIDEST_HEAD
@@ -63,7 +65,7 @@ def attend(
     rows: Rows,
     reach: Reach,
     scale: float | None,
-    kernel: Callable[..., Any] = varlen_attn,
+    kernel: Callable[..., Any] | None = None,
 ) -> Tensor:
     """Attend within each row.
 
@@ -74,7 +76,7 @@ def attend(
         rows: The layout of the batch.
         reach: How far each token attends.
         scale: What scores are multiplied by; None for one over the root of the width.
-        kernel: Has the signature of ``torch.nn.attention.varlen.varlen_attn``.
+        kernel: Has the signature of ``torch.nn.attention.varlen.varlen_attn``, which it is by default.
 
     Returns:
         (1, slots, heads, width).
@@ -82,7 +84,7 @@ def attend(
     ends = torch.nn.functional.pad(rows.lengths.cumsum(0), (1, 0)).to(torch.int32)
     heads = (rows.cut(heads.squeeze(0).transpose(0, 1)).contiguous() for heads in (query, key, value))
     longest = rows.length
-    attended: Tensor = kernel(
+    attended: Tensor = cast("Callable[..., Tensor]", kernel or varlen_kernel())(
         *heads,
         ends,
         ends,

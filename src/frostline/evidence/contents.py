@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from frostline.compat.tensors import hooks_of
 from frostline.evidence.kept import Kept
 from frostline.evidence.optimizers import is_optimizer
 from frostline.evidence.rng import rewinding
@@ -81,7 +82,7 @@ class Contents:
         self._seen[id(tensor)] = tensor
         if tensor.is_leaf:
             self._leaves.append((tensor, tensor.requires_grad, tensor.grad))
-            self.keep((tensor.grad, tensor._backward_hooks, tensor._post_accumulate_grad_hooks))  # noqa: SLF001 - torch has no other name for them
+            self.keep((tensor.grad, *hooks_of(tensor)))
         self.keep(vars(tensor))
         return kept
 

@@ -12,6 +12,7 @@ from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from frostline.anatomy.wrappers import held_by, refuse_no_module
+from frostline.compat.modules import COMPILED_CHILD, NO_FORWARD
 from frostline.errors import DataError, ModelError, as_given
 
 if TYPE_CHECKING:
@@ -80,8 +81,8 @@ def runs_alone(model: nn.Module) -> nn.Module:
     while True:
         if isinstance(model, DataParallel | DistributedDataParallel):
             model = model.module
-        elif "_orig_mod" in dict(model.named_children()):
-            model = model.get_submodule("_orig_mod")
+        elif COMPILED_CHILD in dict(model.named_children()):
+            model = model.get_submodule(COMPILED_CHILD)
         elif held := held_by(model):
             model = model.get_submodule(held)
         else:
@@ -104,7 +105,7 @@ def called(model: nn.Module, batch: Any) -> Any:
     try:
         return model(*inputs, **named)
     except (TypeError, NotImplementedError) as error:
-        if "_forward_unimplemented" in str(error) or 'missing the required "forward"' in str(error):
+        if NO_FORWARD in str(error) or 'missing the required "forward"' in str(error):
             mend = "Give it one that takes the batch, or give the model inside it"
             raise ModelError(f"{type(model).__name__} has no forward, so no step can be taken.\n{mend}.") from None
         _refuse_misfit(model, inputs, named)

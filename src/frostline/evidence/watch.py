@@ -12,7 +12,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+
+from frostline.compat.tensors import TorchDispatchMode, schema_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -67,7 +68,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """Position and name of the arguments that an operator writes into."""
         found = self._written.get(func)
         if found is None:
-            schema = getattr(func, "_schema", None)
+            schema = schema_of(func)
             found = tuple(
                 (place, argument.name)
                 for place, argument in enumerate(schema.arguments if schema is not None else ())

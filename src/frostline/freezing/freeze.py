@@ -10,6 +10,8 @@ from weakref import WeakKeyDictionary, ref
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module, unwrap
+from frostline.compat.models import hub_file
+from frostline.compat.modules import COMPILED_CHILD, is_compiled_in_place
 from frostline.errors import PlanError
 from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules, is_pinned, pin, unpin
 from frostline.plan.describe import describe
@@ -183,8 +185,7 @@ def frozen_when_compiled(model: nn.Module) -> tuple[str, ...]:
 def _is_compiled(model: nn.Module) -> bool:
     """Whether a module is the wrapper that ``torch.compile`` makes, or was compiled in place."""
     return any(
-        "_orig_mod" in dict(module.named_children()) or getattr(module, "_compiled_call_impl", None) is not None
-        for module in model.modules()
+        COMPILED_CHILD in dict(module.named_children()) or is_compiled_in_place(module) for module in model.modules()
     )
 
 
@@ -281,9 +282,7 @@ def _stored_plan(model: nn.Module) -> Plan:
         )
     if Path(name).is_dir():
         return Plan.load(name)
-    from transformers.utils.hub import cached_file
-
-    file = cached_file(name, PLAN_FILE, _raise_exceptions_for_missing_entries=False)
+    file = hub_file(name, PLAN_FILE, refuses_no_network=True)
     if file is None:
         raise PlanError(f"'{name}' carries no {PLAN_FILE}.\nName what to freeze: freeze(model, 'backbone').")
     return Plan.load(file)

@@ -12,6 +12,7 @@ import torch
 from tqdm.auto import tqdm
 from transformers import TrainerCallback
 
+from frostline.compat.trainer import prepared
 from frostline.engine.engine import Engine
 from frostline.engine.interpose import interposed
 from frostline.engine.route import core_of
@@ -256,7 +257,7 @@ class FastPaths(TrainerCallback):
         elif "input_ids" in inputs:  # else the engine says so when it is asked
             model.train()  # as the step does
             with engine.active(), self._casting():
-                start(trainer._prepare_inputs(dict(inputs)))  # noqa: SLF001 - the step does the same
+                start(prepared(trainer, inputs))  # the step does the same
 
     def _begin(self, trainer: Trainer, ranks: Ranks, loader: Any, inputs: Mapping[str, Any]) -> None:
         """Try the fast paths, choose where activations are kept, and fill the store; random states stay as they are.

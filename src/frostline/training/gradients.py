@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from frostline.compat.modules import own_parameters
 from frostline.modules import modules_of
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ class WithGradients:
         """Those with a gradient, each once, in the order of ``model.parameters()``."""
         found: dict[nn.Parameter, None] = {}
         for module in modules_of(self._model):
-            for parameter in module._parameters.values():  # noqa: SLF001 - no public name that is as fast
+            for parameter in own_parameters(module).values():
                 if parameter is not None and parameter.grad is not None:
                     found[parameter] = None
         return iter(found)

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from transformers import BatchEncoding, DataCollatorWithPadding, PreTrainedTokenizerBase
+from transformers import BatchEncoding, DataCollatorWithPadding
+
+from frostline.compat.models import pads_by_usual_code
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -28,9 +30,7 @@ def at_once(collate: Callable[..., Any]) -> Callable[..., Any]:
     """
     if type(collate) is not DataCollatorWithPadding:
         return collate
-    kind = type(collate.tokenizer)
-    own = kind.pad is PreTrainedTokenizerBase.pad and kind._pad is PreTrainedTokenizerBase._pad  # noqa: SLF001
-    return PaddedAtOnce(collate) if own else collate
+    return PaddedAtOnce(collate) if pads_by_usual_code(type(collate.tokenizer)) else collate
 
 
 class PaddedAtOnce:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -12,6 +12,7 @@ import torch
 import transformers
 
 from frostline.anatomy.wrappers import refuse_no_module
+from frostline.compat.trainer import OpenTrainer
 from frostline.engine.behind_mask import PaddingRead
 from frostline.engine.heap import kept_heap
 from frostline.engine.settings import EngineSettings
@@ -23,6 +24,8 @@ from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from torch import nn
     from torch.utils.data import DataLoader
     from transformers import PreTrainedModel
@@ -37,7 +40,7 @@ _UPSTREAM = inspect.signature(transformers.Trainer.__init__)
 _TRAIN = inspect.signature(transformers.Trainer.train)
 
 
-class Trainer(transformers.Trainer):
+class Trainer(OpenTrainer):
     """``transformers.Trainer`` with a plan.
 
     Takes every argument of ``transformers.Trainer``, in the same order, and six keywords. Each may be
@@ -136,12 +139,28 @@ class Trainer(transformers.Trainer):
         self._fast.refresh()
         return super().evaluation_loop(*arguments, **options)
 
-    def _get_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
+    def get_train_dataloader(self) -> DataLoader[Any]:
+        """Give the training batches of ``transformers.Trainer``, padded in less time."""
+        with self._padding_at_once():
+            return super().get_train_dataloader()
+
+    def get_eval_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
+        """Give the evaluation batches of ``transformers.Trainer``, padded in less time."""
+        with self._padding_at_once():
+            return super().get_eval_dataloader(*arguments, **options)
+
+    def get_test_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
+        """Give the test batches of ``transformers.Trainer``, padded in less time."""
+        with self._padding_at_once():
+            return super().get_test_dataloader(*arguments, **options)
+
+    @contextmanager
+    def _padding_at_once(self) -> Iterator[None]:
         given = self.data_collator
         if self._fast.off is None:
             self.data_collator = at_once(given)
         try:
-            return super()._get_dataloader(*arguments, **options)
+            yield
         finally:
             self.data_collator = given
 
@@ -156,9 +175,9 @@ class Trainer(transformers.Trainer):
             self._operations = model, super().floating_point_ops(inputs) // tokens
         return self._operations[1] * tokens
 
-    def _clip_grad_norm(self, model: nn.Module) -> Any:
-        seen = WithGradients.of(model) if self._fast.off is None else model
-        return super()._clip_grad_norm(seen)  # type: ignore[no-untyped-call]
+    def clip_gradients(self, model: nn.Module) -> Any:
+        """Clip as ``transformers.Trainer`` does, which looks at all parameters: only at those with a gradient."""
+        return super().clip_gradients(WithGradients.of(model) if self._fast.off is None else model)
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
@@ -179,17 +198,19 @@ class Trainer(transformers.Trainer):
         if self.proof is not None and not self._freeze_callback.is_running:
             write_proof(self.proof, Path(str(self.args.output_dir if output_dir is None else output_dir)))
 
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
-        if has_delta(resume_from_checkpoint):
-            restore_delta(cast("nn.Module", self.model if model is None else model), resume_from_checkpoint)
+    def load_weights(self, checkpoint: str, model: nn.Module | None) -> None:
+        """Load a checkpoint's weights as ``transformers.Trainer`` does, or its delta."""
+        if has_delta(checkpoint):
+            restore_delta(cast("nn.Module", self.model if model is None else model), checkpoint)
         else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
+            super().load_weights(checkpoint, model)
 
-    def _load_best_model(self) -> None:
+    def load_best_weights(self) -> None:
+        """Load the best checkpoint's weights as ``transformers.Trainer`` does, or its delta."""
         if has_delta(self.state.best_model_checkpoint):
             restore_delta(cast("nn.Module", self.model), str(self.state.best_model_checkpoint))
         else:
-            super()._load_best_model()
+            super().load_best_weights()
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train as ``transformers.Trainer`` does, then prove the run.

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from frostline.anatomy.wrappers import unwrap
+from frostline.compat.models import gives_gradients_to_inputs
+from frostline.compat.modules import is_checkpointed_reentrantly
 from frostline.evidence.checks.case import Check
 from frostline.evidence.checks.finding import some
 
@@ -73,12 +75,11 @@ def _in_checkpoints(case: Case) -> frozenset[str]:
 def _is_reentrant(module: nn.Module) -> bool:
     if not getattr(module, "gradient_checkpointing", False):
         return False
-    function: Any = getattr(module, "_gradient_checkpointing_func", None)
-    return bool(getattr(function, "keywords", {}).get("use_reentrant", False))
+    return is_checkpointed_reentrantly(module)
 
 
 def _inputs_require_grad(case: Case) -> bool:
-    return bool(getattr(unwrap(case.model).core, "_require_grads_hooks", None))
+    return gives_gradients_to_inputs(unwrap(case.model).core)
 
 
 def _trains_beneath(case: Case, inside: frozenset[str]) -> bool:

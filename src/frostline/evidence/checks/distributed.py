@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, cast
 
+from frostline.compat.modules import awaited_by_ddp, flattened_by_fsdp, shared_by_ddp
 from frostline.evidence.checks.case import Check
 from frostline.evidence.checks.finding import some
 
@@ -17,9 +18,8 @@ if TYPE_CHECKING:
 def frozen_after_ddp(case: Case) -> Iterator[Finding]:
     """Flags changed after the model was wrapped in DistributedDataParallel."""
     for path, wrapper in _wrappers(case):
-        logged = wrapper._get_ddp_logging_data()  # noqa: SLF001 - the only place that knows what the reducer waits for
-        noted = int(logged.get("num_parameter_tensors", 0))
-        trains = sum(parameter.requires_grad for parameter in wrapper._module_parameters)  # noqa: SLF001 - without those ignored
+        noted = awaited_by_ddp(wrapper)
+        trains = sum(parameter.requires_grad for parameter in shared_by_ddp(wrapper))
         if noted and noted != trains:
             names = [name for name in case.frozen if name.startswith(f"{path}.".lstrip("."))]
             what = "waits for gradients that no longer come" if noted > trains else "leaves new gradients unshared"
@@ -56,8 +56,7 @@ def ddp_unused(case: Case) -> Iterator[Finding]:
 def fsdp_mixed(case: Case) -> Iterator[Finding]:
     """Frozen and trainable parameters lie in one flat tensor of FSDP."""
     for path, module in case.modules.items():
-        flat = getattr(getattr(module, "_handle", None), "flat_param", None)
-        flags = {parameter.requires_grad for parameter in getattr(flat, "_params", None) or ()}
+        flags = {parameter.requires_grad for parameter in flattened_by_fsdp(module)}
         if len(flags) == 2:
             yield case.find(
                 "fsdp-mixed",

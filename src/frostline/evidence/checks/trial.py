@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.compat.tensors import clear_late_hooks
 from frostline.errors import ModelError
 from frostline.evidence.inputs import called, refuse_model, runs_alone, usable_batch
 from frostline.evidence.observe import gradient_word
@@ -94,8 +95,7 @@ def try_batch(model: nn.Module, batch: Any) -> Trial:
 def without_late_hooks(model: nn.Module) -> None:
     """Drop the hooks that run once a gradient is there, in which some optimizers step; a snapshot puts them back."""
     for parameter in model.parameters():
-        # Torch has no public way to set them aside.
-        (getattr(parameter, "_post_accumulate_grad_hooks", None) or {}).clear()
+        clear_late_hooks(parameter)
 
 
 def _loss_of(output: Any) -> torch.Tensor:

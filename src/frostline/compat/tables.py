@@ -1,0 +1,79 @@
+"""Data sets and the builders of the datasets library."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from datasets.builder import DatasetBuilder
+
+
+def fingerprint_of(dataset: Any) -> str:
+    """Give the fingerprint of what a data set went through; an empty text where it has none.
+
+    In: all. Lost: texts are tokenised anew in each run.
+    """
+    return str(getattr(dataset, "_fingerprint", ""))
+
+
+def fixed_list(feature: Any, length: int) -> Any:
+    """Give the feature of a list of so many values.
+
+    In: datasets 4.0 and newer as ``List``. Else: ``Sequence``, which was the same.
+    """
+    import datasets
+
+    return getattr(datasets, "List", datasets.Sequence)(feature, length=length)
+
+
+def is_mixed(feature: Any) -> bool:
+    """Tell whether a column holds values of several types, as JSON texts.
+
+    In: datasets 4.6 and newer. Else: such a file is read plainly, and its columns are texts.
+    """
+    import datasets
+
+    kind = getattr(datasets, "Json", None)
+    return kind is not None and isinstance(feature, kind)
+
+
+def csv_builder(file: Path, digest: str, **options: Any) -> DatasetBuilder:
+    """Make the builder of a file of separated values.
+
+    In: all.
+    """
+    from datasets.packaged_modules.csv.csv import Csv
+
+    return Csv(data_files=_data_files(file, digest), **options)
+
+
+def json_builder(file: Path, digest: str) -> DatasetBuilder:
+    """Make the builder of a file of JSON rows, which takes all of them for rows of a table.
+
+    In: all; before datasets 4.7 it had no other way to take them.
+    """
+    from datasets.packaged_modules.json.json import Json
+
+    known = {field.name for field in fields(Json.BUILDER_CONFIG_CLASS)}
+    options = {"parse_agent_traces": False} if "parse_agent_traces" in known else {}
+    return Json(data_files=_data_files(file, digest), **options)
+
+
+def parquet_builder(file: Path, digest: str) -> DatasetBuilder:
+    """Make the builder of a Parquet file.
+
+    In: all.
+    """
+    from datasets.packaged_modules.parquet.parquet import Parquet
+
+    return Parquet(data_files=_data_files(file, digest))
+
+
+def _data_files(file: Path, digest: str) -> Any:
+    """Name a file to a builder: no pattern matching, and the digest of its content as the key of the cache."""
+    from datasets.data_files import DataFilesDict, DataFilesList
+
+    return DataFilesDict({"train": DataFilesList([str(file.resolve())], [(digest,)])})
