@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import re
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.checkpoints.headers import is_delta, read_headers, unreachable
@@ -18,6 +17,7 @@ from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     import datasets
     from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
