@@ -12,15 +12,8 @@ from transformers import AutoConfig, AutoModelForSequenceClassification, BertFor
 
 import frostline as fl
 from frostline.checkpoints import classifier
-from frostline.checkpoints.classifier import (
-    classifier_class,
-    load_classifier,
-    load_config,
-    load_tokenizer,
-    position_limit,
-    refuse_strange_tokens,
-    skeleton,
-)
+from frostline.checkpoints.classifier import load_classifier, load_tokenizer, position_limit, refuse_strange_tokens
+from frostline.checkpoints.skeleton import classifier_class, load_config, skeleton
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from tests.training import tiny

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from frostline.checkpoints.headers import read_headers, weight_files
+from frostline.checkpoints.headers import weight_files
+from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
 from tests.training import tiny

@@ -15,8 +15,8 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 import frostline as fl
 from frostline.anatomy.origin import match
 from frostline.checkpoints.delta import rebuild_delta
-from frostline.checkpoints.headers import read_headers
 from frostline.checkpoints.places import Places
+from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.source import Source
 from frostline.checkpoints.stored import Checkpoint
 from tests.zoo.build import CANNOT_BUILD, build, model_types

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from frostline.checkpoints.classifier import load_config, skeleton
 from frostline.checkpoints.comparing import same_values
 from frostline.checkpoints.deltaresult import RebuiltDelta, SavedDelta
 from frostline.checkpoints.headers import is_delta, weight_files
@@ -27,6 +26,7 @@ from frostline.checkpoints.pairing import pair
 from frostline.checkpoints.places import Places
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.safewrite import dtype_of_name, write_safetensors
+from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import Source, given_name, locate
 from frostline.checkpoints.stored import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.compat.models import hub_file

@@ -21,12 +21,12 @@ _SAFE, _SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
 _PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
 
 
-def read_headers(source: Source) -> dict[str, torch.Tensor]:
-    """Read what a checkpoint holds.
+def weight_headers(source: Source) -> dict[str, torch.Tensor]:
+    """Read what a checkpoint's files of weights hold.
 
     Args:
-        source: A folder, which may be a delta whose base is in reach, or a hub name: its cached files if it is in the
-            cache, else only the headers of its safetensors files are fetched.
+        source: A folder, or a hub name: its cached files if it is in the cache, else only the headers of its
+            safetensors files are fetched.
 
     Returns:
         Per name in the checkpoint, a tensor of its shape and dtype on the meta device.
@@ -37,10 +37,6 @@ def read_headers(source: Source) -> dict[str, torch.Tensor]:
     folder = source.folder or _cached_folder(source.name)
     if folder is None:
         return _hub_headers(source.name)
-    if is_delta(folder):
-        from frostline.checkpoints.delta import delta_headers
-
-        return delta_headers(folder)
     headers: dict[str, torch.Tensor] = {}
     for file in weight_files(folder, source.name):
         headers |= _file_headers(file)

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from os import PathLike, cpu_count
 from typing import TYPE_CHECKING, Any
 
-from frostline.checkpoints.headers import is_delta, read_headers, shard_names, unreachable, weight_files
+from frostline.checkpoints.headers import shard_names, unreachable, weight_files, weight_headers
 from frostline.checkpoints.source import Source, locate
 from frostline.compat.models import hub_file
 from frostline.compat.tensors import offset_in_file
@@ -162,18 +162,14 @@ class Checkpoint:
 
     @classmethod
     def open(cls, name: str | PathLike[str]) -> Checkpoint:
-        """Open a checkpoint by its folder, which may be a delta whose base is in reach, or hub name.
+        """Open a checkpoint that has files of weights by its folder or hub name.
 
         Raises:
             ModelError: If there are no weights, or they are damaged, unsafe or out of reach.
         """
         source = locate(name)
-        if source.folder is not None and is_delta(source.folder):
-            from frostline.checkpoints.delta import stored_delta
-
-            return cls(source, source.folder, stored_delta(source.folder), {})
         folder = source.folder or _fetched(source.name)
-        headers = read_headers(Source(source.name, folder))  # refuses what is damaged or unsafe
+        headers = weight_headers(Source(source.name, folder))  # refuses what is damaged or unsafe
         tensors: dict[str, StoredTensor] = {}
         aliases: dict[str, str] = {}
         for file in weight_files(folder, source.name):

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.checkpoints.classifier import load_config, skeleton
 from frostline.checkpoints.comparing import Change
 from frostline.checkpoints.meter import Meter, Report, silent
+from frostline.checkpoints.reading import open_checkpoint
+from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import Source, locate
-from frostline.checkpoints.stored import Checkpoint
 from frostline.errors import ModelError
 from frostline.escaping import printable
 from frostline.evidence.proof import buffers_beside
@@ -183,7 +183,7 @@ def diff(
     frozen = _selected(model, anatomy, expect_frozen)  # a selector that does not fit is said before anything is read
     moved = _selected(model, anatomy, expect_moved)
     buffers = buffers_beside(model, frozen) if model is not None else frozenset()
-    first, second = Checkpoint.open(base), Checkpoint.open(tuned)
+    first, second = open_checkpoint(base), open_checkpoint(tuned)
     comparison = Comparison(first, second, model, anatomy)
     rows = list(comparison.rows(Meter(comparison.bytes, report)))
     order = [unit.name for unit in anatomy.units] if anatomy is not None else []

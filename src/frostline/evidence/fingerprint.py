@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.ties import tied_groups
 from frostline.anatomy.wrappers import refuse_no_module
-from frostline.checkpoints.stored import Checkpoint, whole_digest
+from frostline.checkpoints.reading import open_checkpoint
+from frostline.checkpoints.stored import whole_digest
 from frostline.freezing.mode import frozen_modules, is_pinned
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def fingerprint(model: nn.Module | str | os.PathLike[str]) -> Fingerprint:
         ModelError: If it is neither, or a checkpoint has no weights, or they are damaged, unsafe or out of reach.
     """
     if isinstance(model, str | os.PathLike):
-        checkpoint = Checkpoint.open(model)
+        checkpoint = open_checkpoint(model)
         return Fingerprint(checkpoint.digests(), checkpoint.aliases)
     refuse_no_module(model)
     tensors = dict(model.named_parameters()) | dict(model.named_buffers())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.anatomy.modelmap import ModelMap, Unit
 from frostline.anatomy.origin import Origin, match, origin_of
-from frostline.checkpoints.classifier import load_config, skeleton
-from frostline.checkpoints.headers import read_headers
+from frostline.checkpoints.reading import read_headers
+from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.escaping import printable
 from frostline.evidence.plaintable import plain_table

@@ -6,10 +6,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.checkpoints.classifier import load_config, skeleton
 from frostline.checkpoints.headers import is_delta
+from frostline.checkpoints.reading import open_checkpoint
+from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
-from frostline.checkpoints.stored import Checkpoint
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
 from frostline.escaping import printable
 from frostline.evidence.fingerprint import Fingerprint
@@ -101,11 +101,11 @@ def verify_run(
         found.append(Disagreement(_PROOF, None, text))
     found += _plan(place, settings, model, proof)
     check = StoredWeights(model, anatomy, proof)
-    found += check.after(Checkpoint.open(place))
+    found += check.after(open_checkpoint(place))
     origin = None
     if base is not None:
         try:
-            origin = Checkpoint.open(base)
+            origin = open_checkpoint(base)
         except ModelError as error:
             raise ModelError(f"{str(error).splitlines()[0]}\nName the base of this run with --base.") from None
         found += check.before(origin)

@@ -6,10 +6,10 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frostline.checkpoints.classifier import classifier_class
 from frostline.checkpoints.delta import load_delta, save_delta
 from frostline.checkpoints.headers import is_delta, weight_files
 from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.skeleton import classifier_class
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, SettingsError
 
