@@ -11,7 +11,6 @@ from datasets import Dataset
 from transformers import AutoConfig, AutoModelForSequenceClassification, BertForSequenceClassification
 
 import frostline as fl
-from frostline.checkpoints import classifier
 from frostline.checkpoints.classifier import load_classifier, load_tokenizer, position_limit, refuse_strange_tokens
 from frostline.checkpoints.skeleton import classifier_class, load_config, skeleton
 from frostline.checkpoints.source import Source, locate
@@ -235,7 +234,7 @@ def test_a_hub_that_knows_no_such_model(monkeypatch: pytest.MonkeyPatch) -> None
     def refuse(*_: Any, **__: Any) -> None:
         raise OSError("org/model is not a valid model identifier\nlisted on the hub")
 
-    monkeypatch.setattr(classifier, "hub_in_reach", lambda: True)
+    monkeypatch.setattr("frostline.checkpoints.skeleton.hub_in_reach", lambda: True)
     monkeypatch.setattr(AutoConfig, "from_pretrained", refuse)
     text = error_of("org/model")
     assert "The hub gives no model 'org/model': org/model is not a valid model identifier" in text
