@@ -182,10 +182,7 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     kept = f" (of epoch {result.best_epoch:g}, the best)" if result.best_epoch is not None else ""
     if result.metrics:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
-    if result.baseline is not None:
-        print_text(f"Baseline (always {result.baseline.answer}): {metrics_line(result.baseline.metrics)}")
-    if result.shortfall:
-        print_text(result.shortfall)
+    print_text(*baseline_lines(result))
     if result.engine is not None:
         print_text(result.engine.explain() if explain else str(result.engine))
     elif explain and not result.start.settings.engine:
@@ -196,3 +193,12 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
         f"The model is in {result.folder}; it carries plan, proof, metrics and a model card.",
         f"Digest of its files: {result.digest}.",
     )
+
+
+def baseline_lines(result: TrainResult) -> Iterator[str]:
+    """What the same answer for every row reaches, and what is wanting where the run did hardly better."""
+    from frostline.cli.render import metrics_line
+
+    if result.baseline is not None:
+        yield f"Baseline (always {result.baseline.answer}): {metrics_line(result.baseline.metrics)}"
+    yield from result.shortfall.splitlines()

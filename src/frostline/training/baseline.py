@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from frostline.data.labels import MULTI, REGRESSION, SINGLE
+from frostline.data.labels import MULTI, SINGLE
+from frostline.data.messages import listed, quoted
 from frostline.training.metrics import THRESHOLD, metrics_for
 
 if TYPE_CHECKING:
@@ -40,7 +41,18 @@ class Baseline:
         from transformers import EvalPrediction
 
         given = np.asarray(labels, dtype=np.int64 if schema.problem_type == SINGLE else np.float64)
-        answer, logits, loss = _ANSWERS[schema.problem_type](given, schema)
+        if schema.problem_type == SINGLE:
+            logits = np.bincount(given, minlength=schema.num_labels) / len(given)
+            answer, loss = quoted(schema.names[int(logits.argmax())]), _entropy(logits)
+        elif schema.problem_type == MULTI:
+            shares = given.mean(axis=0)
+            logits = np.where(shares >= THRESHOLD, 1.0, -1.0)
+            usual = [schema.names[label] for label in np.flatnonzero(logits > 0)]
+            answer = listed(usual) if usual else "no label"
+            loss = _entropy(np.stack([shares, 1 - shares]))
+        else:
+            logits = given.reshape(len(given), -1).mean(axis=0)
+            answer, loss = "the mean", float(np.mean((given.reshape(len(given), -1) - logits) ** 2))
         every_row = np.broadcast_to(logits, (len(given), schema.num_labels))
         metrics = metrics_for(schema.problem_type)(EvalPrediction(every_row, given))
         return cls(answer, metrics | {"loss": loss})
@@ -50,27 +62,7 @@ class Baseline:
         return {"answer": self.answer} | self.metrics
 
 
-def _most_frequent(given: NDArray[Any], schema: LabelSchema) -> tuple[str, NDArray[Any], float]:
-    shares = np.bincount(given, minlength=schema.num_labels) / len(given)
-    return repr(schema.names[int(shares.argmax())]), shares, _entropy(shares)
-
-
-def _each_majority(given: NDArray[Any], schema: LabelSchema) -> tuple[str, NDArray[Any], float]:
-    shares = given.mean(axis=0)
-    usual = shares >= THRESHOLD
-    answer = ", ".join(repr(name) for name, is_usual in zip(schema.names, usual, strict=True) if is_usual)
-    return answer or "no label", np.where(usual, 1.0, -1.0), _entropy(np.stack([shares, 1 - shares]))
-
-
-def _mean(given: NDArray[Any], schema: LabelSchema) -> tuple[str, NDArray[Any], float]:
-    columns = given.reshape(len(given), -1)
-    return "the mean", columns.mean(axis=0), float(columns.var(axis=0).mean())
-
-
 def _entropy(shares: NDArray[Any]) -> float:
     """Entropy in nats of shares along the first axis, averaged over what is behind it."""
     logs = np.log(shares, out=np.zeros_like(shares), where=shares > 0)
     return float(-(shares * logs).sum(axis=0).mean())
-
-
-_ANSWERS = {SINGLE: _most_frequent, MULTI: _each_majority, REGRESSION: _mean}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MEASURED_WIDTH = 384
 HEAD_RATE = 1e-2  # the head alone: a linear layer on features that stay as they are
 MOST_RATE = 1e-3  # all else at most: one or two layers, the pooler, norms
-LAYERS_RATE = 2e-3
+LAYERS_RATE = 1.2e-3
 _SMALL_SHARE = 0.1  # of the layers' parameters: adapters, norms and biases move less than whole layers
 
 STEPS = 300
@@ -89,7 +89,7 @@ def _rate(model: nn.Module) -> tuple[float, str]:
     share = sum(sizes[name] for name in names if flags[name]) / max(1, sum(sizes[name] for name in names))
     config = getattr(model, "config", None)
     depth = len(layers)
-    if any(unit.kind == "other" or unit in layers and unit.shared for unit in trained):  # layers not seen one by one
+    if any(unit.kind == "other" or (unit in layers and unit.shared) for unit in trained):  # layers not seen one by one
         depth = max(depth, getattr(config, "num_hidden_layers", None) or 0)
     if all(unit.kind == "head" for unit in trained):
         rate, trains = HEAD_RATE, "the head alone"

@@ -1,4 +1,4 @@
-"""What is said after a run whose training could not learn: on what evidence, and what to thaw next."""
+"""Whether a run learned more than to give every row the same answer, and what to thaw where it did not."""
 
 from __future__ import annotations
 
@@ -6,28 +6,27 @@ import math
 from typing import TYPE_CHECKING
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.data.labels import REGRESSION
 from frostline.plan.describe import describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from torch import nn
 
     from frostline.training.baseline import Baseline
 
-_UNLEARNED = 0.8  # of the baseline's loss; what could learn ended below it (docs/defaults.md)
-_ERRORS = 2  # standard errors that a metric has to be better by
+_UNLEARNED = 0.8  # of the same answer's loss: what could learn ended far below (docs/defaults.md)
+_BY_HEART = 0.2  # likewise: more to train would not teach more
 
 
 def next_to_thaw(model: nn.Module) -> str | None:
-    """Write the selector that freezes what is frozen, but for the topmost unit of it.
+    """Write the selector of what is frozen, but for its topmost unit.
 
     Args:
-        model: The model, as it trained.
+        model: The model, frozen as it trained.
 
     Returns:
-        What to give to ``--freeze``; ``""`` to freeze nothing; None where nothing is frozen.
+        What ``--freeze`` takes; ``""`` for nothing at all, and None where nothing is frozen.
     """
     anatomy = ModelMap.of(model)
     frozen = {name for name, parameter in model.named_parameters() if not parameter.requires_grad}
@@ -38,33 +37,56 @@ def next_to_thaw(model: nn.Module) -> str | None:
 
 
 def last_loss(history: Iterable[Mapping[str, float]]) -> float:
-    """Mean training loss over what was logged in the last epoch; nan where nothing was."""
+    """Mean of the training losses that were logged in the last epoch; nan for none."""
     logged = [entry for entry in history if "loss" in entry]
     losses = [entry["loss"] for entry in logged if entry["epoch"] > logged[-1]["epoch"] - 1]
     return sum(losses) / len(losses) if losses else math.nan
 
 
 def shortfall(
-    metrics: Mapping[str, float], baseline: Baseline | None, rows: int, loss: float, constant_loss: float
-) -> Iterator[str]:
-    """Say in what the training fell short of learning.
+    model: nn.Module,
+    *,
+    loss: float,
+    same_answer: float,
+    metrics: Mapping[str, float],
+    baseline: Baseline | None,
+    rows: int,
+) -> str:
+    """Say on what evidence a run learned too little, and what to do next.
 
     Args:
+        model: The model, frozen as it trained.
+        loss: Training loss of the last epoch.
+        same_answer: Loss on the training rows of the best answer that is the same for each.
         metrics: Evaluation of the kept model; empty without evaluation rows.
         baseline: What one answer for all evaluation rows reaches; None without them.
         rows: Evaluation rows.
-        loss: Mean training loss of the last epoch.
-        constant_loss: Loss of the same answer for each training row.
+
+    Returns:
+        Two lines; ``""`` where nothing speaks for it.
     """
-    if loss > _UNLEARNED * constant_loss:
-        yield f"the training loss ended at {loss:.4f}, and the same answer for every row has {constant_loss:.4f}"
-    if baseline is not None and metrics and not _is_better(metrics, baseline.metrics, rows):
-        yield f"on the evaluation rows it is no better than the baseline beyond the noise of {rows:,} rows"
+    evidence = []
+    if loss > _UNLEARNED * same_answer:
+        evidence.append(f"the training loss ended at {loss:.4f}; the same answer for every row has {same_answer:.4f}")
+    if baseline is not None and not _is_better(metrics, baseline.metrics, rows):
+        evidence.append("the evaluation is no better than the baseline beyond the noise of so few rows")
+    if not evidence:
+        return ""
+    selector = next_to_thaw(model)
+    if loss < _BY_HEART * same_answer:
+        mend = "It knows its training rows by heart: more rows would help."
+    elif selector is None:
+        mend = "Everything trains: more rows or --epochs would help."
+    else:
+        mend = f'Thaw the next unit: --freeze "{selector}".' if selector else "Thaw the last unit: no --freeze."
+    return f"Learned too little: {', and '.join(evidence)}.\n{mend}"
 
 
-def _is_better(metrics: Mapping[str, float], baseline: Mapping[str, float], rows: int) -> bool:
-    """Whether one of the metrics is better by more than its sampling noise."""
-    if "rmse" in metrics:  # the standard error of a root mean square is its value by the root of twice the rows
-        return metrics["rmse"] < baseline["rmse"] * (1 - _ERRORS / math.sqrt(2 * rows))
-    noise = {name: _ERRORS * math.sqrt(baseline[name] * (1 - baseline[name]) / rows) for name in metrics}
-    return any(metrics[name] > baseline[name] + noise[name] for name in ("accuracy", "macro_f1"))
+def _is_better(metrics: Mapping[str, float], same: Mapping[str, float], rows: int) -> bool:
+    """Whether a metric is better than that of the same answer for every row by two standard errors."""
+    if "rmse" in metrics:  # relative standard error of a root mean square of n values: 1/sqrt(2n)
+        return not metrics["rmse"] > same["rmse"] * (1 - 2 / math.sqrt(2 * rows))
+    return any(  # standard error of a share p of n rows: sqrt(p(1-p)/n)
+        metrics[name] > same[name] + 2 * math.sqrt(same[name] * (1 - same[name]) / rows)
+        for name in ("accuracy", "macro_f1")
+    )

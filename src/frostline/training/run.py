@@ -23,16 +23,17 @@ from frostline.files import room_on_disk, use_mask
 from frostline.freezing.freeze import Freeze
 from frostline.log import get_logger
 from frostline.sealing import Seal
+from frostline.training.baseline import Baseline
 from frostline.training.card import write_card
 from frostline.training.checking import refuse_new_frozen
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
 from frostline.training.defaults import Schedule
 from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
+from frostline.training.outcome import last_loss, shortfall
 from frostline.training.outputs import OutputFolder
 from frostline.training.result import TrainResult, TrainStart, finite
 from frostline.training.rows import read_rows, write_held_out
-from frostline.training.settings import TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from frostline.data.examples import Examples
     from frostline.data.labels import LabelSchema
     from frostline.evidence.proof import Proof
+    from frostline.training.settings import TrainSettings
     from frostline.training.trainer import Trainer
 
 METRICS_FILE = "metrics.json"
@@ -157,11 +159,21 @@ def _run(
         reason = " ".join(str(error).split())[:120]
         raise OutputError(f"'{checkpoint}' cannot be gone on from: {reason}\nStart anew by --overwrite.") from error
     best_epoch, metrics = _kept(trainer)
+    baseline = Baseline.of(eval_set["labels"][:], schema) if eval_set is not None else None
     result = TrainResult(
         folder=folder.target,
         start=start,
         proof=cast("Proof", trainer.proof),  # train() does not end without one
         metrics=metrics,
+        baseline=baseline,
+        shortfall=shortfall(
+            model,
+            loss=last_loss(trainer.state.log_history),
+            same_answer=Baseline.of(train_set["labels"][:], schema).metrics["loss"],
+            metrics=metrics,
+            baseline=baseline,
+            rows=start.eval_rows or 0,
+        ),
         train_loss=_train_loss(trainer.state.log_history),
         steps=int(trainer.state.global_step),
         seconds=time.perf_counter() - began,
