@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 MEASURED_WIDTH = 384
 HEAD_RATE = 1e-2  # the head alone: a linear layer on features that stay as they are
 MOST_RATE = 1e-3  # all else at most: one or two layers, the pooler, norms
-LAYERS_RATE = 1.2e-3
+LAYERS_RATE = 1.5e-3
 _SMALL_SHARE = 0.1  # of the layers' parameters: adapters, norms and biases move less than whole layers
 
 STEPS = 300
