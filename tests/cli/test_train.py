@@ -36,7 +36,7 @@ def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path
     kept = next(place for place, line in enumerate(lines) if line.startswith("Kept model (of epoch "))
     assert lines[kept + 1] == "Baseline (always 'bad'): accuracy 0.5000, macro F1 0.3333, loss 0.6931"
     assert lines[kept + 2].startswith("Learned too little: the training loss ended at 0.")
-    assert lines[kept + 3] == 'Thaw the next unit: --freeze "embeddings".'
+    assert lines[kept + 3] == 'First mend what the warning names. Thaw the next unit: --freeze "embeddings".'
     assert [line[:8] for line in lines if line.startswith("epoch ")] == ["epoch 1:", "epoch 2:"]
     (proof,) = [line for line in lines if line.startswith("Proof: ")]
     assert "frozen tensors bit-identical; 20 of 20 others moved" in proof

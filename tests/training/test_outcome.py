@@ -46,7 +46,14 @@ def said(frozen: str | None = "backbone", **changes: Any) -> str:
     model = bert()
     if frozen is not None:
         freeze(model, frozen)
-    values: dict[str, Any] = {"loss": 0.9, "same_answer": 1.7, "metrics": {}, "baseline": None, "rows": 0}
+    values: dict[str, Any] = {
+        "loss": 0.9,
+        "same_answer": 1.7,
+        "metrics": {},
+        "baseline": None,
+        "rows": 0,
+        "warned": False,
+    }
     return shortfall(model, **values | changes)
 
 
@@ -61,6 +68,8 @@ def test_a_loss_that_stayed_where_it_was() -> None:
     assert first == ("Learned too little: the training loss ended at 1.6000; the same answer for every row has 1.7000.")
     assert second == 'Thaw the next unit: --freeze "embeddings, layers[:]".'
     assert said("embeddings", loss=1.6).endswith("Thaw the last unit: no --freeze.")
+    thaw = 'First mend what the warning names. Thaw the next unit: --freeze "embeddings, layers[:]".'
+    assert said(loss=1.6, warned=True).endswith(thaw)
     assert said(None, loss=1.6).endswith("Everything trains: more rows or --epochs would help.")
 
 

@@ -182,7 +182,8 @@ def test_a_run_that_could_not_learn_says_what_to_thaw(tmp_path: Path, place: Pat
     first, second = result.shortfall.splitlines()
     assert first.startswith(f"Learned too little: the training loss ended at {result.train_loss:.4f}; ")
     assert first.endswith("the evaluation is no better than the baseline beyond the noise of so few rows.")
-    assert second == 'Thaw the next unit: --freeze "embeddings, layers[:]".'
+    thaw = 'Thaw the next unit: --freeze "embeddings, layers[:]".'
+    assert second == f"First mend what the warning names. {thaw}"
     assert result.start.schedule.warning.startswith("5 steps at 1e-09 will hardly move new weights")
     assert metrics_of(result)["shortfall"] == result.shortfall
     alone = run(bert, rows, tmp_path / "alone", freeze="backbone", learning_rate=1e-9)

@@ -73,14 +73,15 @@ def _body(result: TrainResult) -> str:
         ),
         "",
     ]
-    if result.metrics:
+    if result.baseline is not None:
+        same = result.baseline.metrics
         held_out = " held out of the training data" if start.held_out is not None else ""
         lines += [
             f"## Evaluation on {start.eval_rows:,} rows{held_out}",
             "",
             *_table(
-                ("metric", "value"),
-                ((name, f"{value:.4f}") for name, value in result.metrics.items()),
+                ("metric", "value", f"always {result.baseline.answer}"),
+                ((name, f"{value:.4f}", f"{same[name]:.4f}") for name, value in result.metrics.items()),
             ),
             "",
         ]

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from frostline.training.baseline import Baseline
 
-_UNLEARNED = 0.8  # of the same answer's loss: what could learn ended far below (docs/defaults.md)
+_UNLEARNED = 0.9  # of the same answer's loss; what could learn ended below it (docs/defaults.md)
 _BY_HEART = 0.2  # likewise: more to train would not teach more
 
 
@@ -51,6 +51,7 @@ def shortfall(
     metrics: Mapping[str, float],
     baseline: Baseline | None,
     rows: int,
+    warned: bool,
 ) -> str:
     """Say on what evidence a run learned too little, and what to do next.
 
@@ -61,6 +62,7 @@ def shortfall(
         metrics: Evaluation of the kept model; empty without evaluation rows.
         baseline: What one answer for all evaluation rows reaches; None without them.
         rows: Evaluation rows.
+        warned: Whether steps or rate were likely too little, which is to be mended first.
 
     Returns:
         Two lines; ``""`` where nothing speaks for it.
@@ -73,13 +75,14 @@ def shortfall(
     if not evidence:
         return ""
     selector = next_to_thaw(model)
+    first = "First mend what the warning names. " if warned else ""
     if loss < _BY_HEART * same_answer:
         mend = "It knows its training rows by heart: more rows would help."
     elif selector is None:
         mend = "Everything trains: more rows or --epochs would help."
     else:
         mend = f'Thaw the next unit: --freeze "{selector}".' if selector else "Thaw the last unit: no --freeze."
-    return f"Learned too little: {', and '.join(evidence)}.\n{mend}"
+    return f"Learned too little: {', and '.join(evidence)}.\n{first}{mend}"
 
 
 def _is_better(metrics: Mapping[str, float], same: Mapping[str, float], rows: int) -> bool:

@@ -173,6 +173,7 @@ def _run(
             metrics=metrics,
             baseline=baseline,
             rows=start.eval_rows or 0,
+            warned=bool(schedule.warning),
         ),
         train_loss=_train_loss(trainer.state.log_history),
         steps=int(trainer.state.global_step),
