@@ -73,7 +73,7 @@ def _body(result: TrainResult) -> str:
         ),
         "",
     ]
-    if result.baseline is not None:
+    if result.metrics and result.baseline is not None:
         same = result.baseline.metrics
         held_out = " held out of the training data" if start.held_out is not None else ""
         lines += [

@@ -70,7 +70,7 @@ def shortfall(
     evidence = []
     if loss > _UNLEARNED * same_answer:
         evidence.append(f"the training loss ended at {loss:.4f}; the same answer for every row has {same_answer:.4f}")
-    if baseline is not None and not _is_better(metrics, baseline.metrics, rows):
+    if metrics and baseline is not None and not _is_better(metrics, baseline.metrics, rows):
         evidence.append("the evaluation is no better than the baseline beyond the noise of so few rows")
     if not evidence:
         return ""
