@@ -29,7 +29,14 @@ def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path
     lines = done.out.splitlines()
     assert lines[0].startswith("Partly frozen: fine-tuning updates 2,530 of 8,402 parameters (30 %)")
     assert any(line.startswith("Data: 24 rows, ") and line.endswith("24 rows for evaluation.") for line in lines)
-    assert "Training: epochs 2, batch size 8, learning rate 5e-05, seed 42." in lines
+    assert "Training: epochs 2, batch size 8, learning rate 0.001, seed 42." in lines
+    assert "Chosen: learning rate 0.001 for 1 layer." in lines
+    warning = "Warning: 6 steps at 0.001 will hardly move new weights; rather --epochs 100 --lr 0.001."
+    assert lines.index(warning) < lines.index(next(line for line in lines if line.startswith("epoch 1:")))
+    kept = next(place for place, line in enumerate(lines) if line.startswith("Kept model (of epoch "))
+    assert lines[kept + 1] == "Baseline (always 'bad'): accuracy 0.5000, macro F1 0.3333, loss 0.6931"
+    assert lines[kept + 2].startswith("Learned too little: the training loss ended at 0.")
+    assert lines[kept + 3] == 'First mend what the warning names. Thaw the next unit: --freeze "embeddings".'
     assert [line[:8] for line in lines if line.startswith("epoch ")] == ["epoch 1:", "epoch 2:"]
     (proof,) = [line for line in lines if line.startswith("Proof: ")]
     assert "frozen tensors bit-identical; 20 of 20 others moved" in proof

@@ -303,6 +303,20 @@ def test_patience_is_not_refreshed_by_an_interruption(tmp_path: Path, place: Pat
     assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
 
 
+def test_what_was_chosen_is_chosen_again(tmp_path: Path, place: Path, quick_bert: Path) -> None:
+    wanted = settings(place, quick_bert, epochs=None, learning_rate=None)
+    with pytest.raises(KeyboardInterrupt):
+        run_training(wanted, tmp_path / "out", callbacks=[AtStep(2)])
+    noted = tmp_path / "out.partial" / "run.json"
+    kept = json.loads(noted.read_text(encoding="utf-8"))
+    noted.write_text(json.dumps(kept | {"chosen": "7 epochs"}), encoding="utf-8")
+    with pytest.raises(OutputError, match="had other epochs or another learning rate, chosen by another version"):
+        run_training(wanted, tmp_path / "out", resume=True)
+    noted.write_text(json.dumps(kept), encoding="utf-8")
+    result = run_training(wanted, tmp_path / "out", resume=True)
+    assert result.start.schedule.chosen == kept["chosen"]
+
+
 @pytest.mark.parametrize(
     ("changes", "word"),
     [

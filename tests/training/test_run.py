@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -150,11 +151,44 @@ def test_patience(tmp_path: Path, place: Path, quick_bert: Path) -> None:
     assert stopped.best_epoch == 1.0
 
 
-def test_the_learning_rate_follows_what_trains(tmp_path: Path, place: Path, bert: Path) -> None:
-    for freeze, rate in ((None, 5e-5), ("layers[0]", 5e-5), ("embeddings, layers[:]", 1e-3), ("backbone", 1e-3)):
-        result = run(bert, place / "rows.csv", tmp_path / str(rate), learning_rate=None, freeze=freeze, limit=8)
-        assert result.start.learning_rate == metrics_of(result)["learning_rate"] == rate
-        tmp_path = result.folder
+def test_epochs_and_rate_that_are_left_out_are_chosen_and_told(tmp_path: Path, place: Path, bert: Path) -> None:
+    for freeze, rate in (("embeddings, layers[0]", 1e-3), ("backbone", 1e-2)):
+        changes = {"learning_rate": None, "epochs": None, "freeze": freeze}
+        result = run(bert, place / "rows.csv", tmp_path / str(rate), limit=8, **changes)
+        written = metrics_of(result)
+        assert result.start.schedule.learning_rate == written["learning_rate"] == rate
+        assert result.start.schedule.epochs == written["epochs"] == result.steps == 20
+        assert written["settings"]["epochs"] is written["settings"]["learning_rate"] is None
+        assert written["chosen"].endswith(" and 20 epochs for 8 rows")
+        assert "20 steps at" in written["warning"]
+        assert written["history"][-1]["epoch"] == 20
+        assert "| epochs | 20 |" in (result.folder / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_baseline_is_measured_on_the_evaluation_rows(learned: TrainResult) -> None:
+    written = metrics_of(learned)
+    assert written["baseline"] == {
+        "answer": "'bad'",
+        "accuracy": 0.5,
+        "macro_f1": pytest.approx(1 / 3),
+        "loss": pytest.approx(math.log(2)),
+    }
+    assert written["shortfall"] == learned.shortfall == ""
+
+
+def test_a_run_that_could_not_learn_says_what_to_thaw(tmp_path: Path, place: Path, bert: Path) -> None:
+    rows = place / "rows.csv"
+    result = run(bert, rows, tmp_path / "out", eval_data=str(rows), freeze="backbone", learning_rate=1e-9)
+    first, second = result.shortfall.splitlines()
+    assert first.startswith(f"Learned too little: the training loss ended at {result.train_loss:.4f}; ")
+    assert first.endswith("the evaluation is no better than the baseline beyond the noise of so few rows.")
+    thaw = 'Thaw the next unit: --freeze "embeddings, layers[:]".'
+    assert second == f"First mend what the warning names. {thaw}"
+    assert result.start.schedule.warning.startswith("5 steps at 1e-09 will hardly move new weights")
+    assert metrics_of(result)["shortfall"] == result.shortfall
+    alone = run(bert, rows, tmp_path / "alone", freeze="backbone", learning_rate=1e-9)
+    assert alone.baseline is None
+    assert alone.shortfall == f"{first.partition(', and ')[0]}.\n{second}"
 
 
 def test_what_is_settled_is_told_before_the_first_step(tmp_path: Path, place: Path, bert: Path) -> None:

@@ -99,6 +99,7 @@ def _control(model: Path) -> None:
 def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> TrainResult:
     from frostline.cli.progress import TrainingProgress
     from frostline.cli.render import metrics_line, print_text
+    from frostline.cli.train import baseline_lines
     from frostline.training.run import run_training
     from frostline.training.settings import TrainSettings
 
@@ -123,12 +124,11 @@ def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> 
         )
     finally:
         progress.stop()
-    most = max(corpus.labels, key=lambda label: sum(row.label == label for row in corpus.test))
-    share = sum(row.label == most for row in corpus.test) / len(corpus.test)
     if result.engine is not None:
         print_text(str(result.engine))
     print_text(
-        f"Kept: {metrics_line(result.metrics)}; always saying {most!r} would be right {share:.4f} of the time.",
+        f"Kept: {metrics_line(result.metrics)}",
+        *baseline_lines(result),
         f"{result.steps} steps in {result.seconds:.0f} s. "
         f"The model is in {result.folder}; plain from_pretrained loads it.",
     )

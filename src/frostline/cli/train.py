@@ -48,11 +48,8 @@ def train(
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
-    epochs: Annotated[float, typer.Option(help="Passes over the data.")] = 3.0,
-    lr: Annotated[
-        float | None,
-        typer.Option(help="Peak learning rate; by default 5e-5, or 1e-3 where only pooler and head train."),
-    ] = None,
+    epochs: Annotated[float | None, typer.Option(help="Passes over the data; by default by how many rows.")] = None,
+    lr: Annotated[float | None, typer.Option(help="Peak learning rate; by default by what trains.")] = None,
     batch_size: Annotated[int, typer.Option(help="Rows per step.")] = 16,
     max_length: options.MaxLength = None,
     seed: Annotated[int, typer.Option(help="Seed of new weights, dropout, the order of rows, and what is drawn.")] = 42,
@@ -151,8 +148,8 @@ def print_start(start: TrainStart) -> None:
     print_text(
         "",
         f"Data: {start.tokens}; {start.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
-        f"Training: epochs {start.settings.epochs:g}, batch size {start.settings.batch_size}, "
-        f"learning rate {start.learning_rate:g}, seed {start.settings.seed}.",
+        f"Training: epochs {start.schedule.epochs:g}, batch size {start.settings.batch_size}, "
+        f"learning rate {start.schedule.learning_rate:g}, seed {start.settings.seed}.",
     )
     print_text(*_parts(start))
     if start.resumed is not None:
@@ -160,9 +157,13 @@ def print_start(start: TrainStart) -> None:
 
 
 def _parts(start: TrainStart) -> Iterator[str]:
-    """What is held out, and what is taken of the data."""
+    """What was chosen, what is held out, and what is taken of the data."""
     from frostline.training.rows import HELD_OUT_FILE
 
+    if start.schedule.chosen:
+        yield f"Chosen: {start.schedule.chosen}."
+    if start.schedule.warning:
+        yield f"Warning: {start.schedule.warning}"
     if start.held_out is not None:
         yield f"Held out: {len(start.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
     if start.eval_rows is None:
@@ -181,6 +182,7 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     kept = f" (of epoch {result.best_epoch:g}, the best)" if result.best_epoch is not None else ""
     if result.metrics:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
+    print_text(*baseline_lines(result))
     if result.engine is not None:
         print_text(result.engine.explain() if explain else str(result.engine))
     elif explain and not result.start.settings.engine:
@@ -191,3 +193,12 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
         f"The model is in {result.folder}; it carries plan, proof, metrics and a model card.",
         f"Digest of its files: {result.digest}.",
     )
+
+
+def baseline_lines(result: TrainResult) -> Iterator[str]:
+    """What the same answer for every row reaches, and what is wanting where the run did hardly better."""
+    from frostline.cli.render import metrics_line
+
+    if result.baseline is not None:
+        yield f"Baseline (always {result.baseline.answer}): {metrics_line(result.baseline.metrics)}"
+    yield from result.shortfall.splitlines()

@@ -62,9 +62,9 @@ def _body(result: TrainResult) -> str:
             ("setting", "value"),
             (
                 ("training rows", f"{start.rows:,}"),
-                ("epochs", f"{settings.epochs:g}"),
+                ("epochs", f"{start.schedule.epochs:g}"),
                 ("steps", f"{result.steps:,}"),
-                ("learning rate", f"{start.learning_rate:g}"),
+                ("learning rate", f"{start.schedule.learning_rate:g}"),
                 ("batch size", str(settings.batch_size)),
                 ("seed", str(settings.seed)),
                 ("dtype", settings.dtype),
@@ -73,14 +73,15 @@ def _body(result: TrainResult) -> str:
         ),
         "",
     ]
-    if result.metrics:
+    if result.metrics and result.baseline is not None:
+        same = result.baseline.metrics
         held_out = " held out of the training data" if start.held_out is not None else ""
         lines += [
             f"## Evaluation on {start.eval_rows:,} rows{held_out}",
             "",
             *_table(
-                ("metric", "value"),
-                ((name, f"{value:.4f}") for name, value in result.metrics.items()),
+                ("metric", "value", f"always {result.baseline.answer}"),
+                ((name, f"{value:.4f}", f"{same[name]:.4f}") for name, value in result.metrics.items()),
             ),
             "",
         ]

@@ -32,7 +32,11 @@ _OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED}
 _OUR_CHECKPOINTS = re.compile(r"checkpoint-\d+|proof\.json")
 _LEFT_BY_A_RUN = {"proof.json", "metrics.json"}
 # What is compared beside the options: digests of the rows, which would tell the user nothing.
-_ROWS = {"train_digest": "other training rows", "eval_digest": "other evaluation rows"}
+_IN_WORDS = {
+    "train_digest": "other training rows",
+    "eval_digest": "other evaluation rows",
+    "chosen": "other epochs or another learning rate, chosen by another version",
+}
 
 
 class OutputFolder:
@@ -212,7 +216,7 @@ class OutputFolder:
             return
         for key, value in current.items():
             if key not in earlier or earlier[key] != value:
-                differs = _ROWS.get(key) or f"{given(key, earlier.get(key))}; this one has {given(key, value)}"
+                differs = _IN_WORDS.get(key) or f"{given(key, earlier.get(key))}; this one has {given(key, value)}"
                 raise OutputError(
                     f"The interrupted run had {differs}.\nResume with the same settings, or start anew by --overwrite."
                 )

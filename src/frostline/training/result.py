@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from frostline.data.tokenising import TokenStats
     from frostline.evidence.inspection import Inspection
     from frostline.evidence.proof import Proof
+    from frostline.training.baseline import Baseline
+    from frostline.training.defaults import Schedule
     from frostline.training.engine_report import EngineReport
     from frostline.training.settings import TrainSettings
 
@@ -31,7 +33,7 @@ class TrainStart:
             evaluation has rows of its own, or none.
         tokens: What tokenising the training rows gave.
         inspection: What is frozen, and where it came from.
-        learning_rate: The peak rate.
+        schedule: Epochs and peak rate, as they were given or chosen.
         resumed: The checkpoint that the run goes on from; None for a run from the start.
     """
 
@@ -43,7 +45,7 @@ class TrainStart:
     held_out: tuple[int, ...] | None
     tokens: TokenStats
     inspection: Inspection
-    learning_rate: float
+    schedule: Schedule
     resumed: Path | None
 
 
@@ -56,6 +58,8 @@ class TrainResult:
         start: What was settled before the first step.
         proof: Whether the frozen part stayed.
         metrics: Evaluation of the model that was kept; empty without evaluation rows.
+        baseline: What one answer for all evaluation rows reaches; None without evaluation rows.
+        shortfall: Why it is said to have learned too little, and what to do next; ``""`` where it is not.
         train_loss: Mean loss over the run's steps.
         steps: Optimizer steps.
         seconds: Time of this process's training, evaluations and proof included.
@@ -68,6 +72,8 @@ class TrainResult:
     start: TrainStart
     proof: Proof
     metrics: dict[str, float]
+    baseline: Baseline | None
+    shortfall: str
     train_loss: float
     steps: int
     seconds: float
@@ -79,13 +85,18 @@ class TrainResult:
         """The result as plain values, as ``metrics.json`` holds them."""
         return {
             "eval": self.metrics,
+            "baseline": self.baseline.to_dict() if self.baseline is not None else None,
+            "shortfall": self.shortfall,
             "train_loss": self.train_loss,
             "steps": self.steps,
             "seconds": round(self.seconds, 3),
             "best_epoch": self.best_epoch,
             "rows": self.start.rows,
             "eval_rows": self.start.eval_rows,
-            "learning_rate": self.start.learning_rate,
+            "epochs": self.start.schedule.epochs,
+            "learning_rate": self.start.schedule.learning_rate,
+            "chosen": self.start.schedule.chosen,
+            "warning": self.start.schedule.warning,
             "parameters": self.start.inspection.parameters,
             "trainable_parameters": self.start.inspection.trainable_parameters,
             "problem_type": self.start.schema.problem_type,

@@ -9,7 +9,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
-from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.checkpoints.quiet import quiet
@@ -24,15 +23,17 @@ from frostline.files import room_on_disk, use_mask
 from frostline.freezing.freeze import Freeze
 from frostline.log import get_logger
 from frostline.sealing import Seal
+from frostline.training.baseline import Baseline
 from frostline.training.card import write_card
 from frostline.training.checking import refuse_new_frozen
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
+from frostline.training.defaults import Schedule
 from frostline.training.devices import device_options
 from frostline.training.metrics import best_metric, metrics_for
+from frostline.training.outcome import last_loss, shortfall
 from frostline.training.outputs import OutputFolder
 from frostline.training.result import TrainResult, TrainStart, finite
 from frostline.training.rows import read_rows, write_held_out
-from frostline.training.settings import HEAD_LR, WHOLE_MODEL_LR, TrainSettings
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from frostline.data.examples import Examples
     from frostline.data.labels import LabelSchema
     from frostline.evidence.proof import Proof
+    from frostline.training.settings import TrainSettings
     from frostline.training.trainer import Trainer
 
 METRICS_FILE = "metrics.json"
@@ -123,7 +125,9 @@ def _run(
             refuse_new_frozen(model, plan, origin)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
-    folder.remember(settings.to_dict() | {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)})
+    schedule = Schedule.of(model, origin, settings, len(train_set))
+    digests = {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
+    folder.remember(settings.to_dict() | digests | {"chosen": schedule.chosen})
 
     checkpoint = newest_sound(folder.checkpoints) if resume else None
     start = TrainStart(
@@ -135,7 +139,7 @@ def _run(
         held_out=read.held_out,
         tokens=tokens,
         inspection=inspect_model(model, origin),
-        learning_rate=settings.learning_rate or _default_rate(model),
+        schedule=schedule,
         resumed=checkpoint,
     )
     if on_start is not None:
@@ -155,11 +159,22 @@ def _run(
         reason = " ".join(str(error).split())[:120]
         raise OutputError(f"'{checkpoint}' cannot be gone on from: {reason}\nStart anew by --overwrite.") from error
     best_epoch, metrics = _kept(trainer)
+    baseline = Baseline.of(eval_set["labels"][:], schema) if eval_set is not None else None
     result = TrainResult(
         folder=folder.target,
         start=start,
         proof=cast("Proof", trainer.proof),  # train() does not end without one
         metrics=metrics,
+        baseline=baseline,
+        shortfall=shortfall(
+            model,
+            loss=last_loss(trainer.state.log_history),
+            same_answer=Baseline.of(train_set["labels"][:], schema).metrics["loss"],
+            metrics=metrics,
+            baseline=baseline,
+            rows=start.eval_rows or 0,
+            warned=bool(schedule.warning),
+        ),
         train_loss=_train_loss(trainer.state.log_history),
         steps=int(trainer.state.global_step),
         seconds=time.perf_counter() - began,
@@ -200,15 +215,6 @@ def _tokenised(
     return tokenised
 
 
-def _default_rate(model: PreTrainedModel) -> float:
-    """A head's rate where nothing below the pooler trains, else a whole model's."""
-    above = {"head", "pooler"}
-    parameters = dict(model.named_parameters())
-    below = (unit for unit in ModelMap.of(model).units if unit.kind not in above)
-    deep = any(parameters[name].requires_grad for unit in below for name in unit.parameter_names)
-    return WHOLE_MODEL_LR if deep else HEAD_LR
-
-
 def _trainer(
     start: TrainStart,
     folder: OutputFolder,
@@ -230,8 +236,8 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(folder.checkpoints),
         frozen_mode=settings.frozen_mode,
-        num_train_epochs=settings.epochs,
-        learning_rate=start.learning_rate,
+        num_train_epochs=start.schedule.epochs,
+        learning_rate=start.schedule.learning_rate,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=max(32, settings.batch_size),
         seed=settings.seed,

@@ -13,11 +13,6 @@ from frostline.plan.plan import FrozenMode, Plan
 Dtype = Literal["fp32", "bf16", "fp16"]
 Device = Literal["auto", "cpu", "cuda", "mps"]
 
-# A learning rate for a whole pretrained model (the default of transformers), and one for a few new layers
-# above frozen ones, which start far from their optimum and cannot harm what is below.
-WHOLE_MODEL_LR = 5e-5
-HEAD_LR = 1e-3
-
 # Beyond these, libraries that count in 32 or 64 bits fail in their own words, or a run never ends.
 _MOST_EPOCHS = 1_000_000
 MOST = 2**31 - 1
@@ -78,7 +73,7 @@ class TrainSettings:
         freeze: What is frozen, as a selector.
         train_only: What trains, as a selector; not together with `freeze`.
         frozen_mode: ``"eval"`` or ``"train"``.
-        epochs: Passes over the data.
+        epochs: Passes over the data; None to choose by how many rows there are.
         learning_rate: The peak rate; None to choose by what trains.
         batch_size: Rows per step.
         max_length: Tokens per row at most; None for what the model can take.
@@ -111,7 +106,7 @@ class TrainSettings:
     freeze: str | None = None
     train_only: str | None = None
     frozen_mode: FrozenMode = "eval"
-    epochs: float = 3.0
+    epochs: float | None = None
     learning_rate: float | None = None
     batch_size: int = 16
     max_length: int | None = None
@@ -133,7 +128,8 @@ class TrainSettings:
     allow_new_frozen: bool = False
 
     def __post_init__(self) -> None:
-        require_number("epochs", self.epochs, most=_MOST_EPOCHS)
+        if self.epochs is not None:
+            require_number("epochs", self.epochs, most=_MOST_EPOCHS)
         for name in ("batch_size", "max_length", "limit", "patience"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), least=1, most=MOST)
