@@ -12,9 +12,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from benchmarks.case import Case, Predict, Work
-    from frostline.engine.checked import SelfCheck
-    from frostline.engine.store.spec import StoreKey, StreamSpec
-    from frostline.engine.store.store import Store
+    from frostline.engine.selfcheck.result import SelfCheck
+    from frostline.store.spec import StoreKey, StreamSpec
+    from frostline.store.store import Store
 
 
 def _prefix(job: Job, case: Case) -> Work:
@@ -23,9 +23,9 @@ def _prefix(job: Job, case: Case) -> Work:
     from transformers import DataCollatorWithPadding
 
     from frostline.engine.engine import Engine
-    from frostline.engine.heap import kept_heap
+    from frostline.engine.kernels.heap import kept_heap
     from frostline.engine.settings import EngineSettings
-    from frostline.training.filling import Texts, batches_of, lengths_of
+    from frostline.training.filling_pass import Texts, batches_of, lengths_of
 
     model, tokenizer = load_model(job, case), load_tokenizer()
     freeze_below(model, job.top or 0)
@@ -50,7 +50,7 @@ def _prefix(job: Job, case: Case) -> Work:
 def _store(_check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]) -> tuple[Store, int]:
     import psutil
 
-    from frostline.engine.store.store import Store
+    from frostline.store.store import Store
 
     return Store.in_memory(key(), streams), psutil.virtual_memory().available
 

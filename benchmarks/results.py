@@ -9,7 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from frostline.files import atomic_file
+from frostline.base.files import atomic_file
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from frostline.engine.store.folder import default_folder
+from frostline.store.folder import default_folder
 from tests import outside
 from tests.training import tiny
 from tests.training.conftest import _on_this_machine, bert, datasets_cache

@@ -10,25 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from frostline.anatomy.modelmap import ModelMap as ModelMap
-    from frostline.checkpoints.delta import load_delta as load_delta
-    from frostline.checkpoints.delta import save_delta as save_delta
-    from frostline.engine.selfcheck import selfcheck as selfcheck
+    from frostline.checkpoints.delta.delta import load_delta as load_delta
+    from frostline.checkpoints.delta.delta import save_delta as save_delta
+    from frostline.engine.selfcheck.selfcheck import selfcheck as selfcheck
     from frostline.errors import DriftError as DriftError
     from frostline.evidence.checks.run import check as check
-    from frostline.evidence.diff import diff as diff
-    from frostline.evidence.explain import explain as explain
-    from frostline.evidence.fingerprint import fingerprint as fingerprint
-    from frostline.evidence.inspection import inspect as inspect
-    from frostline.evidence.probe import probe as probe
-    from frostline.evidence.proof import verify as verify
-    from frostline.evidence.runproof import verify_run as verify_run
+    from frostline.evidence.diff.diff import diff as diff
+    from frostline.evidence.explain.explain import explain as explain
+    from frostline.evidence.inspect.inspection import inspect as inspect
+    from frostline.evidence.probe.probe import probe as probe
+    from frostline.evidence.proof.fingerprint import fingerprint as fingerprint
+    from frostline.evidence.proof.proof import verify as verify
+    from frostline.evidence.proof.run_proof import verify_run as verify_run
     from frostline.freezing.freeze import freeze as freeze
     from frostline.freezing.freeze import train_only as train_only
     from frostline.plan.plan import Plan as Plan
     from frostline.plan.recipe import select as select
+    from frostline.runs.features import features as features
     from frostline.training.arguments import TrainingArguments as TrainingArguments
     from frostline.training.callback import FreezeCallback as FreezeCallback
-    from frostline.training.features import features as features
     from frostline.training.trainer import Trainer as Trainer
 
 # The public names and the modules that they live in.
@@ -40,20 +40,20 @@ _HOMES = {
     "Trainer": "frostline.training.trainer",
     "TrainingArguments": "frostline.training.arguments",
     "check": "frostline.evidence.checks.run",
-    "diff": "frostline.evidence.diff",
-    "explain": "frostline.evidence.explain",
-    "features": "frostline.training.features",
-    "fingerprint": "frostline.evidence.fingerprint",
+    "diff": "frostline.evidence.diff.diff",
+    "explain": "frostline.evidence.explain.explain",
+    "features": "frostline.runs.features",
+    "fingerprint": "frostline.evidence.proof.fingerprint",
     "freeze": "frostline.freezing.freeze",
-    "inspect": "frostline.evidence.inspection",
-    "probe": "frostline.evidence.probe",
-    "load_delta": "frostline.checkpoints.delta",
-    "save_delta": "frostline.checkpoints.delta",
+    "inspect": "frostline.evidence.inspect.inspection",
+    "probe": "frostline.evidence.probe.probe",
+    "load_delta": "frostline.checkpoints.delta.delta",
+    "save_delta": "frostline.checkpoints.delta.delta",
     "select": "frostline.plan.recipe",
-    "selfcheck": "frostline.engine.selfcheck",
+    "selfcheck": "frostline.engine.selfcheck.selfcheck",
     "train_only": "frostline.freezing.freeze",
-    "verify": "frostline.evidence.proof",
-    "verify_run": "frostline.evidence.runproof",
+    "verify": "frostline.evidence.proof.proof",
+    "verify_run": "frostline.evidence.proof.run_proof",
 }
 
 __all__ = list(_HOMES)

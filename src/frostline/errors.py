@@ -71,7 +71,7 @@ class DriftError(FrostlineError):
     """A frozen tensor moved.
 
     Attributes:
-        proof: The comparison that found the drift, a `frostline.evidence.proof.Proof`.
+        proof: The comparison that found the drift, a `frostline.evidence.proof.proof.Proof`.
     """
 
     exit_status: ClassVar[int] = 1

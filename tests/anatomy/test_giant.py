@@ -13,7 +13,7 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM
 
 import frostline as fl
-from frostline.evidence.inspection import inspect_model, open_skeleton
+from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
 from tests.anatomy.giant import write_shards
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ MEGABYTES = 700
 
 _MEASURED = r"""
 import re, sys
-from frostline.evidence.inspection import inspect_model, open_skeleton
+from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
 print(inspect_model(*open_skeleton(sys.argv[1])).parameters)
 # getrusage would count the memory of the process that started this one
 print(re.search(r"VmHWM:\s+(\d+)", open("/proc/self/status").read())[1])

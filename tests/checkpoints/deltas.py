@@ -9,9 +9,9 @@ import pytest
 from safetensors.torch import save_file
 
 import frostline as fl
-from frostline.checkpoints.delta import rebuild_delta
+from frostline.base.sealing import file_digest
+from frostline.checkpoints.delta.delta import rebuild_delta
 from frostline.errors import ModelError
-from frostline.sealing import file_digest
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frostline.errors import ModelError
-from frostline.evidence.inspection import open_skeleton
+from frostline.evidence.inspect.inspection import open_skeleton
 from tests.models import tiny
 
 if TYPE_CHECKING:

@@ -10,8 +10,8 @@ import pytest
 import torch
 
 import frostline as fl
+from frostline.base.sealing import file_digest
 from frostline.errors import ModelError
-from frostline.sealing import file_digest
 from tests.checkpoints.deltas import edit, refusal, restore
 from tests.checkpoints.folders import tensors_of
 

@@ -78,7 +78,7 @@ def test_an_error_raised_on_purpose(
     def fail(*_: Any, **__: Any) -> None:
         raise kind("what is wrong\nhow to mend it")
 
-    monkeypatch.setattr("frostline.evidence.inspection.open_skeleton", fail)
+    monkeypatch.setattr("frostline.evidence.inspect.inspection.open_skeleton", fail)
     done = frostline("inspect", bert)
     assert (done.status, done.out, done.err) == (2, "", "frostline: what is wrong\nhow to mend it\n")
 
@@ -102,7 +102,7 @@ def test_what_the_system_raises(
     def fail(*_: Any, **__: Any) -> None:
         raise error
 
-    monkeypatch.setattr("frostline.evidence.inspection.open_skeleton", fail)
+    monkeypatch.setattr("frostline.evidence.inspect.inspection.open_skeleton", fail)
     monkeypatch.setattr(os, "dup2", lambda *_: None)
     monkeypatch.setattr("sys.stdout.fileno", lambda: 1, raising=False)
     done = frostline("inspect", bert)
@@ -114,7 +114,7 @@ def test_what_the_system_raises(
 def test_a_mistake_of_ours_is_not_hidden(
     frostline: Callable[..., Done], bert: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("frostline.evidence.inspection.open_skeleton", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("frostline.evidence.inspect.inspection.open_skeleton", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         frostline("inspect", bert)
 

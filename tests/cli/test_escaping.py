@@ -10,11 +10,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from frostline.checkpoints.delta import save_delta
+from frostline.base.sealing import Seal
+from frostline.checkpoints.delta.delta import save_delta
 from frostline.cli.app import app
-from frostline.engine.store.store import Store
-from frostline.sealing import Seal
-from tests.engine.store.building import STREAMS, key, put
+from frostline.store.store import Store
+from tests.store.building import STREAMS, key, put
 from tests.training import tiny
 
 if TYPE_CHECKING:

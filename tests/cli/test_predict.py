@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from frostline.data.labels import MULTI, LabelSchema
-from frostline.training.inference import Classifier, Predictions
+from frostline.runs.inference import Classifier, Predictions
 from tests.training import tiny
 
 if TYPE_CHECKING:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from frostline.engine.store.store import Store
-from tests.engine.store.building import STREAMS, key, put
+from frostline.store.store import Store
+from tests.store.building import STREAMS, key, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable

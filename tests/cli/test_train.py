@@ -9,8 +9,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification, PreTrainedModel
 
-from frostline.sealing import Seal
-from frostline.training.outputs import OutputFolder
+from frostline.base.sealing import Seal
+from frostline.runs.output_folder import OutputFolder
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ def test_a_full_disk_at_the_end_can_be_resumed(
     train: Callable[..., Done], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("frostline.training.run.write_card", no_room)
+        patch.setattr("frostline.runs.train.write_card", no_room)
         done = train("--json")
     assert done.status == 2
     assert done.err.endswith("Make room, then go on with --resume.\n")

@@ -10,8 +10,8 @@ import torch
 from safetensors.torch import save_file
 
 import frostline as fl
+from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import ModelError
-from frostline.sealing import SEAL_FILE, Seal
 from tests.checkpoints.folders import tensors_of
 from tests.training import tiny
 

@@ -21,9 +21,9 @@ import frostline as fl
 from frostline.cli import demo
 from frostline.cli.render import print_proof
 from frostline.demo.model import find_demo_model
-from frostline.engine.store.store import Store
+from frostline.store.store import Store
 from tests.checkpoints.folders import save_classifier, tensors_of, write
-from tests.engine.store.building import STREAMS, key, put
+from tests.store.building import STREAMS, key, put
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -9,7 +9,7 @@ import torch
 import frostline as fl
 from frostline.engine.engine import Engine
 from frostline.engine.settings import EngineSettings
-from frostline.engine.store.store import Store
+from frostline.store.store import Store
 from tests.models import tiny
 
 if TYPE_CHECKING:

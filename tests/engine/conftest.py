@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from frostline.log import get_logger
+from frostline.base.logging import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from frostline.engine.calls import Call
+    from frostline.engine.batch_inputs import Call
 
 WIDTH, VOCAB = 8, 30
 
@@ -96,7 +96,7 @@ def padded(lengths: Sequence[int], *, seed: int = 0, extra: int = 0, side: str =
 
 def call_of(batch: Mapping[str, Tensor]) -> Call:
     """The same as the engine reads it."""
-    from frostline.engine.calls import Call
-    from frostline.engine.rows import Rows
+    from frostline.engine.batch_inputs import Call
+    from frostline.engine.token_layout import Rows
 
     return Call.of(dict(batch), Rows(batch["attention_mask"].bool()))

@@ -10,8 +10,8 @@ from torch.nn import functional
 
 from frostline.engine.dropout import NoDropout, is_dropout_off
 from frostline.engine.interpose import interposed
-from frostline.engine.packing import Packing
-from frostline.engine.rows import Rows
+from frostline.engine.packing.packing import Packing
+from frostline.engine.token_layout import Rows
 from tests.models import tiny
 
 if TYPE_CHECKING:

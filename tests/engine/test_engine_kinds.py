@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from frostline.engine.replay import NotReplayable
+from frostline.engine.replay.replay import NotReplayable
 from frostline.engine.runner import Runner
 from tests.engine.answering import Stores, answer, assert_plain, engine_of, frozen_model
 from tests.engine.stubs import VOCAB, WIDTH, Classifier, padded

@@ -224,7 +224,7 @@ class TestAround:
     def test_a_batch_that_cannot_be_stored_runs_from_its_texts(
         self, monkeypatch: pytest.MonkeyPatch, told: Callable[[], list[str]]
     ) -> None:
-        from frostline.engine.replay import NotReplayable
+        from frostline.engine.replay.replay import NotReplayable
 
         def refusing(*_: Any) -> None:
             raise NotReplayable("it has another shape in every batch")

@@ -13,7 +13,7 @@ from tests.models import Plain, tiny
 if TYPE_CHECKING:
     from torch import nn
 
-    from frostline.evidence.movement import Probe, ProbeRow
+    from frostline.evidence.probe.movement import Probe, ProbeRow
 
 IDS = torch.randint(3, 10, (4, 7), generator=torch.Generator().manual_seed(1))
 LABELS = torch.tensor([0, 1, 1, 0])

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 import frostline as fl
+from frostline.base.logging import get_logger
 from frostline.errors import SelectorError
-from frostline.log import get_logger
 from tests.models import AdapterLinear, Plain, names_of, tiny
 
 if TYPE_CHECKING:

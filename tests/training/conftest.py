@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from frostline import hub
+from frostline.base import hub
 from tests.training import tiny
 
 if TYPE_CHECKING:

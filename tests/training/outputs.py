@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from frostline.sealing import Seal
-from frostline.training.outputs import OutputFolder
+from frostline.base.sealing import Seal
+from frostline.runs.output_folder import OutputFolder
 
 if TYPE_CHECKING:
     import pytest

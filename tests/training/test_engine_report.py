@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import frostline as fl
-from frostline.engine import products
+from frostline.engine.kernels import onednn_linear as products
 from tests.training import tokens
 from tests.training.beside import ROWS, both
 

@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, HfArgumentParser
 
 import frostline as fl
 from frostline.errors import DriftError
-from frostline.training import firststep
+from frostline.training import first_step as firststep
 from tests.training.pretrained import adapted
 
 if TYPE_CHECKING:

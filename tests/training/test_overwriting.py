@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from frostline.errors import OutputError
-from frostline.training.outputs import OutputFolder
+from frostline.runs.output_folder import OutputFolder
 from tests.training.outputs import fill, listing
 
 if TYPE_CHECKING:

@@ -15,18 +15,18 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback
 
+from frostline.base.sealing import Seal
 from frostline.errors import DriftError, OutputError
-from frostline.sealing import Seal
+from frostline.runs.interrupt import SaveOnInterrupt
+from frostline.runs.settings import TrainSettings
+from frostline.runs.train import run_training
 from frostline.training.checkpoints import newest_sound
-from frostline.training.interrupt import SaveOnInterrupt
-from frostline.training.run import run_training
-from frostline.training.settings import TrainSettings
 from tests.training import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from frostline.training.result import TrainResult
+    from frostline.runs.result import TrainResult
 
 STEPS = 3  # per epoch: 24 rows in batches of 8
 

@@ -11,12 +11,12 @@ import torch
 from torch import nn
 
 import frostline as fl
-from frostline.engine.admission import admit
-from frostline.engine.calls import read_call
-from frostline.engine.route import Route
+from frostline.engine.batch_inputs import read_call
+from frostline.engine.replay.boundary import Route
 from frostline.engine.runner import Runner, in_eval
-from frostline.engine.store.packed import Packed
+from frostline.engine.selfcheck.admission import admit
 from frostline.freezing.mode import frozen_modules
+from frostline.store.packed import Packed
 from tests.zoo.build import Specimen, build
 
 if TYPE_CHECKING:
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from frostline.engine.calls import Call
-    from frostline.engine.checked import SelfCheck
-    from frostline.engine.paths import Paths
+    from frostline.engine.batch_inputs import Call
+    from frostline.engine.fast_paths import Paths
+    from frostline.engine.selfcheck.result import SelfCheck
 
     Outcome = tuple[Tensor, list[Tensor | None]]
 

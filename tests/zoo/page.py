@@ -17,7 +17,7 @@ from tests.zoo.pooling import pooled_position
 from tests.zoo.traits import NEEDS_TRAIN_MODE, PADDING_SHOWS
 
 if TYPE_CHECKING:
-    from frostline.engine.checked import SelfCheck
+    from frostline.engine.selfcheck.result import SelfCheck
 
 PAGE = Path(__file__).parents[2] / "docs" / "architectures.md"
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 import torch
 
-from frostline.engine.replay import NotReplayable
+from frostline.engine.replay.replay import NotReplayable
 from tests.zoo import page
 from tests.zoo.admitting import call_of, far, fast_outcome, freeze_beneath, outcome, survey
 from tests.zoo.build import CANNOT_BUILD, model_types

@@ -11,7 +11,7 @@ import frostline as fl
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 
 if TYPE_CHECKING:
-    from frostline.evidence.proof import Proof
+    from frostline.evidence.proof.proof import Proof
     from frostline.plan.plan import FrozenMode
 
 TYPES = [model_type for model_type in model_types() if model_type not in CANNOT_BUILD]

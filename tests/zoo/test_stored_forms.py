@@ -14,11 +14,11 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 
 import frostline as fl
 from frostline.anatomy.origin import match
-from frostline.checkpoints.delta import rebuild_delta
-from frostline.checkpoints.places import Places
+from frostline.checkpoints.conversions import Places
+from frostline.checkpoints.delta.delta import rebuild_delta
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.source import Source
-from frostline.checkpoints.stored import Checkpoint
+from frostline.checkpoints.tensor_files import Checkpoint
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from frostline.checkpoints.delta import delta_contents
+from frostline.base.hub import hub_in_reach
+from frostline.checkpoints.delta.delta import delta_contents
 from frostline.checkpoints.headers import is_delta, unreachable
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import classifier_class, load_config
 from frostline.checkpoints.source import Source, locate
 from frostline.errors import ModelError
-from frostline.hub import hub_in_reach
 
 if TYPE_CHECKING:
     import datasets

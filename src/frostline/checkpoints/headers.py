@@ -6,10 +6,10 @@ import pickle
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from frostline.base.hub import hub_in_reach
+from frostline.base.json import read_json
 from frostline.compat.models import dtype_in_header, hub_file, without_values
 from frostline.errors import ModelError
-from frostline.hub import hub_in_reach
-from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
     import torch

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from frostline.checkpoints.delta import delta_headers, stored_delta
+from frostline.checkpoints.delta.delta import delta_headers, stored_delta
 from frostline.checkpoints.headers import is_delta, weight_headers
 from frostline.checkpoints.source import locate
-from frostline.checkpoints.stored import Checkpoint
+from frostline.checkpoints.tensor_files import Checkpoint
 
 if TYPE_CHECKING:
     from os import PathLike

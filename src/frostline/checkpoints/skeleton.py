@@ -6,12 +6,12 @@ import copy
 import re
 from typing import TYPE_CHECKING, Any, cast
 
+from frostline.base.hub import hub_in_reach
+from frostline.base.json import read_json
 from frostline.checkpoints.headers import unreachable
 from frostline.checkpoints.quiet import quiet
 from frostline.compat.models import attend_eagerly, hub_file
 from frostline.errors import ModelError
-from frostline.hub import hub_in_reach
-from frostline.plainjson import read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -11,6 +11,7 @@ from typing import Annotated
 
 import typer
 
+from frostline.base.logging import get_logger
 from frostline.cli.check import check
 from frostline.cli.delta import delta
 from frostline.cli.demo import demo
@@ -25,7 +26,6 @@ from frostline.cli.store import store
 from frostline.cli.train import train
 from frostline.cli.verify import verify
 from frostline.errors import FrostlineError
-from frostline.log import get_logger
 
 app = typer.Typer(
     name="frostline",
@@ -85,7 +85,7 @@ def run(arguments: Sequence[str]) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except OSError as error:
-        from frostline.files import is_no_room
+        from frostline.base.files import is_no_room
 
         if is_no_room(error):
             return _say(f"There is no room left on the disk: {error}\nMake room and run this again.", 2)

@@ -11,7 +11,7 @@ from frostline.cli.options import FrozenModeOption
 from frostline.errors import SettingsError
 
 if TYPE_CHECKING:
-    from frostline.evidence.explain import Explanation
+    from frostline.evidence.explain.explain import Explanation
 
 _ROWS = 8  # of the batch that --data gives
 
@@ -43,8 +43,8 @@ def check(
         print_json(given.to_dict()) if as_json else print_text(str(given))
         return 0
     from frostline.plan.plan import Plan
-    from frostline.training.checking import check_checkpoint
-    from frostline.training.firstbatch import Rows
+    from frostline.runs.check import check_checkpoint
+    from frostline.runs.first_batch import Rows
 
     rows = None
     if data is not None:
@@ -65,9 +65,9 @@ def _explanation(message: str, model: str | None) -> Explanation:
     Raises:
         SettingsError: If the message is not known.
     """
-    from frostline.evidence.explain import MESSAGES_PAGE
-    from frostline.evidence.explain import explain as explained
-    from frostline.evidence.inspection import open_skeleton
+    from frostline.evidence.explain.explain import MESSAGES_PAGE
+    from frostline.evidence.explain.explain import explain as explained
+    from frostline.evidence.inspect.inspection import open_skeleton
 
     found = explained(message, None if model is None else open_skeleton(model)[0])
     if found is None:

@@ -26,7 +26,7 @@ def save(
     as_json: options.Json = False,
 ) -> None:
     """Save what TUNED has and BASE does not."""
-    from frostline.checkpoints.delta import save_delta
+    from frostline.checkpoints.delta.delta import save_delta
     from frostline.cli.bar import byte_bar
     from frostline.cli.render import print_json, print_text
 
@@ -46,7 +46,7 @@ def load(
     as_json: options.Json = False,
 ) -> None:
     """Rebuild the folder that a delta was saved from, bit by bit."""
-    from frostline.checkpoints.delta import rebuild_delta
+    from frostline.checkpoints.delta.delta import rebuild_delta
     from frostline.cli.bar import byte_bar
     from frostline.cli.render import print_json, print_text
 

@@ -14,7 +14,7 @@ from frostline.errors import OutputError
 
 if TYPE_CHECKING:
     from frostline.demo.corpus import Corpus
-    from frostline.training.result import TrainResult
+    from frostline.runs.result import TrainResult
 
 FREEZE = "embeddings, layers[:4]"
 _TYPO = "encoder.layer.1"
@@ -50,7 +50,7 @@ def demo(
 
 def _refuse_other_content(target: Path) -> None:
     """Refuse a folder in which something else than an earlier demo lies, whose files the demo would replace."""
-    from frostline.sealing import SEAL_FILE
+    from frostline.base.sealing import SEAL_FILE
 
     try:
         known = {entry.name for entry in target.iterdir()} - {"data", "model", "model.partial"}
@@ -70,7 +70,7 @@ def _program() -> str:
 
 def _see(model: Path) -> None:
     from frostline.cli.render import print_inspection
-    from frostline.evidence.inspection import inspect
+    from frostline.evidence.inspect.inspection import inspect
 
     _title("1. See", "What would train, if nothing is done?")
     print_inspection(inspect(str(model)))
@@ -79,7 +79,7 @@ def _see(model: Path) -> None:
 def _control(model: Path) -> None:
     from frostline.cli.render import print_inspection, print_text
     from frostline.errors import SelectorError
-    from frostline.evidence.inspection import inspect_model, open_skeleton
+    from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
     from frostline.freezing.freeze import freeze
 
     _title("2. Control", f"Freeze what is named: {FREEZE}.")
@@ -100,8 +100,8 @@ def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> 
     from frostline.cli.progress import TrainingProgress
     from frostline.cli.render import metrics_line, print_text
     from frostline.cli.train import baseline_lines
-    from frostline.training.run import run_training
-    from frostline.training.settings import TrainSettings
+    from frostline.runs.settings import TrainSettings
+    from frostline.runs.train import run_training
 
     train, test = files
     _title("3. Train", f"{len(corpus.train):,} rows, one epoch, fp32 on the CPU.")

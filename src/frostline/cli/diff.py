@@ -9,8 +9,8 @@ import typer
 from frostline.cli import options
 
 if TYPE_CHECKING:
-    from frostline.checkpoints.comparing import Change
-    from frostline.evidence.diff import Diff
+    from frostline.checkpoints.delta.compare import Change
+    from frostline.evidence.diff.diff import Diff
 
 
 def diff(
@@ -29,7 +29,7 @@ def diff(
     """Compare two checkpoints tensor by tensor, in constant memory."""
     from frostline.cli.bar import byte_bar
     from frostline.cli.render import print_json, print_text
-    from frostline.evidence.diff import diff as compare
+    from frostline.evidence.diff.diff import diff as compare
 
     with byte_bar("comparing") as report:
         found = compare(

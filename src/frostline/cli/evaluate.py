@@ -27,7 +27,7 @@ def evaluate(
     from frostline.cli.render import metrics_line, print_json, print_text
     from frostline.data.examples import read_examples
     from frostline.data.parts import balanced
-    from frostline.training.inference import Classifier
+    from frostline.runs.inference import Classifier
 
     examples = read_examples(
         data,

@@ -26,7 +26,7 @@ def inspect(
 ) -> None:
     """See what would train: read from the configuration and the headers of the weights alone."""
     from frostline.cli.render import print_inspection, print_json, print_text
-    from frostline.evidence.inspection import inspect_model, open_skeleton
+    from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
     from frostline.freezing.freeze import Freeze
     from frostline.plan.plan import Plan
 

@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from frostline.base.escaping import printable
 from frostline.cli import options
 from frostline.cli.options import DeviceOption
 from frostline.data.examples import TEXT_NAMES
 from frostline.data.labels import MULTI, REGRESSION
 from frostline.errors import DataError
-from frostline.escaping import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from frostline.data.examples import Examples
-    from frostline.training.inference import Predictions
+    from frostline.runs.inference import Predictions
 
 
 def predict(
@@ -44,7 +44,7 @@ def predict(
     from frostline.cli.pipe import is_piped, read_lines
     from frostline.cli.render import print_json, print_text
     from frostline.data.examples import read_examples
-    from frostline.training.inference import Classifier, examples_of
+    from frostline.runs.inference import Classifier, examples_of
 
     piped = data is None and (texts == ["-"] or (not texts and is_piped()))
     if not piped and bool(texts) == (data is not None):
@@ -105,8 +105,8 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
 def _write(rows: list[dict[str, Any]], file: Path) -> None:
     import csv
 
+    from frostline.base.files import output_text, writes_through
     from frostline.cli.render import print_text
-    from frostline.files import output_text, writes_through
 
     with output_text(file) as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))

@@ -10,7 +10,7 @@ from frostline.cli import options
 from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
 
 if TYPE_CHECKING:
-    from frostline.evidence.movement import Probe
+    from frostline.evidence.probe.movement import Probe
 
 
 def probe(
@@ -36,8 +36,8 @@ def probe(
     """Take one real training step and tell what it changed; exit status 1 where that is not what the flags say."""
     from frostline.cli.render import print_json
     from frostline.plan.plan import Plan
-    from frostline.training.firstbatch import Rows
-    from frostline.training.probing import probe_checkpoint
+    from frostline.runs.first_batch import Rows
+    from frostline.runs.probe import probe_checkpoint
 
     rows = Rows(
         data=data,
@@ -67,7 +67,7 @@ def probe(
 def print_probe(found: Probe, *, parameters: bool = False) -> None:
     """Print a probe: its sentence, and a row per unit, or per parameter."""
     from frostline.cli.render import print_table, print_text
-    from frostline.evidence import movement
+    from frostline.evidence.probe import movement
 
     print_text(found.verdict, "")
     if parameters:

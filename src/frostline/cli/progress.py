@@ -9,8 +9,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from transformers import TrainerCallback
 
+from frostline.base.escaping import printable_lines
 from frostline.cli.render import metrics_line, print_text
-from frostline.escaping import printable_lines
 
 if TYPE_CHECKING:
     from rich.progress import TaskID

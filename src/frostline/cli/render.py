@@ -8,16 +8,16 @@ import sys
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from frostline.escaping import printable, printable_json, printable_lines
+from frostline.base.escaping import printable, printable_json, printable_lines
 
 if TYPE_CHECKING:
-    from frostline.evidence.inspection import Inspection
-    from frostline.evidence.proof import Proof
+    from frostline.evidence.inspect.inspection import Inspection
+    from frostline.evidence.proof.proof import Proof
 
 
 def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
-    from frostline.training.result import finite
+    from frostline.runs.result import finite
 
     print(printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False)))
 
@@ -60,7 +60,7 @@ def terminal_width() -> int | None:
 
 def print_inspection(inspection: Inspection) -> None:
     """Print what `inspect` found: the verdict, the units, and what the table does not show."""
-    from frostline.evidence.inspection import COLUMNS, MINOR, RIGHT_ALIGNED, row_cells
+    from frostline.evidence.inspect.inspection import COLUMNS, MINOR, RIGHT_ALIGNED, row_cells
 
     print_text(inspection.verdict, "")
     print_table(COLUMNS, (row_cells(row) for row in inspection.rows), RIGHT_ALIGNED, MINOR)

@@ -34,7 +34,7 @@ def list_(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys 
     from rich.filesize import decimal
 
     from frostline.cli.render import print_json, print_table, print_text
-    from frostline.engine.store.listing import describe, stores_in
+    from frostline.store.listing import describe, stores_in
 
     folder = _folder(store_dir)
     found = [describe(path) for path in stores_in(folder, keys or ())]
@@ -72,8 +72,8 @@ def verify(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys
     from rich.filesize import decimal
 
     from frostline.cli.render import print_json, print_text
-    from frostline.engine.store.listing import stores_in
-    from frostline.engine.store.listing import verify as verify_store
+    from frostline.store.listing import stores_in
+    from frostline.store.listing import verify as verify_store
 
     folder = _folder(store_dir)
     found = [verify_store(path) for path in stores_in(folder, keys or ())]
@@ -105,8 +105,8 @@ def clear(
     from rich.filesize import decimal
 
     from frostline.cli.render import print_json, print_text
-    from frostline.engine.store.listing import clear as clear_store
-    from frostline.engine.store.listing import stores_in
+    from frostline.store.listing import clear as clear_store
+    from frostline.store.listing import stores_in
 
     if bool(keys) == everything:
         raise StoreError("Name the stores to clear, or give --all, and not both.\nSee: frostline store list")
@@ -120,7 +120,7 @@ def clear(
 
 
 def _folder(named: Path | None) -> Path:
-    from frostline.engine.store.folder import default_folder
+    from frostline.store.folder import default_folder
 
     return default_folder() if named is None else options.place(named)
 

@@ -15,7 +15,7 @@ from frostline.data.labels import REGRESSION
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from frostline.training.result import TrainResult, TrainStart
+    from frostline.runs.result import TrainResult, TrainStart
 
 
 class StoreOption(StrEnum):
@@ -89,8 +89,8 @@ def train(
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
     from frostline.cli.progress import TrainingProgress
     from frostline.cli.render import print_json
-    from frostline.training.run import run_training
-    from frostline.training.settings import TrainSettings
+    from frostline.runs.settings import TrainSettings
+    from frostline.runs.train import run_training
 
     settings = TrainSettings(
         model=options.model_of(None, model),
@@ -158,7 +158,7 @@ def print_start(start: TrainStart) -> None:
 
 def _parts(start: TrainStart) -> Iterator[str]:
     """What was chosen, what is held out, and what is taken of the data."""
-    from frostline.training.rows import HELD_OUT_FILE
+    from frostline.runs.rows import HELD_OUT_FILE
 
     if start.schedule.chosen:
         yield f"Chosen: {start.schedule.chosen}."

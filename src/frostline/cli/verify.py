@@ -24,7 +24,7 @@ def verify(
 ) -> None:
     """Check the proof of a training run again, from the files alone; the status is 1 where they contradict it."""
     from frostline.cli.render import print_json, print_text
-    from frostline.evidence.runproof import verify_run
+    from frostline.evidence.proof.run_proof import verify_run
 
     found = verify_run(run, base, no_base=no_base, digest=digest)
     if as_json:

@@ -9,9 +9,9 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
+from frostline.base.json import parse_json
 from frostline.data.messages import quoted, quoted_path
 from frostline.errors import DataError
-from frostline.plainjson import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

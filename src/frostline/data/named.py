@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from frostline.base.hub import hub_in_reach
 from frostline.data.causes import cause_chain, first_line, system_error
 from frostline.data.messages import listed, quoted_path, suggestion
 from frostline.data.quiet import quiet_datasets
 from frostline.errors import DataError
-from frostline.hub import hub_in_reach
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -11,27 +11,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.base.logging import get_logger
+from frostline.base.random_state import RngState
 from frostline.compat.models import CAPTURING
 from frostline.compat.modules import are_hooked
 from frostline.compat.tensors import BatchNorm
-from frostline.engine.admission import admit
+from frostline.engine.batch_inputs import Call, read_call
 from frostline.engine.behind_mask import guarded
-from frostline.engine.calibration import calibrate
-from frostline.engine.calls import Call, read_call
-from frostline.engine.comparison import failed
-from frostline.engine.guard import Failure, Guard, Seen
+from frostline.engine.cost.measurement import calibrate
+from frostline.engine.fast_paths import Paths
 from frostline.engine.interpose import interposed
-from frostline.engine.model_state import KeptState, plain_values
-from frostline.engine.paths import Paths
-from frostline.engine.prefix import Prefix, store_key
-from frostline.engine.route import core_of
+from frostline.engine.replay.boundary import core_of
+from frostline.engine.replay.boundary_tensors import spec_of
+from frostline.engine.replay.prefix import Prefix, store_key
 from frostline.engine.runner import Runner
-from frostline.engine.settling import fallbacks, settle
-from frostline.engine.store.packed import Packed
-from frostline.engine.stored import spec_of
+from frostline.engine.selfcheck.admission import admit
+from frostline.engine.selfcheck.comparison import failed
+from frostline.engine.selfcheck.guard import Failure, Guard, Seen
+from frostline.engine.selfcheck.model_state import KeptState, plain_values
+from frostline.engine.selfcheck.together import fallbacks, settle
 from frostline.errors import FrostlineError, OutputError
-from frostline.evidence.rng import RngState
-from frostline.log import get_logger
+from frostline.store.packed import Packed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -39,12 +39,12 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from frostline.engine.checked import PathCheck, SelfCheck
-    from frostline.engine.costs import Measured
-    from frostline.engine.prefix import Version
+    from frostline.engine.cost.costs import Measured
+    from frostline.engine.replay.prefix import Version
+    from frostline.engine.selfcheck.result import PathCheck, SelfCheck
     from frostline.engine.settings import EngineSettings
-    from frostline.engine.store.spec import StoreKey, StreamSpec
-    from frostline.engine.store.store import Store
+    from frostline.store.spec import StoreKey, StreamSpec
+    from frostline.store.store import Store
 
     # Given what was admitted, what makes the key (it reads the whole prefix) and the streams: a store and the most
     # bytes that it may take, or nothing.

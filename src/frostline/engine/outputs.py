@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from frostline.evidence.rng import generator_state
+from frostline.base.random_state import generator_state
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

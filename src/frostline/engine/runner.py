@@ -9,29 +9,30 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.base.modules import module_at
 from frostline.compat.tensors import tree_map
-from frostline.engine import fused, products
 from frostline.engine.dropout import NoDropout
 from frostline.engine.interpose import interposed
+from frostline.engine.kernels import onednn_activations as fused
+from frostline.engine.kernels import onednn_linear as products
+from frostline.engine.kernels.embedding_gradients import Tables
 from frostline.engine.outputs import tensors_of
-from frostline.engine.packing import Packing
-from frostline.engine.replay import Enough, NotReplayable
+from frostline.engine.packing.last_layer import Position, Single, keys_and_values, places_of
+from frostline.engine.packing.packing import Packing
+from frostline.engine.replay.boundary_tensors import from_store, to_store
+from frostline.engine.replay.replay import Enough, NotReplayable
 from frostline.engine.selection import marked, selection_of
-from frostline.engine.single import Position, Single, keys_and_values, places_of
-from frostline.engine.stored import from_store, to_store
-from frostline.engine.tables import Tables
-from frostline.modules import module_at
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
-    from frostline.engine.calls import Call
+    from frostline.engine.batch_inputs import Call
+    from frostline.engine.fast_paths import Paths
     from frostline.engine.interpose import Forward
-    from frostline.engine.paths import Paths
-    from frostline.engine.replay import Leaf, Stream
-    from frostline.engine.store.packed import Packed
+    from frostline.engine.replay.replay import Leaf, Stream
+    from frostline.store.packed import Packed
 
 
 class Runner:

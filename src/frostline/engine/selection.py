@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.compat.tensors import saved_by
-from frostline.engine.products import is_product
+from frostline.engine.kernels.onednn_linear import is_product
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping

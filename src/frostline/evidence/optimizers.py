@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.base.random_state import RngState
 from frostline.errors import SettingsError
-from frostline.evidence.rng import RngState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from frostline.evidence.contents import Contents, bound_to_move
+from frostline.base.logging import get_logger
+from frostline.base.random_state import RngState
+from frostline.evidence.copy_on_write import Watch
+from frostline.evidence.object_graph import Contents, bound_to_move
 from frostline.evidence.optimizers import held, learning_rates
-from frostline.evidence.rng import RngState
-from frostline.evidence.watch import Watch
-from frostline.log import get_logger
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,14 +19,14 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from frostline.evidence.kept import Kept
+    from frostline.evidence.tensor_copy import Kept
 
 
 class Snapshot:
     """A model and its optimizer as they were.
 
     What a step is bound to write into is copied: the parameters in the optimizer that train or still hold a
-    gradient, their optimizer state, and the buffers. All else is only watched, see `frostline.evidence.watch`.
+    gradient, their optimizer state, and the buffers. All else is only watched, see `frostline.evidence.copy_on_write`.
     What cannot be put back is said in a line of the log.
 
     Args:

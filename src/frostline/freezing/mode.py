@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from frostline.modules import modules_of
+from frostline.base.modules import modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

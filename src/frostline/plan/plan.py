@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.base.json import read_json
 from frostline.errors import PlanError
-from frostline.plainjson import read_json
 from frostline.plan.describe import describe
 from frostline.plan.recipe import compile_selector
 

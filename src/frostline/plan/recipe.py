@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.base.logging import get_logger
 from frostline.errors import SelectorError
-from frostline.log import get_logger
 from frostline.plan.selectors import UNIT_WORDS, Term, join, marked, parse
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ import numpy as np
 
 from frostline.data.labels import MULTI, SINGLE
 from frostline.data.messages import listed, quoted
-from frostline.training.metrics import THRESHOLD, metrics_for
+from frostline.runs.metrics import THRESHOLD, metrics_for
 
 if TYPE_CHECKING:
     from numpy.typing import ArrayLike, NDArray

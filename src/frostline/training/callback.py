@@ -12,16 +12,16 @@ from transformers import TrainerCallback
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
+from frostline.base.json import read_json
+from frostline.base.logging import get_logger
 from frostline.errors import PlanError
-from frostline.evidence.fingerprint import Fingerprint, fingerprint, frozen_names
-from frostline.evidence.proof import Proof, compare
+from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint, frozen_names
+from frostline.evidence.proof.proof import Proof, compare
 from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags, is_pinned
-from frostline.log import get_logger
-from frostline.plainjson import read_json
 from frostline.plan.describe import describe
 from frostline.plan.plan import FrozenMode, Plan
-from frostline.training.firststep import FirstStep, can_be_watched
+from frostline.training.first_step import FirstStep, can_be_watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
-    from frostline.evidence.movement import Probe
+    from frostline.evidence.probe.movement import Probe
 
 FINGERPRINT_FILE = "fingerprint.json"
 PROOF_FILE = "proof.json"

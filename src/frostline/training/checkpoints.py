@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from transformers import TrainerCallback
 
+from frostline.base.files import use_mask
+from frostline.base.json import read_json
+from frostline.base.logging import get_logger
+from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import OutputError
-from frostline.files import use_mask
-from frostline.log import get_logger
-from frostline.plainjson import read_json
-from frostline.sealing import SEAL_FILE, Seal
 from frostline.training.callback import FINGERPRINT_FILE, checkpoint_folder
 
 if TYPE_CHECKING:

@@ -5,14 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from frostline.engine.checked import STORE_DTYPE, PathCheck
-from frostline.engine.costs import bytes_text
+from frostline.engine.cost.costs import bytes_text
+from frostline.engine.selfcheck.result import STORE_DTYPE, PathCheck
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from frostline.engine.checked import SelfCheck
-    from frostline.engine.choice import Choice
+    from frostline.engine.cost.choice import Choice
+    from frostline.engine.selfcheck.result import SelfCheck
 
 _PLACES = {"memory": "in memory", "disk": "on disk", "nowhere": "of the frozen part computed anew each time"}
 

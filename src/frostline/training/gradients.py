@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from frostline.base.modules import modules_of
 from frostline.compat.modules import own_parameters
-from frostline.modules import modules_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

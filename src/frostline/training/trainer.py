@@ -14,12 +14,12 @@ import transformers
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.compat.trainer import OpenTrainer
 from frostline.engine.behind_mask import PaddingRead
-from frostline.engine.heap import kept_heap
+from frostline.engine.kernels.heap import kept_heap
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback, write_proof
-from frostline.training.deltas import has_delta, keep_delta, refuse_without_base, restore_delta
-from frostline.training.fast import FastPaths
+from frostline.training.delta_checkpoints import has_delta, keep_delta, refuse_without_base, restore_delta
+from frostline.training.engine_callback import FastPaths
 from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
 
@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
     from frostline.engine.settings import StoreWhere
-    from frostline.evidence.movement import Probe
-    from frostline.evidence.proof import Proof
+    from frostline.evidence.probe.movement import Probe
+    from frostline.evidence.proof.proof import Proof
     from frostline.plan.plan import FrozenMode
     from frostline.training.engine_report import EngineReport
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import frostline as fl
-from frostline.evidence.checks.trial import try_batch
+from frostline.evidence.checks.backward_pass import try_batch
 from tests.evidence.checks.cases import adamw, found, must_find
 from tests.evidence.states import state
 from tests.models import Plain, batch

@@ -10,7 +10,7 @@ from torch import nn
 
 import frostline as fl
 from frostline.anatomy.origin import Origin
-from frostline.evidence.checks.finding import PAGE, Finding, Findings
+from frostline.evidence.checks.findings import PAGE, Finding, Findings
 from frostline.evidence.checks.run import REGISTRY
 from tests.models import Plain, tiny
 

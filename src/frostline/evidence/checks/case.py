@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import Origin, origin_of
-from frostline.evidence.checks.finding import Finding, Severity
-from frostline.evidence.proof import verify
+from frostline.evidence.checks.findings import Finding, Severity
+from frostline.evidence.proof.proof import verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.anatomy.modelmap import Unit
-    from frostline.evidence.checks.trial import Trial
-    from frostline.evidence.fingerprint import Fingerprint
-    from frostline.evidence.proof import Proof
+    from frostline.evidence.checks.backward_pass import Trial
+    from frostline.evidence.proof.fingerprint import Fingerprint
+    from frostline.evidence.proof.proof import Proof
 
 
 @dataclass(frozen=True)

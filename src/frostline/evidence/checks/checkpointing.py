@@ -8,7 +8,7 @@ from frostline.anatomy.wrappers import unwrap
 from frostline.compat.models import gives_gradients_to_inputs
 from frostline.compat.modules import is_checkpointed_reentrantly
 from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.findings import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.finding import Finding
+    from frostline.evidence.checks.findings import Finding
 
 
 def checkpointing_cuts_grad(case: Case) -> Iterator[Finding]:

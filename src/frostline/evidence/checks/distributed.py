@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any, cast
 
 from frostline.compat.modules import awaited_by_ddp, flattened_by_fsdp, shared_by_ddp
 from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.findings import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.finding import Finding
+    from frostline.evidence.checks.findings import Finding
 
 
 def frozen_after_ddp(case: Case) -> Iterator[Finding]:

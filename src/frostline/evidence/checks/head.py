@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.findings import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.finding import Finding
+    from frostline.evidence.checks.findings import Finding
 
 
 def head_partly_trained(case: Case) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.findings import some
 from frostline.freezing.mode import frozen_modules, is_pinned
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.finding import Finding
+    from frostline.evidence.checks.findings import Finding
 
 
 def dropout_in_frozen(case: Case) -> Iterator[Finding]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from frostline.anatomy.wrappers import unwrap
 from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.findings import some
 from frostline.freezing.freeze import frozen_when_compiled
 from frostline.freezing.mode import is_pinned
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     import torch
 
     from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.finding import Finding
+    from frostline.evidence.checks.findings import Finding
 
 
 def tied_conflict(case: Case) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.finding import some
+from frostline.evidence.checks.findings import some
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.finding import Finding
+    from frostline.evidence.checks.findings import Finding
 
 _LOST = 0.5  # share of a tensor's elements that a step leaves as they are
 _SAMPLE = 65_536  # elements looked at per tensor

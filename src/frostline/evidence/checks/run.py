@@ -19,16 +19,16 @@ from frostline.evidence.checks import (
     placement,
     precision,
 )
+from frostline.evidence.checks.backward_pass import try_batch
 from frostline.evidence.checks.case import Case, Check
-from frostline.evidence.checks.finding import Findings
-from frostline.evidence.checks.trial import try_batch
+from frostline.evidence.checks.findings import Findings
 from frostline.evidence.optimizers import refuse_no_optimizer
 
 if TYPE_CHECKING:
     from torch import nn
 
     from frostline.anatomy.origin import Origin
-    from frostline.evidence.fingerprint import Fingerprint
+    from frostline.evidence.proof.fingerprint import Fingerprint
 
 # Every check there is; the docs have a section for each.
 REGISTRY: tuple[Check, ...] = (

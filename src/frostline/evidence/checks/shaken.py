@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from frostline.evidence.checks.trial import without_late_hooks
-from frostline.evidence.inputs import called, runs_alone, usable_batch
-from frostline.evidence.observe import gradient_word
-from frostline.evidence.rng import RngState
+from frostline.base.random_state import RngState
+from frostline.evidence.checks.backward_pass import without_late_hooks
+from frostline.evidence.probe.inputs import called, runs_alone, usable_batch
+from frostline.evidence.probe.observe import gradient_word
+from frostline.evidence.probe.step import backward, begin, clear_gradients
 from frostline.evidence.snapshot import Snapshot
-from frostline.evidence.step import backward, begin, clear_gradients
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence

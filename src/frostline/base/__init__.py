@@ -1,0 +1,1 @@
+"""What every other package may use, and that knows none of them: files, JSON, logging, random states."""

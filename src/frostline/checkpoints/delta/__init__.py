@@ -1,0 +1,1 @@
+"""Deltas: only the tensors in which a checkpoint differs from its base."""

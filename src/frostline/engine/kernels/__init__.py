@@ -1,0 +1,1 @@
+"""Faster ways to compute what torch computes: linear layers, gradients of embeddings, memory kept."""

@@ -1,0 +1,1 @@
+"""Running a model from stored activations: what is stored, and where it enters."""

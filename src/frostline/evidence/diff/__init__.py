@@ -1,0 +1,1 @@
+"""What became of each tensor between two checkpoints."""

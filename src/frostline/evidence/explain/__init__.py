@@ -1,0 +1,1 @@
+"""What messages of other libraries mean where something is frozen."""

@@ -1,0 +1,1 @@
+"""What trains, read from a model or from the headers of a checkpoint."""

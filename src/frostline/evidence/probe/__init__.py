@@ -1,0 +1,1 @@
+"""What one real step moves."""

@@ -1,0 +1,1 @@
+"""Fingerprints, and the proof that what was frozen did not change."""

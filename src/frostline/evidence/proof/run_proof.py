@@ -1,0 +1,240 @@
+"""The proof of a training run, checked again from the files that it left."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from frostline.anatomy.modelmap import ModelMap
+from frostline.base.escaping import printable
+from frostline.base.json import read_json
+from frostline.base.sealing import SEAL_FILE, Seal, is_digest
+from frostline.checkpoints.headers import is_delta
+from frostline.checkpoints.reading import open_checkpoint
+from frostline.checkpoints.skeleton import load_config, skeleton
+from frostline.checkpoints.source import locate
+from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
+from frostline.evidence.proof.fingerprint import Fingerprint
+from frostline.evidence.proof.proof import Proof, compare, planned_names
+from frostline.evidence.proof.run_result import Disagreement, RunProof
+from frostline.evidence.proof.run_weights import StoredWeights
+from frostline.plan.plan import PLAN_FILE, Plan
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from os import PathLike
+    from pathlib import Path
+
+    from transformers import PreTrainedModel
+
+
+_PROOF, _METRICS = "proof.json", "metrics.json"
+_PLANNED = ("freeze", "train_only", "frozen_mode")
+
+
+def verify_run(
+    folder: str | PathLike[str],
+    base: str | PathLike[str] | None = None,
+    *,
+    no_base: bool = False,
+    digest: str | None = None,
+) -> RunProof:
+    """Check the proof of a training run again, from the files alone.
+
+    The weights must hash to what the proof says of them after training; what it says of them before must be so in the
+    base; the plan must freeze what the proof says was frozen; the proof must agree with itself; and every file must be
+    as ``files.json`` says. Nothing is signed: who rewrites all of that consistently is found out by the base alone,
+    where it is about a frozen tensor, and by a `digest` that was noted elsewhere, whatever it is about.
+
+    Args:
+        folder: What ``frostline train`` left, or ``save_model`` of ``fl.Trainer`` after training: weights,
+            ``proof.json``, and ``plan.json`` where something was frozen.
+        base: The checkpoint that the run started from; by default the one that ``metrics.json`` names.
+        no_base: Whether to compare with no base, as for a model that started from none.
+        digest: The digest of the run's files, as ``frostline train`` printed it.
+
+    Returns:
+        The proof and where the files contradict it; it is not raised.
+
+    Raises:
+        ModelError: If the folder holds no proof that can be read, a file of the run is missing, no base is known, or
+            folder or base have no weights.
+        SettingsError: If a base is given and none wanted, or the digest is none.
+    """
+    if no_base and base is not None:
+        raise SettingsError(
+            f"The base is '{base}', and none is wanted.\nGive --base (base=) or --no-base (no_base=True)."
+        )
+    if digest is not None and not is_digest(digest):
+        raise SettingsError(
+            f"{str(digest)[:80]!r} is no digest, which has 64 hex digits.\nGive what 'frostline train' printed."
+        )
+    source = locate(folder)
+    place = source.folder
+    if place is None:
+        raise ModelError(f"There is no folder '{source.name}'.\nGive the folder that a run left.")
+    if is_delta(place):
+        raise ModelError(f"'{source.name}' is a delta of a run.\nRebuild the run first: frostline delta load.")
+    stored = _read(place / _PROOF)
+    if stored is None:
+        raise ModelError(
+            f"The folder '{source.name}' holds no {_PROOF}, so there is no proof to check.\n"
+            "Give the folder that 'frostline train' left, or save_model of fl.Trainer after its training."
+        )
+    noted = (_read(place / _METRICS) or {}).get("settings")
+    is_of_command = isinstance(noted, dict)
+    settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
+    seal = _sealed(place, source.name, is_needed=is_of_command or digest is not None)
+    base = None if no_base else _named(settings) if base is None else base
+    if base is None and not no_base:
+        raise ModelError(
+            f"The files in '{source.name}' name no base to compare with.\n"
+            "Name it with --base, or pass --no-base for a model that started from none."
+        )
+    model = skeleton(load_config(source), source.name)
+    anatomy = ModelMap.of(model)
+    proof = _redrawn(stored, anatomy, source.name)
+    found = list(_files(place, seal, digest))
+    found += _inner(stored, proof)
+    if is_of_command and proof.from_step:  # the command goes on from no checkpoint without the fingerprint of its start
+        text = f"{_PROOF} begins at step {proof.from_step}, and those of 'frostline train' at 0"
+        found.append(Disagreement(_PROOF, None, text))
+    found += _plan(place, settings, model, proof)
+    check = StoredWeights(model, anatomy, proof)
+    found += check.after(open_checkpoint(place))
+    origin = None
+    if base is not None:
+        try:
+            origin = open_checkpoint(base)
+        except ModelError as error:
+            raise ModelError(f"{str(error).splitlines()[0]}\nName the base of this run with --base.") from None
+        found += check.before(origin)
+    return RunProof(
+        folder=source.name,
+        base=origin.source.name if origin is not None else None,
+        proof=proof,
+        disagreements=tuple(found),
+        hashed=check.hashed,
+        from_base=check.from_base,
+        unverified=check.unverified,
+        files=len(seal.files) if seal is not None else 0,
+        digest=seal.digest if seal is not None else None,
+        beside=tuple(seal.beside(place)) if seal is not None else (),
+    )
+
+
+def _sealed(folder: Path, name: str, *, is_needed: bool) -> Seal | None:
+    """The list of the files that a run left, all of which are there; None for a folder that has none and needs none.
+
+    Raises:
+        ModelError: If it is missing and needed, damaged, or a file is missing.
+    """
+    try:
+        seal = Seal.read(folder)
+    except FileNotFoundError:
+        if not is_needed:
+            return None
+        missing = [SEAL_FILE]
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{folder / SEAL_FILE}' cannot be read ({error}).\nIt is not as the run wrote it.") from None
+    else:
+        missing = seal.missing(folder)
+    if missing:
+        raise ModelError(f"The folder '{name}' lacks {missing[0]}, which a run leaves.\nCopy the folder anew, whole.")
+    return seal
+
+
+def _files(folder: Path, seal: Seal | None, digest: str | None) -> Iterator[Disagreement]:
+    """Where a file is not as the run wrote it."""
+    if seal is None:
+        return
+    if digest is not None and seal.digest != digest:
+        yield Disagreement(SEAL_FILE, None, f"the digest of the files is {seal.digest}, not {digest}")
+    for name in seal.altered(folder):
+        yield Disagreement(name, None, f"{name} is not as the run wrote it")
+
+
+def _named(settings: Mapping[str, Any]) -> str | None:
+    name = settings.get("model")
+    if not isinstance(name, str | None):
+        raise ModelError(
+            f"The 'model' in {_METRICS} is {str(name)[:80]!r}, which is no name of a checkpoint.\n"
+            "Name the base of this run with --base."
+        )
+    return name
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    try:
+        values = read_json(file)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as error:
+        reason = str(getattr(error, "strerror", None) or error)[:80]
+        raise ModelError(f"'{file}' cannot be read ({reason}).\nIt is not as the run wrote it.") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"'{file}' holds no object.\nIt is not as the run wrote it.")
+    return values
+
+
+def _redrawn(stored: Mapping[str, Any], anatomy: ModelMap, name: str) -> Proof:
+    """Draw up the proof anew from nothing but its digests and what was frozen."""
+    try:
+        rows: dict[str, dict[str, Any]] = stored["tensors"]
+        before = {tensor: str(row["before"]) for tensor, row in rows.items() if row["before"] is not None}
+        after = {tensor: str(row["after"]) for tensor, row in rows.items() if row["after"] is not None}
+        frozen = [tensor for tensor, row in rows.items() if row["frozen"] is True]
+        step = stored.get("from_step", 0)
+        if not isinstance(step, int) or step < 0:
+            raise ModelError(f"The 'from_step' in the {_PROOF} of '{name}' is {str(step)[:80]!r}, which is no step.")
+        return replace(compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen), from_step=step)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"The {_PROOF} of '{name}' lacks {error}.\nIt is not as the run wrote it.") from None
+    except PlanError:
+        raise ModelError(f"The {_PROOF} of '{name}' is of another model: they share no tensor name.") from None
+
+
+def _inner(stored: Mapping[str, Any], proof: Proof) -> Iterator[Disagreement]:
+    """Where a proof contradicts itself, or the model."""
+    drawn = proof.to_dict()
+    known = drawn["tensors"]
+    for name in stored["tensors"].keys() - known.keys():
+        yield Disagreement(_PROOF, name, f"{_PROOF} has a row for {printable(name)}, which the model does not have")
+    for name, row in known.items():
+        if name not in stored["tensors"]:
+            yield Disagreement(_PROOF, name, f"{_PROOF} has no row for {name}")
+        elif stored["tensors"][name] != row:
+            yield Disagreement(_PROOF, name, f"the row of {name} in {_PROOF} is not what a run writes")
+    # Not the sentence that sums it up: its words may change from release to release.
+    for key in ("version", "ok", "units"):
+        if stored.get(key) != drawn[key]:
+            yield Disagreement(_PROOF, None, f"the '{key}' of {_PROOF} does not follow from its digests")
+
+
+def _plan(folder: Path, settings: Mapping[str, Any], model: PreTrainedModel, proof: Proof) -> Iterator[Disagreement]:
+    """Where a plan freezes anything else than the proof says."""
+    frozen = {tensor.name for tensor in proof.tensors if tensor.frozen}
+    plans: dict[str, Plan] = {}
+    try:
+        if (folder / PLAN_FILE).exists():
+            plans[PLAN_FILE] = Plan.load(folder)
+        elif frozen:
+            yield Disagreement(
+                PLAN_FILE, None, f"{PLAN_FILE} is missing, and the proof has {len(frozen)} frozen tensors"
+            )
+        if settings.get("freeze") is not None or settings.get("train_only") is not None:
+            plans[_METRICS] = Plan.from_dict(
+                {"version": 1} | {key: settings[key] for key in _PLANNED if key in settings}
+            )
+    except PlanError as error:
+        file = _METRICS if plans or not (folder / PLAN_FILE).exists() else PLAN_FILE
+        yield Disagreement(file, None, f"the plan in {file} cannot be read: {str(error).splitlines()[0].rstrip('.')}")
+    for file, plan in plans.items():
+        try:
+            planned = planned_names(model, plan)
+        except SelectorError as error:
+            yield Disagreement(file, None, f"the plan in {file} does not fit: {str(error).splitlines()[0].rstrip('.')}")
+            continue
+        for name in sorted(planned ^ frozen):
+            words = ("freezes", "free") if name in planned else ("does not freeze", "frozen")
+            yield Disagreement(file, name, f"the plan in {file} {words[0]} {name}; the proof has it {words[1]}")

@@ -1,0 +1,120 @@
+"""The model card of a finished run: what was trained, what was frozen, and how that is known."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from frostline.base.escaping import printable
+from frostline.evidence.inspect.inspection import COLUMNS, row_cells
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from frostline.runs.result import TrainResult
+
+CARD_FILE = "README.md"
+_LABELS_SHOWN = 20
+
+
+def write_card(result: TrainResult, folder: Path) -> None:
+    """Write the model card of a run into its folder.
+
+    Args:
+        result: The run.
+        folder: The folder that holds the model.
+    """
+    from huggingface_hub import ModelCardData
+
+    settings = result.start.settings
+    # A folder on this machine means nothing elsewhere; a hub name does.
+    base = settings.model if not Path(settings.model).expanduser().is_dir() else None
+    head = ModelCardData(
+        library_name="transformers",
+        pipeline_tag="text-classification",
+        base_model=base,
+        tags=["frostline"],
+    )
+    (folder / CARD_FILE).write_text(f"---\n{head.to_yaml()}\n---\n\n{_body(result)}", encoding="utf-8")
+
+
+def _body(result: TrainResult) -> str:
+    start, settings = result.start, result.start.settings
+    plan = settings.plan()
+    lines = [
+        f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(_short_name(settings.model))}",
+        "",
+        f"Task: {start.schema.problem_type.replace('_', ' ')}. {_labels(start.schema.names)}".rstrip(),
+        "",
+        "## What was frozen",
+        "",
+        f"Plan: {_code(str(plan)) if plan else 'none was named.'}",
+        "",
+        _plain(start.inspection.verdict),
+        "",
+        *_table(COLUMNS, (row_cells(row) for row in start.inspection.rows)),
+        "",
+        f"Proof: {_plain(str(result.proof))}. The digests are in `proof.json`.",
+        "",
+        "## Training",
+        "",
+        *_table(
+            ("setting", "value"),
+            (
+                ("training rows", f"{start.rows:,}"),
+                ("epochs", f"{start.schedule.epochs:g}"),
+                ("steps", f"{result.steps:,}"),
+                ("learning rate", f"{start.schedule.learning_rate:g}"),
+                ("batch size", str(settings.batch_size)),
+                ("seed", str(settings.seed)),
+                ("dtype", settings.dtype),
+                ("training loss", f"{result.train_loss:.4f}"),
+            ),
+        ),
+        "",
+    ]
+    if result.metrics and result.baseline is not None:
+        same = result.baseline.metrics
+        held_out = " held out of the training data" if start.held_out is not None else ""
+        lines += [
+            f"## Evaluation on {start.eval_rows:,} rows{held_out}",
+            "",
+            *_table(
+                ("metric", "value", f"always {result.baseline.answer}"),
+                ((name, f"{value:.4f}", f"{same[name]:.4f}") for name, value in result.metrics.items()),
+            ),
+            "",
+        ]
+    return "\n".join(lines)
+
+
+def _short_name(model: str) -> str:
+    """A hub name, or a folder's own name, which says enough and tells nothing of the machine."""
+    return Path(model).name if Path(model).is_absolute() else model
+
+
+def _labels(names: Iterable[str]) -> str:
+    shown = [_code(name) for name in names]
+    if not shown:
+        return ""
+    rest = f" and {len(shown) - _LABELS_SHOWN} more" if len(shown) > _LABELS_SHOWN else ""
+    return f"Labels: {', '.join(shown[:_LABELS_SHOWN])}{rest}."
+
+
+def _table(titles: Iterable[str], rows: Iterable[Iterable[Any]]) -> list[str]:
+    columns = list(titles)
+    lines = [f"| {' | '.join(columns)} |", f"|{' --- |' * len(columns)}"]
+    return [*lines, *(f"| {' | '.join(_plain(str(cell)) for cell in row)} |" for row in rows)]
+
+
+def _plain(text: str) -> str:
+    """Text that Markdown and HTML show as it is."""
+    escaped = printable(" ".join(text.split())).replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+    for sign in "\\`*_[]|":
+        escaped = escaped.replace(sign, f"\\{sign}")
+    return escaped
+
+
+def _code(text: str) -> str:
+    """Text as code: no backtick can end it, and it stays on its line."""
+    return "`" + printable(" ".join(text.replace("`", "'").split())) + "`"

@@ -1,0 +1,116 @@
+"""What a training run settles before its first step, and what it leaves."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from frostline.data.labels import LabelSchema
+    from frostline.data.tokenising import TokenStats
+    from frostline.evidence.inspect.inspection import Inspection
+    from frostline.evidence.proof.proof import Proof
+    from frostline.runs.defaults import Schedule
+    from frostline.runs.settings import TrainSettings
+    from frostline.training.baseline import Baseline
+    from frostline.training.engine_report import EngineReport
+
+
+@dataclass(frozen=True, slots=True)
+class TrainStart:
+    """What is settled before the first step.
+
+    Attributes:
+        settings: What was asked for.
+        schema: What the labels are.
+        rows: Training rows.
+        eval_rows: Evaluation rows; None where there are none.
+        available: Training and evaluation rows before the limit was applied.
+        held_out: Numbers of the rows of the training data (from 1) that are held out for evaluation; None where
+            evaluation has rows of its own, or none.
+        tokens: What tokenising the training rows gave.
+        inspection: What is frozen, and where it came from.
+        schedule: Epochs and peak rate, as they were given or chosen.
+        resumed: The checkpoint that the run goes on from; None for a run from the start.
+    """
+
+    settings: TrainSettings
+    schema: LabelSchema
+    rows: int
+    eval_rows: int | None
+    available: tuple[int, int]
+    held_out: tuple[int, ...] | None
+    tokens: TokenStats
+    inspection: Inspection
+    schedule: Schedule
+    resumed: Path | None
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a run left.
+
+    Attributes:
+        folder: The finished folder.
+        start: What was settled before the first step.
+        proof: Whether the frozen part stayed.
+        metrics: Evaluation of the model that was kept; empty without evaluation rows.
+        baseline: What one answer for all evaluation rows reaches; None without evaluation rows.
+        shortfall: Why it is said to have learned too little, and what to do next; ``""`` where it is not.
+        train_loss: Mean loss over the run's steps.
+        steps: Optimizer steps.
+        seconds: Time of this process's training, evaluations and proof included.
+        best_epoch: The epoch of the model that was kept; None without evaluation rows.
+        engine: What the engine did; None where it was off.
+        digest: One SHA-256 for all files of the folder, in hex digits; None until they are written.
+    """
+
+    folder: Path
+    start: TrainStart
+    proof: Proof
+    metrics: dict[str, float]
+    baseline: Baseline | None
+    shortfall: str
+    train_loss: float
+    steps: int
+    seconds: float
+    best_epoch: float | None
+    engine: EngineReport | None = None
+    digest: str | None = None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The result as plain values, as ``metrics.json`` holds them."""
+        return {
+            "eval": self.metrics,
+            "baseline": self.baseline.to_dict() if self.baseline is not None else None,
+            "shortfall": self.shortfall,
+            "train_loss": self.train_loss,
+            "steps": self.steps,
+            "seconds": round(self.seconds, 3),
+            "best_epoch": self.best_epoch,
+            "rows": self.start.rows,
+            "eval_rows": self.start.eval_rows,
+            "epochs": self.start.schedule.epochs,
+            "learning_rate": self.start.schedule.learning_rate,
+            "chosen": self.start.schedule.chosen,
+            "warning": self.start.schedule.warning,
+            "parameters": self.start.inspection.parameters,
+            "trainable_parameters": self.start.inspection.trainable_parameters,
+            "problem_type": self.start.schema.problem_type,
+            "labels": list(self.start.schema.names),
+            "proof": str(self.proof),
+            "engine": self.engine.to_dict() if self.engine is not None else None,
+            "settings": self.start.settings.to_dict(),
+        }
+
+
+def finite(values: Any) -> Any:
+    """Plain values with None for numbers that JSON does not have, such as the loss of a run that diverged."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -1,0 +1,337 @@
+"""One training run from a table of texts to a folder that proves what was frozen."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from contextlib import suppress
+from dataclasses import replace
+from typing import TYPE_CHECKING, cast
+
+from frostline.anatomy.origin import origin_of
+from frostline.base.files import room_on_disk, use_mask
+from frostline.base.logging import get_logger
+from frostline.base.sealing import Seal
+from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
+from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.source import locate
+from frostline.data.examples import Examples
+from frostline.data.labels import LabelSchema
+from frostline.data.sources import place_of
+from frostline.data.tokenising import TokenStats, tokenise
+from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError
+from frostline.evidence.inspect.inspection import inspect_model
+from frostline.freezing.freeze import Freeze
+from frostline.runs.card import write_card
+from frostline.runs.check import refuse_new_frozen
+from frostline.runs.defaults import Schedule
+from frostline.runs.devices import device_options
+from frostline.runs.metrics import best_metric, metrics_for
+from frostline.runs.outcome import last_loss, shortfall
+from frostline.runs.output_folder import OutputFolder
+from frostline.runs.result import TrainResult, TrainStart, finite
+from frostline.runs.rows import read_rows, write_held_out
+from frostline.training.baseline import Baseline
+from frostline.training.checkpoints import SealCheckpoints, newest_sound
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from pathlib import Path
+
+    import datasets
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+    from frostline.data.examples import Examples
+    from frostline.data.labels import LabelSchema
+    from frostline.evidence.proof.proof import Proof
+    from frostline.runs.settings import TrainSettings
+    from frostline.training.trainer import Trainer
+
+METRICS_FILE = "metrics.json"
+
+
+def run_training(
+    settings: TrainSettings,
+    out: Path,
+    *,
+    resume: bool = False,
+    overwrite: bool = False,
+    on_start: Callable[[TrainStart], None] | None = None,
+    callbacks: Sequence[TrainerCallback] = (),
+) -> TrainResult:
+    """Train a text classifier and leave a folder that plain ``from_pretrained`` loads.
+
+    The folder appears when it is complete; until then the work is in ``OUT.partial``, from which an
+    interrupted run can be resumed.
+
+    Args:
+        settings: What to do.
+        out: The folder to leave.
+        resume: Whether to go on with an interrupted run of the same settings.
+        overwrite: Whether a folder that is there is replaced, once the new one is complete.
+        on_start: Called once before the first step.
+        callbacks: Further callbacks of the Trainer, such as a progress bar.
+
+    Raises:
+        FrostlineError: If settings, data, model or output folder cannot be used.
+        DivergedError: If the model ended with numbers that are not finite; it is left all the same.
+        DriftError: If a frozen tensor moved; the folder is left all the same, its proof included.
+        KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
+    """
+    settings = replace(settings, model=locate(settings.model).lasting_name)
+    folder = OutputFolder(out)
+    for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
+        place = place_of(given) if given is not None else None
+        if place is not None:
+            folder.refuse_to_hold(place, what)
+    room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
+    with folder.claim(resume=resume, overwrite=overwrite), room:
+        try:
+            return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
+        except KeyboardInterrupt:
+            kept = folder.last_checkpoint()
+            if kept is not None:
+                get_logger().warning(f"Stopped; {kept.name} is kept. Go on with the same settings and --resume.")
+            raise
+
+
+def _run(
+    settings: TrainSettings,
+    folder: OutputFolder,
+    *,
+    resume: bool,
+    on_start: Callable[[TrainStart], None] | None,
+    callbacks: Sequence[TrainerCallback],
+) -> TrainResult:
+    from transformers import set_seed
+
+    from frostline.runs.interrupt import SaveOnInterrupt
+    from frostline.training.callback import refuse_nothing_to_train
+
+    device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
+    read = read_rows(settings)
+    train, test, schema = read.train, read.test, read.schema
+    set_seed(settings.seed)  # the new weights are drawn while the model loads
+    model, tokenizer = load_classifier(
+        settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
+    )
+    origin = origin_of(model)
+    plan = settings.plan()
+    if plan is not None:
+        Freeze(model, plan)
+        refuse_nothing_to_train(model, plan)
+        if not settings.allow_new_frozen:
+            refuse_new_frozen(model, plan, origin)
+    train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
+    eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
+    schedule = Schedule.of(model, origin, settings, len(train_set))
+    digests = {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
+    folder.remember(settings.to_dict() | digests | {"chosen": schedule.chosen})
+
+    checkpoint = newest_sound(folder.checkpoints) if resume else None
+    start = TrainStart(
+        settings=settings,
+        schema=schema,
+        rows=len(train_set),
+        eval_rows=len(eval_set) if eval_set is not None else None,
+        available=read.available,
+        held_out=read.held_out,
+        tokens=tokens,
+        inspection=inspect_model(model, origin),
+        schedule=schedule,
+        resumed=checkpoint,
+    )
+    if on_start is not None:
+        on_start(start)
+
+    sealing, interrupt = SealCheckpoints(), SaveOnInterrupt()
+    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, sealing, interrupt])
+    began = time.perf_counter()
+    try:
+        # A drift is raised once the model is saved; the folder must not be lost with it.
+        with interrupt.listening(), quiet(), suppress(DriftError):
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except Exception as error:
+        if checkpoint is None or sealing.stepped or isinstance(error, FrostlineError):
+            raise
+        # Its files are as they were sealed, so somebody wrote them who is no run.
+        reason = " ".join(str(error).split())[:120]
+        raise OutputError(f"'{checkpoint}' cannot be gone on from: {reason}\nStart anew by --overwrite.") from error
+    best_epoch, metrics = _kept(trainer)
+    baseline = Baseline.of(eval_set["labels"][:], schema) if eval_set is not None else None
+    result = TrainResult(
+        folder=folder.target,
+        start=start,
+        proof=cast("Proof", trainer.proof),  # train() does not end without one
+        metrics=metrics,
+        baseline=baseline,
+        shortfall=shortfall(
+            model,
+            loss=last_loss(trainer.state.log_history),
+            same_answer=Baseline.of(train_set["labels"][:], schema).metrics["loss"],
+            metrics=metrics,
+            baseline=baseline,
+            rows=start.eval_rows or 0,
+            warned=bool(schedule.warning),
+        ),
+        train_loss=_train_loss(trainer.state.log_history),
+        steps=int(trainer.state.global_step),
+        seconds=time.perf_counter() - began,
+        best_epoch=best_epoch,
+        engine=trainer.engine_report,
+    )
+    seal = _leave(result, folder, model, tokenizer, trainer.state.log_history)
+    result.proof.raise_for_drift()
+    _refuse_divergence(model, folder.target)
+    return replace(result, digest=seal.digest)
+
+
+def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
+    import torch
+
+    lost = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
+    if lost:
+        raise DivergedError(
+            f"The training diverged: {len(lost)} parameters are not finite, {lost[0]} among them ('{folder}').\n"
+            "Train again with a lower --lr."
+        )
+
+
+def _tokenised(
+    examples: Examples,
+    schema: LabelSchema,
+    settings: TrainSettings,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> tuple[datasets.Dataset, TokenStats]:
+    tokenised = tokenise(
+        schema.encode(examples),
+        tokenizer,
+        max_length=settings.max_length,
+        model_limit=position_limit(model),
+    )
+    refuse_strange_tokens(model, tokenised[0], settings.model)
+    return tokenised
+
+
+def _trainer(
+    start: TrainStart,
+    folder: OutputFolder,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train_set: datasets.Dataset,
+    eval_set: datasets.Dataset | None,
+    callbacks: list[TrainerCallback],
+) -> Trainer:
+    from transformers import DataCollatorWithPadding, PrinterCallback
+
+    from frostline.runs.patience import Patience, ran_out
+    from frostline.training.arguments import TrainingArguments
+    from frostline.training.trainer import Trainer
+
+    settings = start.settings
+    metric, greater = best_metric(start.schema.problem_type)
+    evaluates = eval_set is not None
+    arguments = TrainingArguments(
+        output_dir=str(folder.checkpoints),
+        frozen_mode=settings.frozen_mode,
+        num_train_epochs=start.schedule.epochs,
+        learning_rate=start.schedule.learning_rate,
+        per_device_train_batch_size=settings.batch_size,
+        per_device_eval_batch_size=max(32, settings.batch_size),
+        seed=settings.seed,
+        eval_strategy="epoch" if evaluates else "no",
+        save_strategy="epoch",
+        save_total_limit=2,  # the one before stays until a new one is sealed
+        load_best_model_at_end=evaluates,
+        metric_for_best_model=metric if evaluates else None,
+        greater_is_better=greater if evaluates else None,
+        logging_steps=10,
+        logging_nan_inf_filter=False,  # a loss that is no number is said, not smoothed over
+        report_to="none",
+        disable_tqdm=True,
+        engine=settings.engine,
+        store=settings.store,
+        store_dir=settings.store_dir,
+        store_budget=settings.store_budget,
+        store_dtype=settings.store_dtype,
+        padding_free=settings.padding_free,
+        **device_options(settings.device, settings.dtype),
+    )
+    if settings.patience is not None:
+        last_epoch = ran_out(start.resumed, settings.patience) if start.resumed is not None else None
+        if last_epoch is not None:  # it was interrupted when all that was left to do was to save the model
+            arguments.num_train_epochs = last_epoch
+        callbacks.append(Patience(early_stopping_patience=settings.patience))
+    trainer = Trainer(
+        model=model,
+        args=arguments,
+        data_collator=DataCollatorWithPadding(tokenizer),
+        train_dataset=train_set,
+        eval_dataset=eval_set,
+        processing_class=tokenizer,
+        compute_metrics=metrics_for(start.schema.problem_type),
+        callbacks=callbacks,
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer
+
+
+def _kept(trainer: Trainer) -> tuple[float | None, dict[str, float]]:
+    """Epoch and metrics of the model that is kept, as they were measured when it was the current one."""
+    speed = ("runtime", "samples_per_second", "steps_per_second")
+    for entry in trainer.state.log_history:
+        if entry.get("step") == trainer.state.best_global_step and "eval_loss" in entry:
+            named = {
+                name.removeprefix("eval_"): float(value) for name, value in entry.items() if name.startswith("eval_")
+            }
+            return float(entry["epoch"]), {name: value for name, value in named.items() if name not in speed}
+    return None, {}
+
+
+def _train_loss(history: Iterable[Mapping[str, float]]) -> float:
+    """Mean loss over all steps, those before an interruption included; each entry is a mean since the one before."""
+    total, last = 0.0, 0.0
+    for entry in history:
+        if "loss" in entry:
+            total += entry["loss"] * (entry["step"] - last)
+            last = entry["step"]
+    return total / last
+
+
+def _leave(
+    result: TrainResult,
+    folder: OutputFolder,
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    history: list[dict[str, float]],
+) -> Seal:
+    from frostline.training.callback import write_proof
+
+    if result.start.settings.max_length is not None:
+        tokenizer.model_max_length = result.start.settings.max_length  # so that who loads it cuts texts alike
+    with folder.publish() as staged:
+        with quiet():
+            model.save_pretrained(staged)
+            tokenizer.save_pretrained(staged)
+        write_proof(result.proof, staged)
+        text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
+        (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        if result.start.held_out is not None:
+            write_held_out(result.start, staged)
+        write_card(result, staged)
+        use_mask(staged)
+        seal = Seal.of(staged)
+        seal.write(staged)
+    return seal
+
+
+def _digest(dataset: datasets.Dataset | None) -> str | None:
+    """SHA-256 over the model inputs and labels of a data set, in hex digits."""
+    if dataset is None:
+        return None
+    digest = hashlib.sha256()
+    for batch in dataset.with_format(None).iter(batch_size=1000):
+        digest.update(json.dumps(batch, sort_keys=True).encode())
+    return digest.hexdigest()

@@ -1,0 +1,118 @@
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from transformers import AlbertConfig, AlbertForSequenceClassification, AutoModelForSequenceClassification
+
+from frostline.anatomy.origin import Origin
+from frostline.freezing.freeze import freeze, train_only
+from frostline.runs.defaults import HEAD_RATE, LAYERS_RATE, MEASURED_WIDTH, MOST_RATE, STEPS, Schedule
+from frostline.runs.settings import TrainSettings
+from tests.training import tiny
+
+if TYPE_CHECKING:
+    from torch import nn
+
+NEW = Origin("base", new=frozenset({"classifier.weight", "classifier.bias"}))
+TRAINED = Origin("base")
+
+
+def bert(**changes: Any) -> Any:
+    config = tiny.bert_config(num_hidden_layers=6, **changes)
+    return AutoModelForSequenceClassification.from_config(config)  # type: ignore[no-untyped-call]
+
+
+def schedule(model: nn.Module, rows: int = 300, origin: Origin = NEW, **given: Any) -> Schedule:
+    return Schedule.of(model, origin, TrainSettings(model="model", data="rows.csv", **given), rows)
+
+
+# The rate follows what trains
+
+
+@pytest.mark.parametrize(
+    ("frozen", "rate", "words"),
+    [
+        ("backbone", HEAD_RATE, "the head alone"),
+        ("embeddings, layers[:]", MOST_RATE, "no layer"),
+        ("embeddings, layers[:5]", MOST_RATE, "1 layer"),
+        ("embeddings, layers[:2]", LAYERS_RATE / 4, "4 layers"),
+        ("embeddings", LAYERS_RATE / 6, "6 layers"),
+        ("all, ~head, ~norms", MOST_RATE, "small parts of layers"),
+    ],
+)
+def test_the_rate(frozen: str, rate: float, words: str) -> None:
+    model = bert()
+    freeze(model, frozen)
+    found = schedule(model)
+    assert found.learning_rate == float(f"{rate:.1g}")
+    assert found.chosen == f"learning rate {found.learning_rate:g} for {words} and {found.epochs:g} epochs for 300 rows"
+
+
+def test_nothing_frozen_is_all_layers() -> None:
+    assert schedule(bert()).learning_rate == float(f"{LAYERS_RATE / 6:.1g}")
+
+
+def test_a_wider_model_takes_a_lower_rate() -> None:
+    model = bert(hidden_size=2 * MEASURED_WIDTH, intermediate_size=8)
+    freeze(model, "backbone")
+    assert schedule(model).learning_rate == HEAD_RATE / 2
+
+
+def test_a_layer_that_runs_several_times_counts_as_often() -> None:
+    config = AlbertConfig(
+        vocab_size=50, embedding_size=8, hidden_size=8, num_attention_heads=2, intermediate_size=8, num_hidden_layers=12
+    )
+    model = AlbertForSequenceClassification(config)
+    assert schedule(model).learning_rate == float(f"{LAYERS_RATE / 12:.1g}")
+
+
+# Epochs follow the steps
+
+
+@pytest.mark.parametrize(
+    ("rows", "batch_size", "epochs"), [(20, 16, 20), (300, 16, 16), (1000, 16, 5), (9000, 16, 3), (9000, 128, 5)]
+)
+def test_the_epochs(rows: int, batch_size: int, epochs: int) -> None:
+    found = schedule(bert(), rows, batch_size=batch_size)
+    per_epoch = -(-rows // batch_size)
+    assert found.epochs == epochs
+    assert found.steps == epochs * per_epoch
+    assert found.steps >= STEPS or epochs == 20
+
+
+def test_what_is_given_wins() -> None:
+    found = schedule(bert(), epochs=2.5, learning_rate=1e-4)
+    assert (found.epochs, found.learning_rate, found.steps, found.chosen) == (2.5, 1e-4, 48, "")
+    assert schedule(bert(), epochs=2).chosen == "learning rate 0.0003 for 6 layers"
+    assert schedule(bert(), learning_rate=1e-4).chosen == "16 epochs for 300 rows"
+
+
+# What is too little for a new head
+
+
+@pytest.mark.parametrize(
+    "given",
+    [{"epochs": 1}, {"learning_rate": 1e-6}, {"epochs": 3, "learning_rate": 5e-5}, {"epochs": 1, "learning_rate": 1}],
+)
+def test_too_little_is_said(given: dict[str, Any]) -> None:
+    said = schedule(bert(), **given).warning
+    assert said.endswith("rather --epochs 16 --lr 0.0003.")
+    assert schedule(bert(), origin=TRAINED, **given).warning == ""
+
+
+@pytest.mark.parametrize("given", [{}, {"epochs": 4}, {"learning_rate": 5e-5}, {"epochs": 8, "learning_rate": 1e-4}])
+def test_enough_is_enough(given: dict[str, Any]) -> None:
+    assert schedule(bert(), **given).warning == ""
+
+
+def test_a_new_head_that_is_frozen_needs_nothing() -> None:
+    model = bert()
+    train_only(model, "layers[5]")
+    assert schedule(model, epochs=1, learning_rate=1e-7).warning == ""
+
+
+def test_a_model_without_a_configuration() -> None:
+    model = bert()
+    del model.config
+    assert schedule(model).learning_rate == float(f"{LAYERS_RATE / 6:.1g}")
