@@ -25,7 +25,7 @@ def _prefix(job: Job, case: Case) -> Work:
     from frostline.engine.engine import Engine
     from frostline.engine.kernels.heap import kept_heap
     from frostline.engine.settings import EngineSettings
-    from frostline.training.filling_pass import Texts, batches_of, lengths_of
+    from frostline.training.filling_pass import ReplayableRows, batches_of, lengths_of
 
     model, tokenizer = load_model(job, case), load_tokenizer()
     freeze_below(model, job.top or 0)
@@ -33,7 +33,7 @@ def _prefix(job: Job, case: Case) -> Work:
     lengths = lengths_of(rows)
     if lengths is None:
         raise ValueError("there are no rows")
-    texts = Texts(rows, DataCollatorWithPadding(tokenizer), torch.device("cpu"))
+    texts = ReplayableRows(rows, DataCollatorWithPadding(tokenizer), torch.device("cpu"))
     engine = Engine(model, EngineSettings(), _store)
     engine.ready(texts.batch(list(range(min(job.batch, len(rows))))))
 

@@ -97,6 +97,6 @@ def padded(lengths: Sequence[int], *, seed: int = 0, extra: int = 0, side: str =
 def call_of(batch: Mapping[str, Tensor]) -> Call:
     """The same as the engine reads it."""
     from frostline.engine.batch_inputs import Call
-    from frostline.engine.token_layout import Rows
+    from frostline.engine.token_layout import TokenLayout
 
-    return Call.of(dict(batch), Rows(batch["attention_mask"].bool()))
+    return Call.of(dict(batch), TokenLayout(batch["attention_mask"].bool()))

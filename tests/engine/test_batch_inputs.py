@@ -9,7 +9,7 @@ import torch
 
 from frostline.engine.batch_inputs import Call, read_call
 from frostline.engine.replay.replay import NotReplayable
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 
 
 def _forward(
@@ -249,7 +249,7 @@ class TestDigests:
 
     def test_inputs_are_not_run_together(self) -> None:
         def digest(extra: list[int], ids: list[int]) -> bytes:
-            rows = Rows(torch.ones(1, len(ids), dtype=torch.bool))
+            rows = TokenLayout(torch.ones(1, len(ids), dtype=torch.bool))
             return Call.of({"extra": torch.tensor([extra]), "input_ids": torch.tensor([ids])}, rows).digests()[0]
 
         assert digest([1, 2], [3, 4, 5]) != digest([1], [2, 3, 4, 5])

@@ -11,7 +11,7 @@ from torch.nn import functional
 from frostline.engine.dropout import NoDropout, is_dropout_off
 from frostline.engine.interpose import interposed
 from frostline.engine.packing.packing import Packing
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 from tests.models import tiny
 
 if TYPE_CHECKING:
@@ -259,7 +259,7 @@ def test_our_own_attention_of_packed_tokens(kind: str) -> None:
     """It draws what to drop in its own way, which no function mode sees."""
     model = tiny(kind, attention_probs_dropout_prob=P, hidden_dropout_prob=0.0, attn_pdrop=P, resid_pdrop=0.0)
     layer = model.get_submodule("bert.encoder.layer.0" if kind == "bert" else "transformer.h.0").train()
-    rows = Rows(torch.arange(6) < torch.tensor([6, 3, 4])[:, None])
+    rows = TokenLayout(torch.arange(6) < torch.tensor([6, 3, 4])[:, None])
     hidden = torch.randn(3, 6, 16, generator=torch.Generator().manual_seed(0))
     mask = (rows.mask[:, None, None, :] & torch.ones(6, 6, dtype=torch.bool).tril()).expand(3, 1, 6, 6)
 

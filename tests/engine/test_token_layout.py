@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 
 # Right padding, left padding, holes, and rows without a token.
 MASKS = st.integers(1, 4).flatmap(
@@ -14,8 +14,8 @@ MASKS = st.integers(1, 4).flatmap(
 )
 
 
-def _rows(mask: list[list[bool]]) -> Rows:
-    return Rows(torch.tensor(mask))
+def _rows(mask: list[list[bool]]) -> TokenLayout:
+    return TokenLayout(torch.tensor(mask))
 
 
 @given(MASKS)

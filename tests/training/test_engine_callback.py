@@ -14,7 +14,7 @@ from torch.utils.data import IterableDataset
 from transformers import TrainerCallback
 
 import frostline as fl
-from frostline.training.engine_callback import FastPaths
+from frostline.training.engine_callback import EngineCallback
 from tests.training import tokens
 from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
 
@@ -341,5 +341,5 @@ def test_bf16(tmp_path: Path) -> None:
 
 def test_a_callback_of_the_trainer(tmp_path: Path) -> None:
     trainer = fl.Trainer(tokens.model(), tokens.arguments(tmp_path))
-    assert sum(isinstance(callback, FastPaths) for callback in trainer.callback_handler.callbacks) == 1
+    assert sum(isinstance(callback, EngineCallback) for callback in trainer.callback_handler.callbacks) == 1
     assert trainer.engine_report is None

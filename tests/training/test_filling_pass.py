@@ -16,7 +16,7 @@ from transformers import (
 )
 from transformers.trainer_utils import RemoveColumnsCollator
 
-from frostline.training.filling_pass import Texts, batches_of, is_known, lengths_of
+from frostline.training.filling_pass import ReplayableRows, batches_of, is_known, lengths_of
 from frostline.training.padding import at_once
 from tests.training import tiny, tokens
 
@@ -83,7 +83,7 @@ def test_a_row_longer_than_a_batch_stands_alone() -> None:
 
 
 def test_a_batch_as_the_loader_makes_it() -> None:
-    texts = Texts(Dataset.from_list(tokens.rows(8)), tokens.collate, torch.device("cpu"))
+    texts = ReplayableRows(Dataset.from_list(tokens.rows(8)), tokens.collate, torch.device("cpu"))
     batch = texts.tried([2, 0])
     assert batch is not None
     wanted = tokens.collate([tokens.rows(8)[2], tokens.rows(8)[0]])
@@ -93,12 +93,12 @@ def test_a_batch_as_the_loader_makes_it() -> None:
 def test_rows_that_do_not_go_together_are_not_tried() -> None:
     rows = tokens.rows(8)
     assert len({len(row["input_ids"]) for row in rows if isinstance(row["input_ids"], list)}) > 1
-    assert Texts(rows, default_data_collator, torch.device("cpu")).tried([0, 1, 2]) is None
-    assert Texts(PADDED, default_data_collator, torch.device("cpu")).tried([0, 1, 2]) is not None
+    assert ReplayableRows(rows, default_data_collator, torch.device("cpu")).tried([0, 1, 2]) is None
+    assert ReplayableRows(PADDED, default_data_collator, torch.device("cpu")).tried([0, 1, 2]) is not None
 
 
 def test_batches_of_a_plan() -> None:
-    texts = Texts(PADDED, default_data_collator, torch.device("cpu"))
+    texts = ReplayableRows(PADDED, default_data_collator, torch.device("cpu"))
     found = list(texts.batches([[2, 0], [1]]))
     assert [count for count, _ in found] == [2, 1]
     assert found[0][1]["input_ids"].tolist() == [PADDED[2]["input_ids"], PADDED[0]["input_ids"]]

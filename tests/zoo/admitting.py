@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from frostline.engine.batch_inputs import Call
-    from frostline.engine.fast_paths import Paths
+    from frostline.engine.fast_paths import FastPaths
     from frostline.engine.selfcheck.result import SelfCheck
 
     Outcome = tuple[Tensor, list[Tensor | None]]
@@ -120,14 +120,14 @@ def outcome(model: nn.Module, run: Callable[[], Any]) -> Outcome:
     return logits.detach(), list(gradients)
 
 
-def fast_outcome(model: nn.Module, call: Call, paths: Paths) -> Outcome:
+def fast_outcome(model: nn.Module, call: Call, paths: FastPaths) -> Outcome:
     """The same on the fast paths, each row's stored values computed from the row alone."""
     runner = Runner(model, model.forward)
     values = stored(runner, call, paths) if paths.replay is not None else None
     return outcome(model, lambda: runner.run(call, paths, values))
 
 
-def stored(runner: Runner, call: Call, paths: Paths) -> dict[str, Packed]:
+def stored(runner: Runner, call: Call, paths: FastPaths) -> dict[str, Packed]:
     """What is stored of a batch's rows, found as the engine finds it: the same text once, however it is padded."""
     rows: dict[bytes, dict[str, Packed]] = {}
     digests = call.digests(whole=paths.whole)

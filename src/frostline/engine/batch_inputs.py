@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 
 from frostline.engine.replay.replay import NotReplayable
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 
 if TYPE_CHECKING:
     import inspect
@@ -46,11 +46,11 @@ class Call:
     """
 
     inputs: dict[str, Any]
-    rows: Rows
+    rows: TokenLayout
     aligned: frozenset[str]
 
     @classmethod
-    def of(cls, inputs: dict[str, Any], rows: Rows) -> Call:
+    def of(cls, inputs: dict[str, Any], rows: TokenLayout) -> Call:
         """A call of which nothing is known but shapes."""
         shape = (rows.count, rows.length)
         names = (name for name, value in inputs.items() if isinstance(value, torch.Tensor) and value.dim() >= 2)
@@ -99,13 +99,13 @@ class Call:
         if width == self.rows.length:
             return self
         inputs = {name: value[:, :width] if name in self.aligned else value for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, rows=Rows(self.rows.mask[:, :width]))
+        return replace(self, inputs=inputs, rows=TokenLayout(self.rows.mask[:, :width]))
 
     def select(self, places: Sequence[int]) -> Call:
         """Some of the rows, still padded to the same length."""
         index = torch.tensor(places, device=self.rows.mask.device)
         inputs = {name: value[index] if self.is_per_row(value) else value for name, value in self.inputs.items()}
-        return replace(self, inputs=inputs, rows=Rows(self.rows.mask[index]))
+        return replace(self, inputs=inputs, rows=TokenLayout(self.rows.mask[index]))
 
     def with_aligned(self, names: frozenset[str]) -> Call:
         """The same with these inputs known to have one value per position.
@@ -205,7 +205,7 @@ def read_call(
     if reason is not None:
         return reason
     ids, mask = inputs[_IDS], inputs.get(_MASK)
-    call = Call.of(inputs, Rows(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()))
+    call = Call.of(inputs, TokenLayout(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()))
     return "a text has no tokens, or a hole in its mask" if call.layout is None else call
 
 

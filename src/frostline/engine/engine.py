@@ -19,7 +19,7 @@ from frostline.compat.tensors import BatchNorm
 from frostline.engine.batch_inputs import Call, read_call
 from frostline.engine.behind_mask import guarded
 from frostline.engine.cost.measurement import calibrate
-from frostline.engine.fast_paths import Paths
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.interpose import interposed
 from frostline.engine.replay.boundary import core_of
 from frostline.engine.replay.boundary_tensors import spec_of
@@ -79,7 +79,7 @@ class _State:
     tensors: frozenset[str]
     constants: dict[str, Any]
     check: SelfCheck
-    paths: Paths
+    paths: FastPaths
     values: list[tuple[dict[str, Any], str, Any]]
     prefix: Prefix | None = None
     versions: tuple[Version, ...] = ()
@@ -321,7 +321,7 @@ class Engine:
         """
         self._say(reason)
         for state, undo in reversed(self._revocable):
-            state.paths = Paths()
+            state.paths = FastPaths()
             undo()
         self._revocable.clear()
 
@@ -352,7 +352,7 @@ class Engine:
         self._say(reason)
         state.refused += 1
         if state.refused >= _MOST_REFUSALS and state.refused > self.answered // 10:
-            state.paths = Paths()
+            state.paths = FastPaths()
 
     def _guarded(self, call: Call, state: _State) -> _State:
         """Repeat a call plainly, if it is due; give up what turns out to be wrong.
@@ -384,7 +384,7 @@ class Engine:
         state.paths = held
         return state
 
-    def _settled(self, call: Call, state: _State, *, from_store: bool) -> tuple[Paths, PathCheck]:
+    def _settled(self, call: Call, state: _State, *, from_store: bool) -> tuple[FastPaths, PathCheck]:
         return settle(
             self._core,
             self._runner.forward,
@@ -430,7 +430,7 @@ class Engine:
         }
         return next((reason for reason, applies in reasons.items() if applies), None)
 
-    def _digests(self, call: Call, paths: Paths) -> list[bytes]:
+    def _digests(self, call: Call, paths: FastPaths) -> list[bytes]:
         call = call.with_aligned(paths.aligned) if paths.aligned is not None else call
         salt = "in train mode" if paths.by_mode and self._core.training else ""
         return call.digests(whole=paths.whole, unread=paths.unread, salt=salt)
@@ -550,7 +550,7 @@ class Engine:
             get_logger().info("Plain path: %s.", reason)
 
 
-def _named(paths: Paths) -> dict[str, bool]:
+def _named(paths: FastPaths) -> dict[str, bool]:
     """Which paths are among them, by the words for them."""
     return {
         "padding-free layers": paths.packing is not None or paths.trim,

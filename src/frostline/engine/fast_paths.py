@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Paths:
+class FastPaths:
     """What a model's forward is spared.
 
     Attributes:

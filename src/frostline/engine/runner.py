@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from frostline.engine.batch_inputs import Call
-    from frostline.engine.fast_paths import Paths
+    from frostline.engine.fast_paths import FastPaths
     from frostline.engine.interpose import Forward
     from frostline.engine.replay.replay import Leaf, Stream
     from frostline.store.packed import Packed
@@ -60,7 +60,7 @@ class Runner:
         self._linear: dict[frozenset[str], list[nn.Module]] = {}
 
     def run(
-        self, call: Call, paths: Paths, values: Mapping[str, Packed] | None = None, *, verifies: bool = False
+        self, call: Call, paths: FastPaths, values: Mapping[str, Packed] | None = None, *, verifies: bool = False
     ) -> Any:
         """Run the forward.
 
@@ -116,11 +116,11 @@ class Runner:
             output = output if records else _detached(output)
         return output
 
-    def _read(self, call: Call, paths: Paths) -> Call:
+    def _read(self, call: Call, paths: FastPaths) -> Call:
         call = call.with_aligned(paths.aligned) if paths.aligned is not None else call
         return call.trimmed() if paths.trim else call
 
-    def tap(self, call: Call, paths: Paths) -> dict[str, Packed]:
+    def tap(self, call: Call, paths: FastPaths) -> dict[str, Packed]:
         """Run the prefix without autograd, in the modes that modules are in.
 
         Args:
@@ -160,7 +160,7 @@ class Runner:
             _refuse_other_positions(pooled, packing.single_nodes, call, paths.single)
         return found
 
-    def trains_beneath(self, call: Call, paths: Paths) -> bool:
+    def trains_beneath(self, call: Call, paths: FastPaths) -> bool:
         """Tell by the graph of autograd whether anything that trains has a part in what would be stored.
 
         Args:
@@ -186,7 +186,7 @@ class Runner:
 
     @contextmanager
     def _packed(
-        self, call: Call, paths: Paths, skipped: frozenset[str], *, marks: bool = False
+        self, call: Call, paths: FastPaths, skipped: frozenset[str], *, marks: bool = False
     ) -> Iterator[tuple[dict[nn.Module, Forward], Packing | None]]:
         forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
         live_fusions = [fusion for fusion in paths.fusions if not _is_inside(fusion.linear, skipped)]
@@ -215,7 +215,7 @@ class Runner:
             ]
         return self._linear[skipped]
 
-    def _single(self, layer: nn.Module, call: Call, paths: Paths, *, marks: bool) -> Single | None:
+    def _single(self, layer: nn.Module, call: Call, paths: FastPaths, *, marks: bool) -> Single | None:
         if paths.single is None:
             return None
         return Single(paths.single, call.rows, keys_and_values(layer) if paths.folded else None, marks=marks)

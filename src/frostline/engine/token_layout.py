@@ -55,7 +55,7 @@ def gather(padded: Tensor, places: Tensor) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Rows:
+class TokenLayout:
     """The layout of one batch.
 
     Attributes:

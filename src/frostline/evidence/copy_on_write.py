@@ -18,7 +18,7 @@ from frostline.compat.tensors import TorchDispatchMode, schema_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from frostline.evidence.tensor_copy import Kept
+    from frostline.evidence.tensor_copy import TensorCopy
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -31,14 +31,14 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     supports_higher_order_operators = True
 
-    def __init__(self, kept: Iterable[Kept], most_bytes: int | None = None) -> None:
+    def __init__(self, kept: Iterable[TensorCopy], most_bytes: int | None = None) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self._kept: dict[int, list[Kept]] = defaultdict(list)
+        self._kept: dict[int, list[TensorCopy]] = defaultdict(list)
         self._left = most_bytes
         self._written: dict[Any, tuple[tuple[int, str], ...]] = {}
         self.add(kept)
 
-    def add(self, kept: Iterable[Kept]) -> None:
+    def add(self, kept: Iterable[TensorCopy]) -> None:
         """Watch more tensors from now on."""
         for one in kept:
             if one.storage:
@@ -56,7 +56,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
                     self._save(one)
         return func(*args, **named)
 
-    def _save(self, one: Kept) -> None:
+    def _save(self, one: TensorCopy) -> None:
         one.written = True
         if self._left is None:
             one.save()

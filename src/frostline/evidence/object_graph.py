@@ -22,7 +22,7 @@ import torch
 from frostline.base.random_state import rewinding
 from frostline.compat.tensors import hooks_of
 from frostline.evidence.optimizers import is_optimizer
-from frostline.evidence.tensor_copy import Kept
+from frostline.evidence.tensor_copy import TensorCopy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -34,7 +34,7 @@ _HOLDERS = (list, deque, set, tuple, frozenset)
 _ASIDE = (type, Enum, ModuleType, FunctionType, BuiltinFunctionType, MethodType, IOBase)
 
 
-class Contents:
+class ObjectGraph:
     """What objects held, each of them once.
 
     Attributes:
@@ -43,7 +43,7 @@ class Contents:
     """
 
     def __init__(self) -> None:
-        self.tensors: list[Kept] = []
+        self.tensors: list[TensorCopy] = []
         self.unkept: list[str] = []
         self._seen: dict[int, Any] = {}  # the objects stay alive, so that no two of them have the same id
         self._undo: list[Callable[[], Any]] = []
@@ -60,7 +60,7 @@ class Contents:
 
         Args:
             root: A tensor, a container, a module, an optimizer or any other object.
-            copy: Whether tensors are copied now; see `Kept`.
+            copy: Whether tensors are copied now; see `TensorCopy`.
             where: What holds it, in words.
         """
         waiting = [root]
@@ -75,9 +75,9 @@ class Contents:
             self._seen[id(value)] = value
             waiting.extend(self._keep_one(value, where))
 
-    def keep_tensor(self, tensor: torch.Tensor, *, copy: bool) -> Kept:
+    def keep_tensor(self, tensor: torch.Tensor, *, copy: bool) -> TensorCopy:
         """Keep a tensor that was not kept yet, with its flag, its gradient and its Python attributes."""
-        kept = Kept(tensor, copy=copy)
+        kept = TensorCopy(tensor, copy=copy)
         self.tensors.append(kept)
         self._seen[id(tensor)] = tensor
         if tensor.is_leaf:

@@ -10,7 +10,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 from frostline.base.logging import get_logger
 from frostline.base.random_state import RngState
 from frostline.evidence.copy_on_write import Watch
-from frostline.evidence.object_graph import Contents, bound_to_move
+from frostline.evidence.object_graph import ObjectGraph, bound_to_move
 from frostline.evidence.optimizers import held, learning_rates
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from frostline.evidence.tensor_copy import Kept
+    from frostline.evidence.tensor_copy import TensorCopy
 
 
 class Snapshot:
@@ -43,9 +43,9 @@ class Snapshot:
 
     def __init__(self, model: nn.Module, optimizer: Any, scaler: Any = None, batch: Any = None) -> None:
         self._rng = RngState()
-        self._contents = Contents()
+        self._contents = ObjectGraph()
         self._optimizer = optimizer
-        self._known: dict[int, Kept] = {}
+        self._known: dict[int, TensorCopy] = {}
         self.rates: dict[int, float] = {}
         in_optimizer = {id(parameter) for parameter in held(optimizer)}
         self.parameters = {
@@ -62,7 +62,7 @@ class Snapshot:
         for said in self._contents.unkept:
             get_logger().warning("%s: if the step advances it, it cannot be put back.", said)
 
-    def _keep(self, tensor: torch.Tensor, *, copy: bool) -> Kept:
+    def _keep(self, tensor: torch.Tensor, *, copy: bool) -> TensorCopy:
         kept = self._known[id(tensor)] = self._contents.keep_tensor(tensor, copy=copy)
         return kept
 

@@ -14,7 +14,7 @@ _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 _CHUNK = 2**20  # values that are widened to double precision at a time
 
 
-class Kept:
+class TensorCopy:
     """One tensor as it was.
 
     Args:

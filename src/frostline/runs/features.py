@@ -16,10 +16,10 @@ from frostline.engine.packing.last_layer import Position, places_of
 from frostline.engine.replay.boundary import core_of
 from frostline.engine.runner import in_eval
 from frostline.engine.settings import EngineSettings
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 from frostline.errors import DataError, ModelError, as_given
 from frostline.runs.inference import examples_of
-from frostline.training.filling_pass import Texts, batches_of, lengths_of
+from frostline.training.filling_pass import ReplayableRows, batches_of, lengths_of
 from frostline.training.padding import at_once
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def features(
     if lengths is None:
         raise ModelError(f"{type(tokenizer).__name__} gives out no input_ids.\nGive the tokenizer of a text model.")
     pooled = _Pooled(core, pooling)
-    batches = Texts(rows, at_once(DataCollatorWithPadding(tokenizer)), core.device)
+    batches = ReplayableRows(rows, at_once(DataCollatorWithPadding(tokenizer)), core.device)
     engine = Engine(pooled, EngineSettings(store="off"), lambda *_: None)
     plan = batches_of(lengths)
     with engine.active(), in_eval(pooled), torch.no_grad():
@@ -109,4 +109,4 @@ class _Pooled(nn.Module):
             weights = mask.unsqueeze(-1).to(hidden.dtype)
             return SequenceClassifierOutput(logits=(hidden * weights).sum(dim=1) / weights.sum(dim=1))
         each = torch.arange(len(hidden), device=hidden.device)
-        return SequenceClassifierOutput(logits=hidden[each, places_of(self._pooling, Rows(mask.bool()))])
+        return SequenceClassifierOutput(logits=hidden[each, places_of(self._pooling, TokenLayout(mask.bool()))])

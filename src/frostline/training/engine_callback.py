@@ -22,9 +22,9 @@ from frostline.engine.replay.boundary import core_of
 from frostline.evidence.probe.inputs import on_device
 from frostline.training.callback import checkpoint_folder
 from frostline.training.engine_report import EngineReport
-from frostline.training.filling_pass import Texts, Watches, batches_of
+from frostline.training.filling_pass import ReplayableRows, Watches, batches_of
 from frostline.training.ranks import Ranks
-from frostline.training.store_session import Keeping
+from frostline.training.store_session import StoreSession
 from frostline.training.workload import ahead_of
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ _CPU = torch.device("cpu")
 _NEW_EACH_TIME = 0.7  # so large a share of rows that were never seen, from the second epoch on, and nothing is kept
 
 
-class FastPaths(TrainerCallback):
+class EngineCallback(TrainerCallback):
     """The engine of one Trainer.
 
     Args:
@@ -67,7 +67,7 @@ class FastPaths(TrainerCallback):
         self._model: nn.Module | None = None
         self._core: nn.Module | None = None
         self._autocast: Callable[[], AbstractContextManager[Any]] | None = None
-        self._keeping: Keeping | None = None
+        self._keeping: StoreSession | None = None
         self._ended: EngineReport | None = None
         self._loader: Any = None
         # What tries, chooses and fills at the first call of a step that can be answered; until it did.
@@ -77,7 +77,7 @@ class FastPaths(TrainerCallback):
         self._asked = (0, 0)  # rows asked for, and computed, by the end of the epoch before
         self._epochs = 0
         self._is_around = False  # within `_around`, where calls are answered already
-        self._before: Keeping | None = None  # of the run before this one
+        self._before: StoreSession | None = None  # of the run before this one
         self.is_due = False
         self.resumed_from: Path | None = None
 
@@ -284,11 +284,11 @@ class FastPaths(TrainerCallback):
         ahead = ahead_of(trainer.args, state, behind, loader, trainer.eval_dataset, inputs, ranks.count)
         texts, plan, fills = None, [], None
         if ahead.lengths is not None:
-            texts = Texts(loader.dataset, loader.collate_fn, trainer.args.device)
+            texts = ReplayableRows(loader.dataset, loader.collate_fn, trainer.args.device)
             plan = batches_of(ahead.lengths)
             fills = texts.tried(plan[len(plan) // 2])
         may_fill, plan, shared = ranks.from_first((fills is not None, plan, on_device(dict(inputs), _CPU)))
-        keeping = self._keeping = Keeping(
+        keeping = self._keeping = StoreSession(
             engine, self._settings, ranks, ahead.work, fills=fills or inputs, steps=inputs, earlier=earlier
         )
         keeping.take_over(self._before)

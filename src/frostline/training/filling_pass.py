@@ -113,7 +113,7 @@ def is_known(collate: Any) -> bool:
     return collate is default_data_collator or type(collate) in _COLLATORS
 
 
-class Texts:
+class ReplayableRows:
     """The rows of a data set as batches of model inputs, collated as a data loader does.
 
     Args:

@@ -21,7 +21,7 @@ from frostline.evidence.probe.observe import (
     with_rounded_off,
 )
 from frostline.evidence.probe.rounding import group_of, lost_to_rounding
-from frostline.evidence.tensor_copy import Kept
+from frostline.evidence.tensor_copy import TensorCopy
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -56,7 +56,7 @@ class _Before:
         unwatch: Gives the optimizer its own step back; None where it has it.
     """
 
-    kept: dict[str, Kept]
+    kept: dict[str, TensorCopy]
     words: dict[str, GradientWord]
     rates: dict[int, float]
     fresh: dict[str, dict[str, Any]]
@@ -112,7 +112,9 @@ class FirstStep:
         }
         copied = _fits([parameters[name] for name in moving])
         self._before = _Before(
-            kept={name: Kept(parameter, copy=copied and name in moving) for name, parameter in parameters.items()},
+            kept={
+                name: TensorCopy(parameter, copy=copied and name in moving) for name, parameter in parameters.items()
+            },
             words=gradient_words(model),
             rates=rates,
             fresh={
@@ -178,7 +180,7 @@ class FirstStep:
             self.done = True
             return
         self._before = _Before(
-            kept={name: Kept(parameter, copy=True) for name, parameter in waiting.items()},
+            kept={name: TensorCopy(parameter, copy=True) for name, parameter in waiting.items()},
             words={name: gradient_word(parameter) for name, parameter in waiting.items()},
             rates=rates,
             fresh={},

@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from frostline.engine.selfcheck.result import SelfCheck
     from frostline.engine.settings import EngineSettings
     from frostline.store.spec import StoreKey, StreamSpec
-    from frostline.training.filling_pass import Texts
+    from frostline.training.filling_pass import ReplayableRows
     from frostline.training.ranks import Ranks
 
 _BY_SPEED = ("matrix products", "embedding gradients")
 _SHARED_MEMORY = Path("/dev/shm")  # noqa: S108 - a folder of its own is made in it
 
 
-class Keeping:
+class StoreSession:
     """The store of one training run.
 
     Args:
@@ -80,7 +80,7 @@ class Keeping:
         self.computed = 0
         self.seconds = 0.0
 
-    def take_over(self, before: Keeping | None) -> None:
+    def take_over(self, before: StoreSession | None) -> None:
         """Go on with what the run before has chosen, where its store is still there."""
         if before is not None and before.choice is not None and self._engine.store is not None:
             self.choice = replace(before.choice, why="kept from the run before")
@@ -183,7 +183,7 @@ class Keeping:
         folder.mkdir(parents=True, exist_ok=True)
         return Path(tempfile.mkdtemp(prefix="frostline-", dir=folder))
 
-    def fill(self, texts: Texts, plan: Sequence[list[int]], told: Callable[[int, int], None]) -> None:
+    def fill(self, texts: ReplayableRows, plan: Sequence[list[int]], told: Callable[[int, int], None]) -> None:
         """Compute what the store does not hold of some texts; each process of a host its part.
 
         Args:

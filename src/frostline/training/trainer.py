@@ -19,7 +19,7 @@ from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback, write_proof
 from frostline.training.delta_checkpoints import has_delta, keep_delta, refuse_without_base, restore_delta
-from frostline.training.engine_callback import FastPaths
+from frostline.training.engine_callback import EngineCallback
 from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
 
@@ -93,7 +93,7 @@ class Trainer(OpenTrainer):
             proof_file=False,  # it goes where the weights go that it speaks of
             probe=getattr(fields, "probe", True) if probe is None else probe,
         )
-        self._fast = FastPaths(_engine_settings(fields, store), is_random=mode == "train")
+        self._fast = EngineCallback(_engine_settings(fields, store), is_random=mode == "train")
         self._freeze_callback.guard = lambda: self._fast.guard
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)

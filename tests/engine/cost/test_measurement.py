@@ -11,7 +11,7 @@ import torch
 
 from frostline.engine.cost.measurement import _extrapolated, calibrate
 from frostline.engine.engine import Engine
-from frostline.engine.fast_paths import Paths
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.replay.replay import NotReplayable
 from frostline.engine.runner import Runner
 from frostline.engine.settings import EngineSettings
@@ -148,7 +148,7 @@ def test_without_replay_nothing_is_measured() -> None:
         engine.ready(batch)
         assert engine.measure(batch, batch, None) is None  # everything trains
     with pytest.raises(NotReplayable, match="nothing is replayed"):
-        calibrate(Runner(model, model.forward), Paths(), None, None)  # type: ignore[arg-type]
+        calibrate(Runner(model, model.forward), FastPaths(), None, None)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize(("few", "tokens"), [(26, 400), (13, 104), (104, 2048)])

@@ -12,11 +12,11 @@ from frostline.engine.packing.last_layer import Position, Single, keys_and_value
 from frostline.engine.packing.packing import Packing
 from frostline.engine.replay.replay import NotReplayable
 from frostline.engine.selection import selection_of
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 from tests.models import tiny
 
 MASK = torch.tensor([[True, True, True, False], [True, False, False, False]])
-RIGHT, LEFT = Rows(MASK), Rows(MASK.flip(1))
+RIGHT, LEFT = TokenLayout(MASK), TokenLayout(MASK.flip(1))
 
 
 def test_the_last_token_is_the_last_real_one() -> None:
@@ -38,7 +38,7 @@ def test_the_last_token_is_the_last_real_one() -> None:
     ],
 )
 def test_the_one_position_has_a_name_if_it_is_the_same_in_all_rows(
-    rows: Rows, places: list[int], position: str | None
+    rows: TokenLayout, places: list[int], position: str | None
 ) -> None:
     assert position_named(torch.tensor(places), rows) == position
 
@@ -92,12 +92,12 @@ def _layer(*, causal: bool = False, calls: int = 1) -> Layer:
     return Layer(causal=causal, calls=calls)
 
 
-def _run(layer: Layer, rows: Rows, position: Position, *inputs: torch.Tensor) -> torch.Tensor:
+def _run(layer: Layer, rows: TokenLayout, position: Position, *inputs: torch.Tensor) -> torch.Tensor:
     return _run_marked(layer, rows, position, *inputs, marks=False)[0]
 
 
 def _run_marked(
-    layer: Layer, rows: Rows, position: Position, *inputs: torch.Tensor, marks: bool
+    layer: Layer, rows: TokenLayout, position: Position, *inputs: torch.Tensor, marks: bool
 ) -> tuple[torch.Tensor, list[Any]]:
     packing = Packing(rows, "attention")
     forwards = packing.forwards([layer], 0, Single(position, rows, None, marks=marks))
@@ -106,14 +106,14 @@ def _run_marked(
     return output, packing.single_nodes
 
 
-def _inputs(rows: Rows) -> tuple[torch.Tensor, torch.Tensor]:
+def _inputs(rows: TokenLayout) -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(1)
     hidden = torch.randn(rows.count, rows.length, 8, generator=generator)
     return hidden, torch.randn(1, rows.length, 4, generator=generator)
 
 
 @pytest.mark.parametrize(("rows", "position"), [(RIGHT, "first token"), (RIGHT, "last token"), (LEFT, "last token")])
-def test_one_position_is_as_in_the_whole_layer(rows: Rows, position: Position) -> None:
+def test_one_position_is_as_in_the_whole_layer(rows: TokenLayout, position: Position) -> None:
     layer, (hidden, table) = _layer(), _inputs(rows)
     mask = rows.mask[:, None, None, :]
     each, places = torch.arange(rows.count), places_of(position, rows)
@@ -130,7 +130,7 @@ def test_one_position_is_as_in_the_whole_layer(rows: Rows, position: Position) -
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("position", ["first token", "last token"])
 def test_without_a_mask_what_comes_later_is_seen_only_where_it_is_not_causal(causal: bool, position: Position) -> None:
-    rows = Rows(torch.ones(3, 5, dtype=torch.bool))
+    rows = TokenLayout(torch.ones(3, 5, dtype=torch.bool))
     layer, (hidden, table) = _layer(causal=causal), _inputs(rows)
     place = 0 if position == "first token" else -1
     own, plain = _run(layer, rows, position, hidden, table), layer(hidden, table)

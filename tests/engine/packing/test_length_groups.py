@@ -12,7 +12,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from frostline.engine.packing.length_groups import CALL, Groups, can_split, cuts
 from frostline.engine.packing.packing import Packing
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 
 LENGTHS = st.lists(st.integers(1, 600), min_size=1, max_size=24).map(sorted)
 HEADS, WIDTH = 4, 8
@@ -22,9 +22,9 @@ def _scores(lengths: list[int], bounds: list[int]) -> int:
     return sum((end - begin) * lengths[end - 1] ** 2 for begin, end in pairwise(bounds))
 
 
-def _rows(lengths: list[int], side: str = "right") -> Rows:
+def _rows(lengths: list[int], side: str = "right") -> TokenLayout:
     mask = torch.arange(max(lengths)) < torch.tensor(lengths)[:, None]
-    return Rows(mask if side == "right" else mask.flip(1))
+    return TokenLayout(mask if side == "right" else mask.flip(1))
 
 
 @given(LENGTHS, st.integers(0, 10_000))
@@ -73,7 +73,7 @@ class _Attention(nn.Module):
     is_causal = False
 
 
-def _masks(rows: Rows) -> dict[str, torch.Tensor | None]:
+def _masks(rows: TokenLayout) -> dict[str, torch.Tensor | None]:
     generator = torch.Generator().manual_seed(1)
     keys = rows.mask[:, None, None, :]
     whole = (keys & rows.mask[:, None, :, None]) | torch.eye(rows.length).bool()  # padding attends to itself

@@ -9,11 +9,11 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from frostline.engine.interpose import interposed
 from frostline.engine.packing.packing import Packing, mixers
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 from tests.models import tiny
 
 MASK = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]]).bool()
-ROWS = Rows(MASK)
+ROWS = TokenLayout(MASK)
 SLOTS = 16  # 8 tokens, rounded up
 
 

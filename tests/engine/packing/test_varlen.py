@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from frostline.engine.packing import varlen
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 
 _LENGTHS = (5, 2, 4)
 _HEADS, _WIDTH = 4, 8
 
 
-def rows() -> Rows:
-    return Rows(torch.arange(max(_LENGTHS)) < torch.tensor(_LENGTHS)[:, None])
+def rows() -> TokenLayout:
+    return TokenLayout(torch.arange(max(_LENGTHS)) < torch.tensor(_LENGTHS)[:, None])
 
 
 def heads(count: int, seed: int) -> Tensor:
@@ -87,7 +87,7 @@ def test_an_additive_mask_is_no_known_reach() -> None:
 
 
 def test_without_a_mask_the_module_decides_and_only_without_padding() -> None:
-    full = Rows(torch.ones(2, 3, dtype=torch.bool))
+    full = TokenLayout(torch.ones(2, 3, dtype=torch.bool))
     assert varlen.reach_of(None, full, causal=True) == "before"
     assert varlen.reach_of(None, full, causal=False) == "row"
     assert varlen.reach_of(None, rows(), causal=False) is None

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from frostline.engine.fast_paths import Paths
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.selfcheck.result import PathCheck, SelfCheck
 
 CHECK = SelfCheck(
@@ -13,7 +13,7 @@ CHECK = SelfCheck(
     ),
     boundary="layer 2",
     seconds=0.5,
-    paths=Paths(),
+    paths=FastPaths(),
     per_token=frozenset({"hidden"}),
     dtype=torch.float32,
 )

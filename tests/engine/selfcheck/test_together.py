@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import torch
 
-from frostline.engine.fast_paths import Paths
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.runner import Runner
 from frostline.engine.selfcheck.admission import admit
 from frostline.engine.selfcheck.together import fallbacks, from_rows_alone, settle
@@ -43,7 +43,7 @@ def bert() -> tuple[nn.Module, SelfCheck]:
     return model, replace(check, paths=replace(check.paths, products=True, tables=True))
 
 
-def _named(paths: Paths) -> list[str]:
+def _named(paths: FastPaths) -> list[str]:
     """Which paths are among them."""
     taken = (
         paths.one_position is not None,
@@ -81,27 +81,27 @@ class TestFallbacks:
     def test_without_some_of_them(self, bert: tuple[nn.Module, SelfCheck]) -> None:
         packed = replace(bert[1].paths, replay=None, single=None, folded=False, stored_positions={})
         assert [_named(way) for way in fallbacks(packed)] == [["padding-free", "products"], ["products"], []]
-        trimmed = Paths(trim=True)
+        trimmed = FastPaths(trim=True)
         assert [way.trim for way in fallbacks(trimmed)] == [True, False, False]
         assert not any(way.any for way in list(fallbacks(trimmed))[1:])
 
 
 def _settle(
     model: nn.Module, check: SelfCheck, stored: Callable[[Any], Mapping[str, Packed] | None] | None = None
-) -> tuple[Paths, PathCheck]:
+) -> tuple[FastPaths, PathCheck]:
     ways = fallbacks(check.paths)
     return settle(model, model.forward, CALL, ways, per_token=check.per_token, dtype=check.dtype, stored=stored)
 
 
 @pytest.fixture
-def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[Paths], bool]], list[list[str]]]:
+def spoil(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[FastPaths], bool]], list[list[str]]]:
     """Have some paths give wrong results; the paths that are run are noted."""
 
-    def _spoil(is_wrong: Callable[[Paths], bool]) -> list[list[str]]:
+    def _spoil(is_wrong: Callable[[FastPaths], bool]) -> list[list[str]]:
         ran: list[list[str]] = []
         own = Runner.run
 
-        def run(runner: Runner, call: Any, paths: Paths, *arguments: Any, **options: Any) -> Any:
+        def run(runner: Runner, call: Any, paths: FastPaths, *arguments: Any, **options: Any) -> Any:
             ran.append(_named(paths))
             output = own(runner, call, paths, *arguments, **options)
             if is_wrong(paths):
@@ -137,7 +137,7 @@ class TestSettling:
         ],
     )
     def test_it_falls_back_to_the_next_that_holds(
-        self, bert: tuple[nn.Module, SelfCheck], spoil: Any, is_wrong: Callable[[Paths], bool], held: list[str]
+        self, bert: tuple[nn.Module, SelfCheck], spoil: Any, is_wrong: Callable[[FastPaths], bool], held: list[str]
     ) -> None:
         ran = spoil(is_wrong)
         found, check = _settle(*bert)
@@ -151,7 +151,7 @@ class TestSettling:
     def test_where_nothing_holds_nothing_is_taken(self, bert: tuple[nn.Module, SelfCheck], spoil: Any) -> None:
         ran = spoil(lambda _: True)
         held, check = _settle(*bert)
-        assert held == Paths()
+        assert held == FastPaths()
         assert not held.any
         assert not check.admitted
         assert len(ran) == 6
@@ -162,7 +162,7 @@ class TestSettling:
 
         monkeypatch.setattr(Runner, "run", fail)
         held, check = _settle(*bert)
-        assert held == Paths()
+        assert held == FastPaths()
         assert (check.admitted, check.how) == (False, "its code fails: IndexError: out of range")
 
     def test_a_plain_forward_that_fails_on_few_rows(self, bert: tuple[nn.Module, SelfCheck]) -> None:
@@ -172,13 +172,13 @@ class TestSettling:
             raise ValueError("not so few")
 
         held, found = settle(model, forward, CALL, fallbacks(check.paths), per_token=check.per_token, dtype=check.dtype)
-        assert held == Paths()
+        assert held == FastPaths()
         assert found.how == "its code fails: ValueError: not so few"
 
     def test_no_set_at_all(self, bert: tuple[nn.Module, SelfCheck]) -> None:
         model, check = bert
         held, found = settle(model, model.forward, CALL, [], per_token=check.per_token, dtype=check.dtype)
-        assert (held, found.admitted) == (Paths(), False)
+        assert (held, found.admitted) == (FastPaths(), False)
 
     def test_a_forward_that_keeps_a_count_is_left_as_it_was(self) -> None:
         class Counting(Classifier):
@@ -189,14 +189,14 @@ class TestSettling:
                 return super().forward(*arguments, **options)
 
         model = Counting()
-        paths = Paths(trim=True)
+        paths = FastPaths(trim=True)
         held, _ = settle(model, model.forward, CALL, [paths], per_token=frozenset(), dtype=torch.float32)
         assert held is paths
         assert model.calls == 0
 
 
 class TestWhatIsStored:
-    def _stored(self, model: nn.Module, paths: Paths, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    def _stored(self, model: nn.Module, paths: FastPaths, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
         def stored(call: Any) -> dict[str, Packed]:
             values = from_rows_alone(Runner(model, model.forward), call, paths)
             return {name: Packed(change(own.values), own.lengths) for name, own in values.items()}

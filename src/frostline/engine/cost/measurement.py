@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from frostline.engine.batch_inputs import Call
-    from frostline.engine.fast_paths import Paths
+    from frostline.engine.fast_paths import FastPaths
     from frostline.engine.runner import Runner
     from frostline.store.spec import StreamSpec
 
@@ -41,7 +41,7 @@ _TRIAL_ROWS = 4096  # at most
 
 def calibrate(
     runner: Runner,
-    paths: Paths,
+    paths: FastPaths,
     filling: Call,
     step: Call,
     *,
@@ -87,7 +87,7 @@ def calibrate(
     return Measured(fill, anew, token_bytes, row_bytes, memory, disk, time.perf_counter() - started)
 
 
-def _enough_rows(runner: Runner, paths: Paths, call: Call) -> int:
+def _enough_rows(runner: Runner, paths: FastPaths, call: Call) -> int:
     """How many rows of a batch are enough to measure; trying it out also warms the caches up."""
     device = call.rows.mask.device
     rows = 1
@@ -101,7 +101,7 @@ def _enough_rows(runner: Runner, paths: Paths, call: Call) -> int:
         rows *= 2
 
 
-def _seconds_per_token(runner: Runner, paths: Paths, calls: Sequence[Call], rows: int) -> list[float]:
+def _seconds_per_token(runner: Runner, paths: FastPaths, calls: Sequence[Call], rows: int) -> list[float]:
     """Seconds per token of the prefix, for each of some batches.
 
     Of each, some rows and a quarter of them are run, in turn with those of the others, so that what else the machine
@@ -180,7 +180,7 @@ class _Trial:
     def __init__(
         self,
         step: Call,
-        paths: Paths,
+        paths: FastPaths,
         values: Mapping[str, Packed],
         streams: Sequence[StreamSpec],
         dtype: torch.dtype | None,

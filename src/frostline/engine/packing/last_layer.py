@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from frostline.engine.interpose import Forward
-    from frostline.engine.token_layout import Rows
+    from frostline.engine.token_layout import TokenLayout
 
     Arguments = tuple[tuple[Any, ...], dict[str, Any]]
 
@@ -37,7 +37,7 @@ Position = Literal["first token", "last token"]
 _KEYS_AND_VALUES = re.compile(r"k|v|key|value|[kv]_(proj|lin)")
 
 
-def position_named(places: Tensor, rows: Rows) -> Position | None:
+def position_named(places: Tensor, rows: TokenLayout) -> Position | None:
     """Name one position of each row; None where it is not one of those that have a name.
 
     Args:
@@ -50,7 +50,7 @@ def position_named(places: Tensor, rows: Rows) -> Position | None:
     return None
 
 
-def places_of(position: Position, rows: Rows) -> Tensor:
+def places_of(position: Position, rows: TokenLayout) -> Tensor:
     """The place of that position in each row, int64, (rows,)."""
     if position == "first token":
         return torch.zeros(rows.count, dtype=torch.int64, device=rows.mask.device)
@@ -89,7 +89,7 @@ class Single:
     """
 
     def __init__(
-        self, position: Position, rows: Rows, folded: tuple[nn.Module, nn.Module] | None, *, marks: bool = False
+        self, position: Position, rows: TokenLayout, folded: tuple[nn.Module, nn.Module] | None, *, marks: bool = False
     ) -> None:
         self._rows = rows
         self._folded = folded

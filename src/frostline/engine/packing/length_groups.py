@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from torch import Tensor
 
-    from frostline.engine.token_layout import Rows
+    from frostline.engine.token_layout import TokenLayout
 
 # So many scores of one head cost as much as another call, forward and backward. Measured with heads 32 wide in fp32 on
 # one core: a call 60 to 90 microseconds, a score 8 to 18 nanoseconds; on more cores a score costs less.
@@ -63,7 +63,7 @@ class Groups:
         count: How many there are.
     """
 
-    def __init__(self, rows: Rows, call: float | None) -> None:
+    def __init__(self, rows: TokenLayout, call: float | None) -> None:
         self._rows = rows
         begins, ends = np.zeros(rows.count, dtype=np.int64), np.full(rows.count, rows.length, dtype=np.int64)
         if call is not None:
@@ -107,7 +107,7 @@ class Groups:
         return mask[torch.from_numpy(members).to(mask.device)] if mask.shape[0] > 1 and self.count > 1 else mask
 
 
-def can_split(mask: Tensor | None, rows: Rows) -> bool:
+def can_split(mask: Tensor | None, rows: TokenLayout) -> bool:
     """Whether a mask says, row by row and position by position, what each attends to; None says nothing of them."""
     return mask is None or (
         mask.dim() == 4

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from frostline.engine.interpose import Forward
     from frostline.engine.packing.last_layer import Single
-    from frostline.engine.token_layout import Rows
+    from frostline.engine.token_layout import TokenLayout
 
 PackingMode = Literal["attention", "modules"]
 MODES: tuple[PackingMode, ...] = ("attention", "modules")
@@ -65,7 +65,7 @@ class Packing:
         loose: Whether a chain was entered with something else than the batch's tokens.
     """
 
-    def __init__(self, rows: Rows, mode: PackingMode, places: frozenset[str] | None = None) -> None:
+    def __init__(self, rows: TokenLayout, mode: PackingMode, places: frozenset[str] | None = None) -> None:
         self.rows = rows
         self.mode = mode
         self.seen: set[str] = set()
@@ -272,7 +272,7 @@ def _within_rows(function: Callable[..., Any]) -> Callable[..., Any]:
     return attend
 
 
-def _pad_heads(heads: Tensor, rows: Rows, groups: Groups) -> tuple[Tensor, ...]:
+def _pad_heads(heads: Tensor, rows: TokenLayout, groups: Groups) -> tuple[Tensor, ...]:
     """(1, heads, slots, width) to (rows, heads, length, width) per group.
 
     Those of another text, padded already, stay as they are.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import Tensor
 
-    from frostline.engine.token_layout import Rows
+    from frostline.engine.token_layout import TokenLayout
 
 Reach = Literal["row", "before"]
 
@@ -38,7 +38,7 @@ def takes(query: Tensor, key: Tensor, value: Tensor, options: Mapping[str, Any])
     )
 
 
-def reach_of(mask: Tensor | None, rows: Rows, *, causal: bool) -> Reach | None:
+def reach_of(mask: Tensor | None, rows: TokenLayout, *, causal: bool) -> Reach | None:
     """How far each token attends: its whole row, or what comes before it; None for anything else.
 
     Args:
@@ -62,7 +62,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    rows: Rows,
+    rows: TokenLayout,
     reach: Reach,
     scale: float | None,
     kernel: Callable[..., Any] | None = None,

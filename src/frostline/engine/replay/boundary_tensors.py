@@ -14,18 +14,18 @@ from frostline.store.spec import StreamSpec
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from frostline.engine.fast_paths import Paths
+    from frostline.engine.fast_paths import FastPaths
     from frostline.engine.replay.replay import Stream
-    from frostline.engine.token_layout import Rows
+    from frostline.engine.token_layout import TokenLayout
 
 
-def spec_of(stream: Stream, paths: Paths) -> StreamSpec:
+def spec_of(stream: Stream, paths: FastPaths) -> StreamSpec:
     """What the store has to know of a stream."""
     shape = stream.shape[1:] if paths.whole and stream.token_axis is None else stream.shape
     return StreamSpec(stream.name, shape, stream.dtype)
 
 
-def to_store(stream: Stream, value: Tensor, rows: Rows, paths: Paths) -> Packed:
+def to_store(stream: Stream, value: Tensor, rows: TokenLayout, paths: FastPaths) -> Packed:
     """What is stored of one batch's tensor.
 
     Args:
@@ -56,7 +56,7 @@ def to_store(stream: Stream, value: Tensor, rows: Rows, paths: Paths) -> Packed:
     return Packed(rows.pack(value), rows.lengths.cpu())
 
 
-def from_store(stream: Stream, packed: Packed, rows: Rows, paths: Paths, *, packs: bool) -> Tensor:
+def from_store(stream: Stream, packed: Packed, rows: TokenLayout, paths: FastPaths, *, packs: bool) -> Tensor:
     """The tensor of a batch, as it crosses the frost line.
 
     Args:

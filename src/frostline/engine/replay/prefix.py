@@ -20,7 +20,7 @@ from frostline.store.spec import StoreKey, dtype_name
 if TYPE_CHECKING:
     from torch import nn
 
-    from frostline.engine.fast_paths import Paths
+    from frostline.engine.fast_paths import FastPaths
 
 Version = tuple[int, torch.dtype, int] | None
 
@@ -76,7 +76,7 @@ class Prefix:
 
 
 def store_key(
-    model: nn.Module, paths: Paths, prefix: str, *, dtype: torch.dtype | None, autocast: torch.dtype | None
+    model: nn.Module, paths: FastPaths, prefix: str, *, dtype: torch.dtype | None, autocast: torch.dtype | None
 ) -> StoreKey:
     """Make the key of a store: all that its content depends on.
 

@@ -15,7 +15,7 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.base.random_state import RngState
 from frostline.compat.tensors import tree_flatten, tree_unflatten
 from frostline.engine.dropout import NoDropout
-from frostline.engine.fast_paths import Paths
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.interpose import interposed
 from frostline.engine.kernels import onednn_linear as products
 from frostline.engine.kernels.onednn_activations import find_fusions
@@ -95,7 +95,7 @@ def admit(
             if paths.replay is not None and store_dtype is not None:
                 checks.append(trial.rounded(paths, store_dtype))
     except _Fails as fails:
-        checks, paths = [fails.check], Paths()
+        checks, paths = [fails.check], FastPaths()
     finally:
         rng.restore()
     at = paths.replay.route.boundary if paths.replay is not None else None
@@ -112,7 +112,7 @@ def admit(
     )
 
 
-def _without_lost(checks: list[PathCheck], together: PathCheck, paths: Paths, held: Paths) -> list[PathCheck]:
+def _without_lost(checks: list[PathCheck], together: PathCheck, paths: FastPaths, held: FastPaths) -> list[PathCheck]:
     """The checks, with the paths refused that do not hold on rows as they are."""
     lost = {
         "padding-free": held.packing is None and paths.packing is not None,
@@ -202,7 +202,7 @@ class _Trial:
     def _plain(self) -> Any:
         return self._forward(**self.call.inputs)
 
-    def run(self, boundary: str | None, modes: Sequence[PackingMode]) -> tuple[list[PathCheck], Paths]:
+    def run(self, boundary: str | None, modes: Sequence[PackingMode]) -> tuple[list[PathCheck], FastPaths]:
         """Try all."""
         paths = self._tables(self._products(self._padding_free(modes)))
         position = position_named(self._selection.places, self.call.rows) if self._selection is not None else None
@@ -250,11 +250,11 @@ class _Trial:
         device = self.call.rows.mask.device.type
         self._rounds_to = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
 
-    def _try(self, path: str, how: str, paths: Paths) -> PathCheck:
+    def _try(self, path: str, how: str, paths: FastPaths) -> PathCheck:
         return self._compares.check(path, how, partial(self._runner.run, self.call, paths))
 
-    def _padding_free(self, modes: Sequence[PackingMode]) -> Paths:
-        aligned = Paths(chains=self._chains, aligned=self.call.aligned)
+    def _padding_free(self, modes: Sequence[PackingMode]) -> FastPaths:
+        aligned = FastPaths(chains=self._chains, aligned=self.call.aligned)
         if not self._is_aligned:
             how = "its forward takes no rows of another width, so that it cannot be told what belongs to which token"
             self._checks.append(PathCheck("padding-free", admitted=False, how=how))
@@ -275,7 +275,7 @@ class _Trial:
         self._checks.append(best or PathCheck("padding-free", admitted=False, how=why))
         return replace(aligned, trim=self._trims(aligned))
 
-    def _products(self, paths: Paths) -> Paths:
+    def _products(self, paths: FastPaths) -> FastPaths:
         """The same with oneDNN for the products, where it is faster and right."""
         if not products.is_faster(self.call.rows.mask.device, self._compares.dtype):
             return paths
@@ -294,7 +294,7 @@ class _Trial:
         self._checks.append(replace(check, how=f"{how}, activations within where no gradient is needed"))
         return within
 
-    def _tables(self, paths: Paths) -> Paths:
+    def _tables(self, paths: FastPaths) -> FastPaths:
         """The same with gradients of large embedding tables in memory that is kept."""
         if not torch.is_grad_enabled() or not self._runner.tables.forwards():
             return paths
@@ -303,11 +303,11 @@ class _Trial:
         self._checks.append(check)
         return kept if check.admitted else paths
 
-    def _trims(self, paths: Paths) -> bool:
+    def _trims(self, paths: FastPaths) -> bool:
         """Whether cutting off positions that are padding in every row changes nothing."""
         return self._try("padding", "", replace(paths, trim=True)).admitted
 
-    def _replay(self, paths: Paths, line: str | None, position: Position | None) -> Paths | None:
+    def _replay(self, paths: FastPaths, line: str | None, position: Position | None) -> FastPaths | None:
         names = [unit.name for unit in self._anatomy.units]
         boundaries = list(reversed(names[: names.index(line) + 1]))[:_BOUNDARIES] if line is not None else []
         routes = [Route.at(self._model, boundary, self._anatomy) for boundary in boundaries]
@@ -342,7 +342,7 @@ class _Trial:
         tensors = ((place, leaf) for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor))
         return frozenset(place for place, leaf in tensors if leaf.dim() > 1 and not leaf.requires_grad)
 
-    def _replay_at(self, route: Route, paths: Paths, position: Position | None) -> tuple[PathCheck, Paths]:
+    def _replay_at(self, route: Route, paths: FastPaths, position: Position | None) -> tuple[PathCheck, FastPaths]:
         try:
             replay = find_replay(
                 *(self._model, self._plain, route, self.call.shape, self._compares.same_outputs), self._frozen_outputs
@@ -361,7 +361,7 @@ class _Trial:
                 return check, fewer
         return check, paths
 
-    def _ways_to_store(self, paths: Paths, replay: Replay, position: Position | None) -> Iterator[Paths]:
+    def _ways_to_store(self, paths: FastPaths, replay: Replay, position: Position | None) -> Iterator[FastPaths]:
         """What is worth trying, from the least that is stored to the most."""
         if position is not None and not self._chains_above(paths):
             streams = {stream.name: position for stream in replay.streams if stream.is_plain}
@@ -372,12 +372,12 @@ class _Trial:
         yield paths
         yield replace(paths, trim=False, whole=True)
 
-    def rounded(self, paths: Paths, dtype: torch.dtype) -> PathCheck:
+    def rounded(self, paths: FastPaths, dtype: torch.dtype) -> PathCheck:
         """Measure what comes of storing in another dtype; whoever asks for it gets it, whatever comes of it."""
         how = f"activations are stored as {str(dtype).removeprefix('torch.')}"
         return replace(self._from_store(STORE_DTYPE, how, paths, dtype), admitted=True, how=how)
 
-    def _from_store(self, path: str, how: str, paths: Paths, dtype: torch.dtype | None = None) -> PathCheck:
+    def _from_store(self, path: str, how: str, paths: FastPaths, dtype: torch.dtype | None = None) -> PathCheck:
         """Try to run from what is stored, as it will be: each row's values come from the row alone."""
 
         def run() -> Any:
@@ -390,7 +390,7 @@ class _Trial:
 
         return self._compares.check(path, how, run)
 
-    def _one_position(self, paths: Paths, position: Position | None) -> Paths | None:
+    def _one_position(self, paths: FastPaths, position: Position | None) -> FastPaths | None:
         if position is None:
             self._checks.append(PathCheck("one position", admitted=False, how="the head reads more than one position"))
             return None
@@ -409,7 +409,7 @@ class _Trial:
         self._checks.append(check)
         return one if check.admitted else None
 
-    def _chains_above(self, paths: Paths) -> bool:
+    def _chains_above(self, paths: FastPaths) -> bool:
         return paths.replay is not None and bool(paths.replay.route.chains)
 
     def _foldings(self) -> tuple[bool, ...]:

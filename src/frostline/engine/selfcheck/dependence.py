@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.engine.batch_inputs import Call
-    from frostline.engine.fast_paths import Paths
+    from frostline.engine.fast_paths import FastPaths
     from frostline.engine.runner import Runner
     from frostline.engine.selfcheck.comparison import Comparison
     from frostline.engine.selfcheck.result import PathCheck
@@ -45,7 +45,7 @@ class Dependence:
         self._compares = compares
         self._plain = plain
 
-    def look(self, check: PathCheck, paths: Paths, is_lowest: bool) -> tuple[PathCheck, Paths]:
+    def look(self, check: PathCheck, paths: FastPaths, is_lowest: bool) -> tuple[PathCheck, FastPaths]:
         """Look what stored activations depend on, and say whether they may be stored.
 
         Args:
@@ -83,7 +83,7 @@ class Dependence:
         self._compares.restore()
         return check, replace(paths, unread=self._unread(paths, first, read))
 
-    def _unread(self, paths: Paths, first: Mapping[str, Packed], read: frozenset[str]) -> frozenset[str]:
+    def _unread(self, paths: FastPaths, first: Mapping[str, Packed], read: frozenset[str]) -> frozenset[str]:
         """Names of inputs on which nothing stored depends: no function is given them, and their values do not count."""
         call = self._call
         unread = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)} - read
@@ -94,11 +94,11 @@ class Dependence:
         self._compares.restore()
         return frozenset(unread) if _equal(first, other) else frozenset()
 
-    def _tap(self, call: Call, paths: Paths, *, seed: int) -> dict[str, Packed]:
+    def _tap(self, call: Call, paths: FastPaths, *, seed: int) -> dict[str, Packed]:
         seed_all(seed)
         return self._runner.tap(call, paths)
 
-    def _again(self, paths: Paths) -> dict[str, Packed]:
+    def _again(self, paths: FastPaths) -> dict[str, Packed]:
         """Compute what is stored after another call, from other random numbers."""
         if self._compares.changes:
             with NoDropout(), torch.no_grad():

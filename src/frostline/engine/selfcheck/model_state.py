@@ -10,7 +10,7 @@ from torch import nn
 from frostline.base.modules import modules_of
 from frostline.compat.modules import own_buffers
 from frostline.engine.outputs import SIMPLE, values_in
-from frostline.evidence.object_graph import Contents
+from frostline.evidence.object_graph import ObjectGraph
 
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 
@@ -24,7 +24,7 @@ class KeptState:
 
     def __init__(self, model: nn.Module) -> None:
         self._modules = modules_of(model)
-        self._contents = Contents()
+        self._contents = ObjectGraph()
         for parameter in model.parameters():
             self._contents.keep_tensor(parameter, copy=False)
         self._contents.keep(model, copy=True)

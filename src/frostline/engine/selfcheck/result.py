@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
     import torch
 
-    from frostline.engine.fast_paths import Paths
+    from frostline.engine.fast_paths import FastPaths
 
 STORE_DTYPE = "store dtype"
 
@@ -59,7 +59,7 @@ class SelfCheck:
     checks: tuple[PathCheck, ...]
     boundary: str | None
     seconds: float
-    paths: Paths
+    paths: FastPaths
     per_token: frozenset[str]
     dtype: torch.dtype
     paddings: Mapping[str, Any] = field(default_factory=dict)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from frostline.engine.fast_paths import Paths
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.runner import Runner
 from frostline.engine.selfcheck.comparison import Comparison, failed, seed_all
 from frostline.engine.selfcheck.result import PathCheck
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 _MOST_TOKENS = 512  # positions of the rows that are compared, one row in any case
 
 
-def from_rows_alone(runner: Runner, call: Call, paths: Paths, dtype: torch.dtype | None = None) -> dict[str, Packed]:
+def from_rows_alone(
+    runner: Runner, call: Call, paths: FastPaths, dtype: torch.dtype | None = None
+) -> dict[str, Packed]:
     """Compute what is stored of a batch, each row's values from the row alone.
 
     Args:
@@ -47,7 +49,7 @@ def from_rows_alone(runner: Runner, call: Call, paths: Paths, dtype: torch.dtype
     return values
 
 
-def fallbacks(paths: Paths) -> Iterator[Paths]:
+def fallbacks(paths: FastPaths) -> Iterator[FastPaths]:
     """Give some fast paths, then fewer and fewer of them."""
     yield paths
     if paths.one_position is not None:
@@ -66,12 +68,12 @@ def settle(
     model: nn.Module,
     forward: Forward,
     call: Call,
-    candidates: Iterable[Paths],
+    candidates: Iterable[FastPaths],
     *,
     per_token: frozenset[str],
     dtype: torch.dtype,
     stored: Callable[[Call], Mapping[str, Packed] | None] | None = None,
-) -> tuple[Paths, PathCheck]:
+) -> tuple[FastPaths, PathCheck]:
     """Take the first of some sets of fast paths that gives the plain path's results on a few rows of a call.
 
     Args:
@@ -91,9 +93,9 @@ def settle(
     try:
         compares = Comparison(model, rows, partial(forward, **rows.inputs), per_token=per_token, dtype=dtype)
     except Exception as error:  # noqa: BLE001 - the model's own code, given few rows
-        return Paths(), failed("all", error)
+        return FastPaths(), failed("all", error)
 
-    def run(paths: Paths, is_first: bool) -> Any:
+    def run(paths: FastPaths, is_first: bool) -> Any:
         values = None
         if paths.replay is not None:
             values = stored(rows) if stored is not None and is_first else None
@@ -107,4 +109,4 @@ def settle(
         first = first or check
         if check.admitted:
             return paths, first
-    return Paths(), first or PathCheck("all", admitted=False, how="nothing was tried")
+    return FastPaths(), first or PathCheck("all", admitted=False, how="nothing was tried")

@@ -10,7 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from frostline.checkpoints.classifier import position_limit
-from frostline.engine.token_layout import Rows
+from frostline.engine.token_layout import TokenLayout
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -67,7 +67,7 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
         blank = torch.full((), _blank(name, whole, model), dtype=value.dtype, device=value.device)
         there = real.reshape(*real.shape, *(1 for _ in value.shape[2:]))
         inputs[name] = value.gather(1, index).where(there, blank)
-    return replace(call, inputs=inputs, rows=Rows(real))
+    return replace(call, inputs=inputs, rows=TokenLayout(real))
 
 
 def _sizes(call: Call, model: nn.Module) -> set[int]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from frostline.anatomy.modelmap import ModelMap
 from frostline.evidence.optimizers import held, learning_rates
 from frostline.evidence.probe.movement import GradientWord, Phase, Probe, ProbeParameter, relative, row_of
-from frostline.evidence.tensor_copy import Kept, same_bits, squares
+from frostline.evidence.tensor_copy import TensorCopy, same_bits, squares
 from frostline.plan.describe import describe
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ def read_step(
     model: nn.Module,
     optimizer: Any,
     *,
-    kept: Mapping[str, Kept],
-    buffers: Mapping[str, Kept] | None,
+    kept: Mapping[str, TensorCopy],
+    buffers: Mapping[str, TensorCopy] | None,
     words: Mapping[str, GradientWord],
     rates: Mapping[int, float],
     earlier: Mapping[str, Phase],
@@ -91,7 +91,7 @@ def read_step(
     )
 
 
-def _differs(kept: Kept, now: torch.Tensor | None) -> bool:
+def _differs(kept: TensorCopy, now: torch.Tensor | None) -> bool:
     """Whether a buffer moved; a module may put another tensor under its name."""
     if now is None or now is kept.tensor:
         return kept.moved
@@ -101,7 +101,7 @@ def _differs(kept: Kept, now: torch.Tensor | None) -> bool:
 def _parameter(
     name: str,
     unit: str,
-    kept: Kept,
+    kept: TensorCopy,
     words: Mapping[str, GradientWord],
     rates: Mapping[int, float],
     earlier: Mapping[str, Phase],
