@@ -7,8 +7,8 @@ import pytest
 from transformers import AutoModelForSequenceClassification
 
 from frostline.freezing.freeze import freeze
+from frostline.runs.baseline import Baseline
 from frostline.runs.outcome import last_loss, next_to_thaw, shortfall
-from frostline.training.baseline import Baseline
 from tests.training import tiny
 
 SAME = Baseline("'a'", {"accuracy": 0.28, "macro_f1": 0.07, "loss": 1.7})

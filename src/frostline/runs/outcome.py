@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from frostline.training.baseline import Baseline
+    from frostline.runs.baseline import Baseline
 
 _UNLEARNED = 0.9  # of the same answer's loss; what could learn ended below it (docs/defaults.md)
 _BY_HEART = 0.2  # likewise: more to train would not teach more

@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from frostline.data.tokenising import TokenStats
     from frostline.evidence.inspect.inspection import Inspection
     from frostline.evidence.proof.proof import Proof
+    from frostline.runs.baseline import Baseline
     from frostline.runs.defaults import Schedule
     from frostline.runs.settings import TrainSettings
-    from frostline.training.baseline import Baseline
     from frostline.training.engine_report import EngineReport
 
 

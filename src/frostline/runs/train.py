@@ -23,6 +23,7 @@ from frostline.data.tokenising import TokenStats, tokenise
 from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError
 from frostline.evidence.inspect.inspection import inspect_model
 from frostline.freezing.freeze import Freeze
+from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
 from frostline.runs.check import refuse_new_frozen
 from frostline.runs.defaults import Schedule
@@ -32,7 +33,6 @@ from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.result import TrainResult, TrainStart, finite
 from frostline.runs.rows import read_rows, write_held_out
-from frostline.training.baseline import Baseline
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
 
 if TYPE_CHECKING:

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
-from frostline.training.baseline import Baseline
+from frostline.runs.baseline import Baseline
 
 
 def test_of_single_labels_it_is_the_most_frequent() -> None:
