@@ -15,7 +15,7 @@ from tests.evidence.checks.cases import loaded
 from tests.evidence.provoke import PROVOKED, said
 from tests.models import tiny
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 # What takes hardware or a quantised model to provoke: the wording is looked up in the library's own source.
 LOOKED_UP = {
