@@ -88,6 +88,12 @@ def tiny(kind: str, *, meta: bool = False, **overrides: Any) -> PreTrainedModel:
     return cast("PreTrainedModel", model.train())
 
 
+def checkpoint_activations(model: Any, *, reentrant: bool = False) -> None:
+    """Have a model of transformers run its layers again in the backward pass, by whatever name its version has."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": reentrant})
+
+
 class Plain(nn.Module):
     """A model of plain torch: embeddings, a chain of blocks with BatchNorm and Dropout, a final norm, a head."""
 

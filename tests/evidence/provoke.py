@@ -21,7 +21,7 @@ from torch.utils.checkpoint import checkpoint
 from transformers import AutoModelForSequenceClassification
 from transformers.trainer_utils import validate_quantization_for_training
 
-from tests.models import tiny
+from tests.models import checkpoint_activations, tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -209,7 +209,7 @@ PROVOKED: dict[str, Callable[[], Any]] = {
     "A different number of tensors was saved during the original forward and recomputation": (
         _changed_inside_a_checkpoint
     ),
-    "does not support activation checkpointing": lambda: cast("Any", tiny("xlm")).activation_checkpointing_enable(),
+    "does not support activation checkpointing": lambda: checkpoint_activations(tiny("xlm")),
     "optimizer got an empty parameter list": lambda: SGD([p for p in _frozen_linear().parameters() if p.requires_grad]),
     "loaded state dict contains a parameter group that doesn't match the size of optimizer's group": lambda: _groups(
         1, 1

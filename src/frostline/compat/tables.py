@@ -29,10 +29,23 @@ def fixed_list(feature: Any, length: int) -> Any:
     return getattr(datasets, "List", datasets.Sequence)(feature, length=length)
 
 
+def item_of(feature: Any) -> Any:
+    """Give the feature of the values in a list; None for a feature that is no list.
+
+    In: datasets 4.0 and newer as ``List``, and all as ``LargeList``. Else: ``Sequence``, or a list of one feature.
+    """
+    import datasets
+
+    if isinstance(feature, list):
+        return feature[0]
+    kinds = tuple(getattr(datasets, name) for name in ("List", "LargeList", "Sequence") if hasattr(datasets, name))
+    return getattr(feature, "feature", None) if isinstance(feature, kinds) else None
+
+
 def is_mixed(feature: Any) -> bool:
     """Tell whether a column holds values of several types, as JSON texts.
 
-    In: datasets 4.6 and newer. Else: such a file is read plainly, and its columns are texts.
+    In: datasets 4.7 and newer. Else: such a file is read plainly, and its columns are texts.
     """
     import datasets
 
@@ -53,7 +66,7 @@ def csv_builder(file: Path, digest: str, **options: Any) -> DatasetBuilder:
 def json_builder(file: Path, digest: str) -> DatasetBuilder:
     """Make the builder of a file of JSON rows, which takes all of them for rows of a table.
 
-    In: all; before datasets 4.7 it had no other way to take them.
+    In: all; before datasets 5.0 it had no other way to take them.
     """
     from datasets.packaged_modules.json.json import Json
 
