@@ -46,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
         for kind in ("pytest.PytestUnraisableExceptionWarning", "ResourceWarning"):
             config.addinivalue_line("filterwarnings", f"ignore::{kind}")
     config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script:DeprecationWarning")  # by some models
+    config.addinivalue_line("filterwarnings", "ignore:mtime may not be reliable:UserWarning")  # of checkpoints
 
 
 def pytest_unconfigure() -> None:

@@ -89,7 +89,7 @@ def shrink(default: PreTrainedConfig, overrides: Mapping[str, Any] | None = None
     # Its own arguments, and those that it hands on.
     names = {name for kind in type(default).__mro__ for name in inspect.signature(kind).parameters}
     arguments: dict[str, Any] = {name: value for name, value in _SIZES.items() if name in names}
-    arguments |= {name: value for name, value in _WINDOWS.items() if name in names and getattr(default, name)}
+    arguments |= {name: value for name, value in _WINDOWS.items() if name in names and getattr(default, name, None)}
     arguments |= _special_tokens(default, names)
     for name in default.sub_configs:
         sub_config = getattr(default, name, None)
