@@ -1,5 +1,6 @@
 # make demo: set everything up, then run the main job on a small real model.
-# make test: set everything up, then run the tests; make test-slow those that take minutes.
+# make test: set everything up, then run the tests; make test-slow those that take minutes; make test-versions those of
+# docs/compatibility.md.
 # make bench: measure each row of the table of figures; make bench ROW=top2 one of them. make performance writes the page.
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,7 +8,7 @@ STAMP := $(VENV)/.setup-done
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo test test-slow lint format docs architectures bench performance wheel clean
+.PHONY: setup demo test test-slow test-versions lint format docs architectures bench performance wheel clean
 
 setup: $(STAMP)
 
@@ -25,6 +26,10 @@ test: setup
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
+
+# The tests and the demo on other versions of the libraries; SET=oldest one of them, QUICK=1 a look at each part.
+test-versions: setup
+	$(BIN)/python -m tests.versions $(if $(QUICK),--quick) $(SET)
 
 lint: setup
 	$(BIN)/ruff check .

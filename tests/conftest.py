@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import tempfile
+from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,6 +38,15 @@ settings.load_profile("frostline")
 # A shell that starts the tests in the background has Ctrl-C ignored, in them and in the processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let pass what older versions of other libraries do, and newer ones do not."""
+    if int(version("datasets").partition(".")[0]) < 5:  # it leaves a file of separated values open
+        for kind in ("pytest.PytestUnraisableExceptionWarning", "ResourceWarning"):
+            config.addinivalue_line("filterwarnings", f"ignore::{kind}")
+    config.addinivalue_line("filterwarnings", "ignore:.*torch.jit.script:DeprecationWarning")  # by some models
+    config.addinivalue_line("filterwarnings", "ignore:mtime may not be reliable:UserWarning")  # of checkpoints
 
 
 def pytest_unconfigure() -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
-from transformers import AutoConfig, AutoModelForSequenceClassification
+from transformers import AutoConfig, AutoModelForSequenceClassification, TrainingArguments
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -85,7 +86,23 @@ def tiny(kind: str, *, meta: bool = False, **overrides: Any) -> PreTrainedModel:
     torch.manual_seed(0)
     with torch.device("meta") if meta else nullcontext():
         model = cast("Any", AutoModelForSequenceClassification).from_config(tiny_config(kind, **overrides))
+        model.tie_weights()  # transformers 5.0 does not on the meta device
     return cast("PreTrainedModel", model.train())
+
+
+def checkpoint_activations(model: Any, *, reentrant: bool = False) -> None:
+    """Have a model of transformers run its layers again in the backward pass, by whatever name its version has."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable({"use_reentrant": reentrant})
+
+
+def argument(*names: str) -> str:
+    """The first of some names that ``TrainingArguments`` has."""
+    known = {field.name for field in fields(TrainingArguments)}
+    return next(name for name in names if name in known)
+
+
+CHECKPOINTING = argument("activation_checkpointing", "gradient_checkpointing")
 
 
 class Plain(nn.Module):

@@ -8,6 +8,7 @@ import datasets
 import pytest
 from transformers import PretrainedConfig
 
+from frostline.compat.tables import fixed_list
 from frostline.data.examples import Examples, choose_columns, read_examples
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 
@@ -91,7 +92,7 @@ def test_several_values_of_regression() -> None:
     assert labels(schema, rows) == [[1.5, 3.0], [2.0, 4.0]]
     assert labels(schema, examples(a=[1], b=[2])) == [[2.0, 1.0]]
     feature = schema.encode(rows).features["labels"]
-    assert feature == datasets.List(datasets.Value("float32"), length=2)
+    assert feature == fixed_list(datasets.Value("float32"), 2)
 
 
 def test_columns_of_zero_and_one() -> None:
@@ -101,7 +102,7 @@ def test_columns_of_zero_and_one() -> None:
     assert labels(schema, rows) == [[1.0, 0.0, 1.0], [0.0, 0.0, 0.0]]
     assert labels(schema, examples(insult=[1], threat=[0], toxic=[0])) == [[0.0, 1.0, 0.0]]
     feature = schema.encode(rows).features["labels"]
-    assert feature == datasets.List(datasets.Value("float32"), length=3)
+    assert feature == fixed_list(datasets.Value("float32"), 3)
     assert LabelSchema.infer(examples(toxic=[0, 1]), MULTI).names == ("toxic",)
     assert labels(LabelSchema(MULTI, ("toxic",)), examples(toxic=[0, 1])) == [[0.0], [1.0]]
 
@@ -122,7 +123,7 @@ def test_lists_of_ids() -> None:
 
 
 def test_lists_of_class_labels() -> None:
-    feature = {"label": datasets.List(datasets.ClassLabel(names=["a", "b", "c"]))}
+    feature = {"label": fixed_list(datasets.ClassLabel(names=["a", "b", "c"]), -1)}
     rows = examples(feature, label=[[0, 2], []])
     schema = LabelSchema.infer(rows)
     assert schema.names == ("a", "b", "c")

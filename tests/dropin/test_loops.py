@@ -12,6 +12,7 @@ from transformers import EarlyStoppingCallback, TrainerCallback
 
 from tests.dropin.pairs import assert_profits, assert_same_predictions, compared
 from tests.dropin.trunks import Classifier, Depth, bert_classifier
+from tests.models import CHECKPOINTING
 from tests.training.beside import HELD_OUT, assert_alike, both, losses
 
 if TYPE_CHECKING:
@@ -118,7 +119,8 @@ def test_bf16(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("frozen", ["nothing", "lower"])
 def test_gradient_checkpointing(tmp_path: Path, frozen: Depth) -> None:
-    compared(tmp_path, partial(bert_classifier, frozen), activation_checkpointing=True)
+    options: dict[str, Any] = {CHECKPOINTING: True}
+    compared(tmp_path, partial(bert_classifier, frozen), **options)
 
 
 def test_rates_per_layer(tmp_path: Path) -> None:

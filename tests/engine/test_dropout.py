@@ -189,7 +189,10 @@ def test_models_of_transformers(kind: str, attention: str) -> None:
         "dropout_rate": P,
         "attn_pdrop": P,
     }
-    model = tiny(kind, **rates, attn_implementation=attention)
+    try:
+        model = tiny(kind, **rates, attn_implementation=attention)
+    except ValueError as error:  # so say versions in which its own code has no other attention
+        pytest.skip(str(error))
     model.config.decoder_start_token_id = 0
     ids = torch.randint(3, 50, (3, 6), generator=torch.Generator().manual_seed(0))
     ids[:, -1] = model.config.eos_token_id or 2

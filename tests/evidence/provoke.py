@@ -18,10 +18,9 @@ from torch.distributed.fsdp import FullyShardedDataParallel
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import SGD
 from torch.utils.checkpoint import checkpoint
-from transformers import AutoModelForSequenceClassification
-from transformers.trainer_utils import validate_quantization_for_training
+from transformers import AutoModelForSequenceClassification, Trainer, TrainingArguments
 
-from tests.models import tiny
+from tests.models import checkpoint_activations, tiny
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -152,7 +151,8 @@ def _new_head() -> None:
 def _quantised() -> None:
     model: Any = tiny("bert")
     model.is_quantized = True
-    cast("Any", validate_quantization_for_training)(model)
+    with tempfile.TemporaryDirectory() as folder:
+        Trainer(model, TrainingArguments(folder))
 
 
 def _flag_of_a_result() -> None:
@@ -209,7 +209,7 @@ PROVOKED: dict[str, Callable[[], Any]] = {
     "A different number of tensors was saved during the original forward and recomputation": (
         _changed_inside_a_checkpoint
     ),
-    "does not support activation checkpointing": lambda: cast("Any", tiny("xlm")).activation_checkpointing_enable(),
+    "does not support activation checkpointing": lambda: checkpoint_activations(tiny("xlm")),
     "optimizer got an empty parameter list": lambda: SGD([p for p in _frozen_linear().parameters() if p.requires_grad]),
     "loaded state dict contains a parameter group that doesn't match the size of optimizer's group": lambda: _groups(
         1, 1

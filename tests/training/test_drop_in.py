@@ -11,6 +11,7 @@ from torch.utils.data import BatchSampler, DataLoader, SequentialSampler, Weight
 from transformers import TrainerCallback
 
 import frostline as fl
+from tests.models import CHECKPOINTING
 from tests.training import tokens
 from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
 
@@ -186,7 +187,7 @@ def test_the_plain_path_in_evaluation_only(tmp_path: Path, heard: pytest.LogCapt
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "bf16_full_eval": {"bf16_full_eval": True, "eval_strategy": "epoch"},
-    "gradient checkpointing": {"activation_checkpointing": True},
+    "gradient checkpointing": {CHECKPOINTING: True},
     "noise on embeddings": {"neftune_noise_alpha": 5.0},
     "an optimizer by name": {"optim": "sgd", "learning_rate": 1e-1},
     "tokens counted": {"include_num_input_tokens_seen": "all"},

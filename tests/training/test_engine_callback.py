@@ -15,6 +15,7 @@ from transformers import TrainerCallback
 
 import frostline as fl
 from frostline.training.engine_callback import EngineCallback
+from tests.models import argument
 from tests.training import tokens
 from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
 
@@ -41,11 +42,13 @@ def test_a_hundred_steps(tmp_path: Path, freeze: str | None) -> None:
     assert losses(ours)[0] != pytest.approx(losses(ours)[-1], abs=1e-2)  # it trains
 
 
+_GROUPED = {"train_sampling_strategy": "group_by_length", "group_by_length": True}
+_STRATEGY = argument("train_sampling_strategy", "group_by_length")
 CASES: dict[str, dict[str, Any]] = {
     "accumulation and clipping": {"gradient_accumulation_steps": 2, "max_grad_norm": 0.1},
     "max_steps": {"max_steps": 7},
     "label smoothing": {"label_smoothing_factor": 0.1},
-    "length grouping": {"train_sampling_strategy": "group_by_length"},
+    "length grouping": {_STRATEGY: _GROUPED[_STRATEGY]},
     "evaluation": {"eval_strategy": "epoch"},
     "best model": {"eval_strategy": "epoch", "save_strategy": "epoch", "load_best_model_at_end": True},
     "on disk": {"store": "disk"},

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import dataclasses
+import inspect
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -86,9 +86,10 @@ def shrink(default: PreTrainedConfig, overrides: Mapping[str, Any] | None = None
         overrides: Constructor arguments that win; a mapping under a sub-config's name overrides inside it.
     """
     given = dict(overrides or {})
-    names = {field.name for field in dataclasses.fields(default)}
+    # Its own arguments, and those that it hands on.
+    names = {name for kind in type(default).__mro__ for name in inspect.signature(kind).parameters}
     arguments: dict[str, Any] = {name: value for name, value in _SIZES.items() if name in names}
-    arguments |= {name: value for name, value in _WINDOWS.items() if name in names and getattr(default, name)}
+    arguments |= {name: value for name, value in _WINDOWS.items() if name in names and getattr(default, name, None)}
     arguments |= _special_tokens(default, names)
     for name in default.sub_configs:
         sub_config = getattr(default, name, None)

@@ -147,14 +147,15 @@ def _adapter_notes(model: nn.Module) -> Iterator[str]:
     configs: dict[str, Any] = {}
     active: set[str] = set()
     disabled = False
+    layers = [cast("Any", module) for module in model.modules() if getattr(module, "adapter_layer_names", ())]
     for module in model.modules():
         found = getattr(module, "peft_config", None)
-        if isinstance(found, dict):
+        # Older versions of PEFT leave the configurations on a model that was unloaded.
+        if isinstance(found, dict) and (layers or hasattr(module, "active_adapter")):
             configs |= found
             # A prompt before the input has no layer that could say it.
             active |= {str(getattr(module, "active_adapter", ""))}
             disabled |= are_adapters_disabled(module)
-    layers = [cast("Any", module) for module in model.modules() if getattr(module, "adapter_layer_names", ())]
     active |= {name for layer in layers for name in getattr(layer, "active_adapters", ())}
     merged = {name for layer in layers for name in getattr(layer, "merged_adapters", ())}
     disabled |= bool(layers) and all(getattr(layer, "disable_adapters", False) for layer in layers)

@@ -152,7 +152,9 @@ def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool = F
     attend_eagerly(own)  # nothing is computed; others want libraries and devices of their own
     try:
         with quiet(), torch.device("meta"):
-            return model_class(own)
+            model = model_class(own)
+            model.tie_weights()  # transformers 5.0 leaves that to its loader
     except Exception as error:  # whatever a model's constructor makes of a bad configuration
         reason = f"{type(error).__name__}: {error}".splitlines()[0][:160]
         raise ModelError(f"The configuration of '{name}' does not build a {model_class.__name__}: {reason}") from error
+    return model

@@ -7,7 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -35,6 +35,8 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="See, control and prove which parts of a pretrained model train when you fine-tune it.",
 )
+# What all complaints about arguments are, whatever typer or click calls it: the class beneath Exception.
+_COMPLAINT: Any = typer.BadParameter.__mro__[-4]
 for command in (inspect, train, predict, evaluate, check, diff, verify, probe, demo):
     app.command()(command)
 app.add_typer(delta)
@@ -73,7 +75,7 @@ def run(arguments: Sequence[str]) -> int:
         sys.stdout.flush()
     except FrostlineError as error:
         return _say(str(error), error.exit_status)
-    except typer.TyperException as error:
+    except _COMPLAINT as error:
         context = getattr(error, "ctx", None)
         path = context.command_path if context is not None else "frostline"
         said = error.format_message().replace("Value error, ", "")  # a word of pydantic's, in which typer checks values
@@ -93,7 +95,7 @@ def run(arguments: Sequence[str]) -> int:
     return int(status or 0)
 
 
-def _given(error: typer.TyperException, arguments: Sequence[str]) -> str:
+def _given(error: Any, arguments: Sequence[str]) -> str:
     """What was given for the option that an error is about, where the error does not say it."""
     for option in getattr(getattr(error, "param", None), "opts", ()):
         for word, following in zip(arguments, [*arguments[1:], ""], strict=True):

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from pathlib import Path
 
+    import pyarrow as pa
     from datasets.builder import DatasetBuilder
 
 
@@ -29,15 +30,41 @@ def fixed_list(feature: Any, length: int) -> Any:
     return getattr(datasets, "List", datasets.Sequence)(feature, length=length)
 
 
-def is_mixed(feature: Any) -> bool:
-    """Tell whether a column holds values of several types, as JSON texts.
+def item_of(feature: Any) -> Any:
+    """Give the feature of the values in a list; None for a feature that is no list.
 
-    In: datasets 4.6 and newer. Else: such a file is read plainly, and its columns are texts.
+    In: datasets 4.0 and newer as ``List``, and all as ``LargeList``. Else: ``Sequence``, or a list of one feature.
+    """
+    import datasets
+
+    if isinstance(feature, list):
+        return feature[0]
+    kinds = tuple(getattr(datasets, name) for name in ("List", "LargeList", "Sequence") if hasattr(datasets, name))
+    return getattr(feature, "feature", None) if isinstance(feature, kinds) else None
+
+
+def is_mixed(feature: Any) -> bool:
+    """Tell whether a column holds values of several types, as `of_mixed` makes it.
+
+    In: datasets 4.7 and newer, whose reader of JSON makes such columns too.
     """
     import datasets
 
     kind = getattr(datasets, "Json", None)
-    return kind is not None and isinstance(feature, kind)
+    return getattr(feature, "dtype", None) == "large_binary" if kind is None else isinstance(feature, kind)
+
+
+def of_mixed(texts: list[str]) -> pa.Array:
+    """Make a column of values of several types, each written as JSON.
+
+    In: datasets 4.7 and newer. Else: large binary values, which no reader of JSON makes.
+    """
+    import datasets
+    import pyarrow as pa
+
+    if not hasattr(datasets, "Json"):
+        return pa.array([text.encode() for text in texts], pa.large_binary())
+    return pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(texts, pa.string()))
 
 
 def csv_builder(file: Path, digest: str, **options: Any) -> DatasetBuilder:
@@ -53,7 +80,7 @@ def csv_builder(file: Path, digest: str, **options: Any) -> DatasetBuilder:
 def json_builder(file: Path, digest: str) -> DatasetBuilder:
     """Make the builder of a file of JSON rows, which takes all of them for rows of a table.
 
-    In: all; before datasets 4.7 it had no other way to take them.
+    In: all; older ones of datasets have no other way to take them.
     """
     from datasets.packaged_modules.json.json import Json
 

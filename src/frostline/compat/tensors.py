@@ -75,7 +75,10 @@ def counts_holders() -> bool:
 
 
 def holders_of(tensor: Tensor) -> int:
-    """Count the tensors that share the memory of one; only where `counts_holders`."""
+    """Count the tensors that share the memory of one.
+
+    In: as `counts_holders` tells.
+    """
     count: int = torch._C._storage_Use_Count(tensor.untyped_storage()._cdata)
     return count
 

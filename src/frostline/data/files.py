@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostline.compat.tables import csv_builder, json_builder, parquet_builder
+from frostline.compat.tables import csv_builder, json_builder, of_mixed, parquet_builder
 from frostline.data import delimited, jsonlines
 from frostline.data.causes import first_line, system_error
 from frostline.data.messages import listed, quoted_path
@@ -239,7 +239,7 @@ def _json_table(rows: list[dict[str, Any]]) -> pa.Table:
             columns[name] = pa.array(values)
         except (pa.ArrowException, TypeError, OverflowError):
             texts = [json.dumps(value, ensure_ascii=False) for value in values]
-            columns[name] = pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(texts, pa.string()))
+            columns[name] = of_mixed(texts)
     return pa.table(columns)
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
-from frostline.compat.tables import is_mixed
+from frostline.compat.tables import is_mixed, item_of
 from frostline.data.examples import row_numbers, table_of
 from frostline.data.messages import numbered, quoted, quoted_path
 from frostline.errors import DataError
@@ -278,13 +278,14 @@ def _column(source: str, name: str, feature: Any, chunked: pa.ChunkedArray, *, n
     kind = values.type
     if isinstance(feature, datasets.ClassLabel):
         return LabelColumn(source, name, "class", values, tuple(feature.names))
-    if isinstance(feature, (datasets.List, datasets.LargeList)) and not nested:
+    listed_feature = item_of(feature)
+    if listed_feature is not None and not nested:
         lists = pc.cast(values, pa.list_(kind.value_type))
         items = lists.flatten()
         rows = pc.add(pc.list_parent_indices(lists), 1).to_numpy()
         if pa.types.is_null(items.type):  # every list is empty
             items = pc.cast(items, pa.string())
-        item = _column(source, name, feature.feature, items, nested=True)
+        item = _column(source, name, listed_feature, items, nested=True)
         item = LabelColumn(source, name, item.kind, item.values, item.classes, rows=rows)
         item.refuse(pc.is_null(items), "has a list with a null", "Remove the null.")
         return LabelColumn(source, name, "list", lists, item=item)

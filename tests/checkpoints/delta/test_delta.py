@@ -192,7 +192,8 @@ class TestTheBase:
         assert "Name the base of the delta with --base" in refusal(delta, tmp_path)
         rebuild_delta(delta, tmp_path / "again", moved)
         assert tiny.same_weights(tmp_path / "again", tuned)
-        assert fl.fingerprint(fl.load_delta(delta, moved)).digests.items() >= fl.fingerprint(tuned).digests.items()
+        rebuilt, whole = fl.fingerprint(fl.load_delta(delta, moved)).digests, fl.fingerprint(tuned).digests
+        assert set(rebuilt.values()) >= set(whole.values())  # transformers 5.0 saves some by names of old
 
     def test_another_one(self, base: Path, delta: Path, tmp_path: Path) -> None:
         other = tiny.copy_of(base, tmp_path / "other")
@@ -250,13 +251,26 @@ class TestWhereItGoes:
             fl.save_delta(base, odd, tmp_path / "delta")
 
 
+def _is_written(tensor: torch.Tensor) -> bool:
+    """Whether safetensors writes such a tensor; before 0.6 it writes no unsigned numbers of several bytes."""
+    from safetensors.torch import save
+
+    try:
+        save({"w": tensor})
+    except KeyError:
+        return False
+    return True
+
+
 def test_the_writer_is_that_of_safetensors(base: Path, tmp_path: Path) -> None:
     from frostline.checkpoints.delta.write import write_safetensors
     from frostline.checkpoints.tensor_files import Checkpoint
 
     words = "uint64 int64 float64 float32 uint32 int32 bfloat16 float16 uint16 int16 float8_e4m3fn float8_e5m2"
     make: Callable[[str, int], torch.Tensor] = lambda word, n: torch.arange(n).to(getattr(torch, word))  # noqa: E731
-    tensors = {f"{n}é{word}": make(word, n) for word in f"{words} int8 uint8 bool".split() for n in (1, 0, 7)}
+    known = [word for word in f"{words} int8 uint8 bool".split() if _is_written(make(word, 1))]
+    assert len(known) >= 12
+    tensors = {f"{n}é{word}": make(word, n) for word in known for n in (1, 0, 7)}
     folder = write(tmp_path / "all", tensors, base)
     digest = write_safetensors(tmp_path / "written", Checkpoint.open(folder).tensors, {"format": "pt"})
     assert (tmp_path / "written").read_bytes() == (folder / "model.safetensors").read_bytes()

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -96,6 +97,25 @@ def test_the_attention_interface_is_as_before() -> None:
 
     with pytest.raises(ValueError, match="broken"):
         broken()
+    assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
+
+
+def test_one_thread_may_end_while_another_attends() -> None:
+    before = ALL_ATTENTION_FUNCTIONS["sdpa"]
+    entered, may_leave = Event(), Event()
+
+    def other() -> None:
+        with Packing(ROWS, "attention").attending():
+            entered.set()
+            may_leave.wait(60)
+
+    thread = Thread(target=other)
+    thread.start()
+    assert entered.wait(60)
+    with Packing(ROWS, "attention").attending():
+        may_leave.set()
+        thread.join()
+        assert ALL_ATTENTION_FUNCTIONS["sdpa"] is not before
     assert ALL_ATTENTION_FUNCTIONS["sdpa"] is before
 
 

@@ -7,7 +7,7 @@ import torch
 
 import frostline as fl
 from frostline.errors import DataError, ModelError
-from tests.models import tiny
+from tests.models import checkpoint_activations, tiny
 from tests.training import tokens
 
 
@@ -61,7 +61,7 @@ def test_no_model() -> None:
 
 def test_activations_that_are_checkpointed() -> None:
     model = tokens.model().train()
-    model.activation_checkpointing_enable()
+    checkpoint_activations(model)
     with pytest.raises(ModelError, match=r"BertForSequenceClassification checkpoints activations.*\nSwitch it off"):
         fl.selfcheck(model, batch())
 

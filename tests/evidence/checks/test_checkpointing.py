@@ -6,13 +6,13 @@ import pytest
 
 import frostline as fl
 from tests.evidence.checks.cases import found, must_find, rows
-from tests.models import tiny
+from tests.models import checkpoint_activations, tiny
 
 
 def checkpointed(*, reentrant: bool, input_grads: bool, freeze: str = "embeddings") -> Any:
     model: Any = tiny("bert")
     fl.freeze(model, freeze)
-    model.activation_checkpointing_enable(activation_checkpointing_kwargs={"use_reentrant": reentrant})
+    checkpoint_activations(model, reentrant=reentrant)
     if not input_grads:
         model.disable_input_require_grads()
     return model

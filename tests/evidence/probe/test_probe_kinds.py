@@ -12,7 +12,7 @@ import frostline as fl
 from frostline.errors import ModelError
 from tests.evidence.probing import IDS, LABELS, PAIR, TEXTS, build, moved, probe_of, real_step
 from tests.evidence.states import state
-from tests.models import Plain, tiny
+from tests.models import Plain, checkpoint_activations, tiny
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -104,7 +104,7 @@ def test_a_layer_that_is_compiled_by_itself() -> None:
 def test_gradient_checkpointing(reentrant: bool) -> None:
     model = build("bert")
     plain = probe_of(model)
-    cast("Any", model).activation_checkpointing_enable({"use_reentrant": reentrant})
+    checkpoint_activations(model, reentrant=reentrant)
     before = state(model)
     found = probe_of(model)
     assert state(model) == before

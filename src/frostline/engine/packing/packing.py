@@ -15,11 +15,11 @@ from collections import Counter
 from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import partial
+from threading import Lock
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from transformers import AttentionInterface
-from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from frostline.compat.tensors import tree_flatten, tree_unflatten
 from frostline.engine.dropout import is_dropout_off
@@ -46,6 +46,34 @@ _IMPLEMENTATION = "sdpa"
 _OF_ALL_ROWS = ("position_bias", "cache")
 
 _current: ContextVar[Packing | None] = ContextVar("packing", default=None)
+
+
+class _Interface:
+    """Puts attention within rows in the place of transformers' own while any thread needs it.
+
+    What attends is one for all threads; which packing is in force, each thread knows by itself.
+    """
+
+    def __init__(self) -> None:
+        self._lock = Lock()
+        self._needed = 0
+        self._before: Callable[..., Any] | None = None
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._needed:
+                self._before = AttentionInterface()[_IMPLEMENTATION]  # type: ignore[no-untyped-call]
+                AttentionInterface.register(_IMPLEMENTATION, _within_rows(self._before))
+            self._needed += 1
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._needed -= 1
+            if not self._needed and self._before is not None:
+                AttentionInterface.register(_IMPLEMENTATION, self._before)
+
+
+_interface = _Interface()
 
 
 class Packing:
@@ -131,13 +159,11 @@ class Packing:
     @contextmanager
     def attending(self) -> Iterator[None]:
         """Let transformers' attention interface attend within each row while this packing is in force."""
-        before = ALL_ATTENTION_FUNCTIONS[_IMPLEMENTATION]
         token = _current.set(self)
-        AttentionInterface.register(_IMPLEMENTATION, _within_rows(before))
         try:
-            yield
+            with _interface:
+                yield
         finally:
-            AttentionInterface.register(_IMPLEMENTATION, before)
             _current.reset(token)
 
     def _first(self, original: Forward, chain: int) -> Forward:

@@ -52,8 +52,9 @@ def selfcheck(model: nn.Module, batch: Any) -> SelfCheck:
     with engine.active():
         check = engine.ready(inputs)
     if check is None:
+        newer = hasattr(core, "activation_checkpointing_disable")
         raise ModelError(
-            f"{type(core).__name__} checkpoints activations, which runs layers again in the backward pass: "
-            "only the plain path can do that.\nSwitch it off: activation_checkpointing_disable()."
+            f"{type(core).__name__} checkpoints activations, which runs layers again in the backward pass: only the "
+            f"plain path can do that.\nSwitch it off: {'activation' if newer else 'gradient'}_checkpointing_disable()."
         )
     return check
