@@ -1,8 +1,8 @@
 """Run the tests on other versions of the libraries than those in constraints.txt.
 
 Usage: ``python -m tests.versions [--quick] [SET …]``. A set is a file beside this one: the versions that are others.
-Each gets a virtual environment of its own under build/versions, which is kept; torch is the same in all of them. The last
-lines are rows for docs/compatibility.md. Only the standard library is needed to start it.
+Each gets a virtual environment of its own under build/versions, which is kept; torch is the same in all of them.
+The last lines are rows for docs/compatibility.md. Only the standard library is needed to start it.
 """
 
 from __future__ import annotations
