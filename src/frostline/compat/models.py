@@ -148,7 +148,7 @@ def converted(
 ) -> Mapping[str, Any]:
     """Run a conversion of the loader.
 
-    In: all.
+    In: all; transformers 5.0 gives what went wrong as well.
 
     Args:
         conversion: One of those that `LoaderNames` gives.
@@ -161,5 +161,6 @@ def converted(
     own = copy.deepcopy(conversion)
     for name, pattern, value in taken:
         own.add_tensor(key, name, pattern, value)
-    made: Mapping[str, Any] = own.convert(key, model=model, config=model.config)
-    return made
+    made: Any = own.convert(key, model=model, config=model.config)
+    tensors: Mapping[str, Any] = made[0] if isinstance(made, tuple) else made
+    return tensors

@@ -22,6 +22,7 @@ from frostline.training.delta_checkpoints import has_delta, keep_delta, refuse_w
 from frostline.training.engine_callback import EngineCallback
 from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
+from frostline.training.renamed import load_renamed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -200,10 +201,12 @@ class Trainer(OpenTrainer):
 
     def load_weights(self, checkpoint: str, model: nn.Module | None) -> None:
         """Load a checkpoint's weights as ``transformers.Trainer`` does, or its delta."""
+        into = cast("nn.Module", self.model if model is None else model)
         if has_delta(checkpoint):
-            restore_delta(cast("nn.Module", self.model if model is None else model), checkpoint)
+            restore_delta(into, checkpoint)
         else:
             super().load_weights(checkpoint, model)
+            load_renamed(into, checkpoint)
 
     def load_best_weights(self) -> None:
         """Load the best checkpoint's weights as ``transformers.Trainer`` does, or its delta."""
@@ -211,6 +214,7 @@ class Trainer(OpenTrainer):
             restore_delta(cast("nn.Module", self.model), str(self.state.best_model_checkpoint))
         else:
             super().load_best_weights()
+            load_renamed(cast("nn.Module", self.model), str(self.state.best_model_checkpoint))
 
     def train(self, *arguments: Any, **options: Any) -> Any:
         """Train as ``transformers.Trainer`` does, then prove the run.
