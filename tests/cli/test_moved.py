@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def desk(tmp_path: Path, bert: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder to work in, with a model whose relative path could be a hub name."""
-    for module in ("stored", "headers", "skeleton", "classifier"):
+    for module in ("tensor_files", "headers", "skeleton", "classifier"):
         monkeypatch.setattr(f"frostline.checkpoints.{module}.hub_in_reach", lambda: pytest.fail("the hub was asked"))
     desk = tmp_path / "desk"
     tiny.copy_of(bert, desk / "models" / "bert")

@@ -142,6 +142,8 @@ def bound_to_move(tensor: torch.Tensor) -> bool:
 
 def _undoing(value: Any) -> Callable[[], Any] | None:
     """What puts an object's own content back to what it is now; None for one without, such as a tuple."""
+    if type(value) is dict:  # what nearly all are
+        return partial(_refill_dict, value, value.copy())
     for kinds, copied, refill in _REFILLS:
         if isinstance(value, kinds):
             return partial(refill, value, copied(value))
@@ -163,6 +165,8 @@ def _slots(kind: type) -> Iterator[str]:
 
 
 def _refill_dict(now: dict[Any, Any], then: dict[Any, Any]) -> None:
+    if not now and not then:  # as most dicts of modules are, for hooks
+        return
     if len(now) != len(then) or not (all(map(is_, now, then)) and all(map(is_, now.values(), then.values()))):
         now.clear()
         now.update(then)

@@ -90,7 +90,9 @@ def admit(
             paddings, changes, draws = trial.call.paddings, trial.changes, trial.draws
             checks, paths = trial.run(boundary, MODES if padding_free else ())
             if paths.any:
-                held, check = settle(model, forward, call, fallbacks(paths), per_token=per_token, dtype=dtype)
+                held, check = settle(
+                    *(model, forward, call, fallbacks(paths)), per_token=per_token, dtype=dtype, kept=trial.kept
+                )
                 checks, paths = _without_lost(checks, check, paths, held), held
             if paths.replay is not None and store_dtype is not None:
                 checks.append(trial.rounded(paths, store_dtype))
@@ -140,6 +142,7 @@ class _Trial:
 
     Attributes:
         call: The batch.
+        kept: What the model holds.
     """
 
     def __init__(self, model: nn.Module, forward: Forward, call: Call) -> None:
@@ -152,13 +155,13 @@ class _Trial:
         self._selection: Selection | None = None
         self._rounds_to: torch.dtype | None = None  # by autocast
         self._alone: tuple[Any, dict[str, Packed]] | None = None  # what was stored last, and how it was computed
-        self._kept = KeptState(model)
+        self.kept = KeptState(model)
         tried = aligned_inputs(call, model, self._runs)
         self.call = tried or call.select(list(range(min(call.rows.count, MOST_ROWS))))
         try:
             none = frozenset[str]()  # of rows of one width only, shapes do not tell what has a value per token
             self._compares = Comparison(
-                model, self.call, self._reference, per_token=None if tried is not None else none
+                model, self.call, self._reference, per_token=None if tried is not None else none, kept=self.kept
             )
         except Exception as error:  # the model's own code, given few rows, which may not train in eval mode
             raise _Fails(failed("all", error)) from error
@@ -196,7 +199,7 @@ class _Trial:
         except Exception:  # noqa: BLE001 - the model's own code, given what it does not expect
             return False
         finally:
-            self._kept.restore()
+            self.kept.restore()
         return True
 
     def _plain(self) -> Any:

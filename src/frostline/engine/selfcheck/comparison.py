@@ -63,6 +63,7 @@ class Comparison:
         per_token: Names of outputs with one value per token, of shape (rows, length, ...), of which padding does not
             count where gradients are asked for; None to tell them by their shape.
         dtype: What values are rounded to, that of the parameters unless told.
+        kept: What the model holds, as it is now; None to copy it.
 
     Attributes:
         plain: What the plain run gave.
@@ -79,10 +80,11 @@ class Comparison:
         *,
         per_token: frozenset[str] | None = None,
         dtype: torch.dtype | None = None,
+        kept: KeptState | None = None,
     ) -> None:
         self._model = model
         self._call = call
-        self._kept = KeptState(model)
+        self._kept = kept or KeptState(model)
         self._differentiates = torch.is_grad_enabled()
         self._trains = [parameter for parameter in model.parameters() if parameter.requires_grad]
         self._weighted: frozenset[str] | None = None

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from frostline.engine.batch_inputs import Call
     from frostline.engine.interpose import Forward
+    from frostline.engine.selfcheck.model_state import KeptState
 
 _MOST_TOKENS = 512  # positions of the rows that are compared, one row in any case
 
@@ -73,6 +74,7 @@ def settle(
     per_token: frozenset[str],
     dtype: torch.dtype,
     stored: Callable[[Call], Mapping[str, Packed] | None] | None = None,
+    kept: KeptState | None = None,
 ) -> tuple[FastPaths, PathCheck]:
     """Take the first of some sets of fast paths that gives the plain path's results on a few rows of a call.
 
@@ -84,6 +86,7 @@ def settle(
         per_token: Names of outputs with one value per token.
         dtype: What values are rounded to.
         stored: Gives what is stored of some rows, for the first set; None to compute it from the rows.
+        kept: What the model holds, as it is now; None to copy it.
 
     Returns:
         The set, none of the paths if no set holds; and how the first one compared.
@@ -91,7 +94,7 @@ def settle(
     rows = rows_as_they_are(call, _MOST_TOKENS)
     runner = Runner(model, forward)
     try:
-        compares = Comparison(model, rows, partial(forward, **rows.inputs), per_token=per_token, dtype=dtype)
+        compares = Comparison(model, rows, partial(forward, **rows.inputs), per_token=per_token, dtype=dtype, kept=kept)
     except Exception as error:  # noqa: BLE001 - the model's own code, given few rows
         return FastPaths(), failed("all", error)
 
