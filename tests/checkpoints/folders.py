@@ -25,8 +25,8 @@ def save_classifier(folder: Path, **overrides: Any) -> Path:
 
 
 def tensors_of(folder: Path) -> Tensors:
-    """The tensors of a folder with one safetensors file."""
-    return load_file(folder / "model.safetensors")
+    """The tensors of a folder with one safetensors file, in memory of their own: some versions map the file."""
+    return {name: tensor.clone() for name, tensor in load_file(folder / "model.safetensors").items()}
 
 
 def write(folder: Path, tensors: Tensors, config: Path, form: str = "single") -> Path:

@@ -68,6 +68,7 @@ _SIZES: dict[str, int] = {
     **dict.fromkeys(("num_experts", "num_local_experts", "n_routed_experts"), EXPERTS),
     **dict.fromkeys(("num_experts_per_tok", "moe_topk"), TOP_K),
     **dict.fromkeys(("n_group", "topk_group", "first_k_dense_replace"), 1),
+    "use_mamba_kernels": False,
 }
 # Windows that a text of a dozen tokens must notice; where the default has none, it stays so.
 _WINDOWS = {"sliding_window": 4, "local_attention": 4, "window_size": 4}

@@ -125,7 +125,9 @@ def _matched(
     fresh: PreTrainedModel = loaded[0]
     report: dict[str, Any] = loaded[1]
     mismatched = {entry[0] for entry in report["mismatched_keys"]}
-    unused = set(report["unexpected_keys"])
+    # Older releases saved tables that the model makes itself, and some of transformers 5 count them among the unused.
+    tables = {name.removeprefix(f"{fresh.base_model_prefix}.") for name, _ in fresh.named_buffers()}
+    unused = {name for name in report["unexpected_keys"] if name not in tables}
     new = set(report["missing_keys"]) | mismatched
     if quantised:  # packed weights have other shapes, and other names within the same module
         packed = {name.rpartition(".")[0] for name in unused}
