@@ -62,6 +62,25 @@ def _nothing_is_written_outside(request: pytest.FixtureRequest) -> Iterator[None
         assert outside.written == []
 
 
+# What `make quick` leaves out: models of every type, whole runs beside transformers.Trainer, commands in processes of
+# their own.
+_LONG = (
+    *("zoo/", "dropin/", "evidence/checks/test_zoo", "evidence/probe/test_probe_zoo", "evidence/diff/test_diff"),
+    *("training/test_resume", "training/test_engine_callback", "training/test_ranks", "training/test_first_step"),
+    *("training/test_trainer", "training/test_store_session", "training/test_callback", "training/test_drop_in"),
+    *("cli/test_train", "cli/test_app", "cli/test_width", "cli/test_escaping", "cli/test_demo", "cli/test_pipe"),
+    *("cli/test_verify", "checkpoints/test_hub", "runs/test_train", "anatomy/test_giant", "engine/test_engine"),
+)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what takes long."""
+    root = Path(__file__).parent
+    for item in items:
+        if item.path.relative_to(root).as_posix().startswith(_LONG):
+            item.add_marker(pytest.mark.long)
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--update-golden", action="store_true", help="rewrite the golden texts from what the code prints")
 
