@@ -33,9 +33,11 @@ _QUICK = (
     "tests/engine/packing/test_packing.py",
     "tests/engine/test_selection.py",
     "tests/engine/kernels/test_embedding_gradients.py",
-    "tests/evidence/checks",
+    "tests/evidence/checks/test_checkpointing.py",
+    "tests/evidence/checks/test_distributed.py",
     "tests/training/test_trainer.py",
     "tests/training/test_drop_in.py",
+    "tests/training/test_renamed.py",
 )
 
 
