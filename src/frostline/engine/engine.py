@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from frostline.compat.modules import are_hooked
 from frostline.compat.tensors import BatchNorm
 from frostline.engine.batch_inputs import Call, read_call
 from frostline.engine.behind_mask import guarded
+from frostline.engine.call_kind import CallKind
 from frostline.engine.cost.measurement import calibrate
 from frostline.engine.fast_paths import FastPaths
 from frostline.engine.interpose import interposed
@@ -27,7 +28,7 @@ from frostline.engine.replay.prefix import Prefix, store_key
 from frostline.engine.runner import Runner
 from frostline.engine.selfcheck.admission import admit
 from frostline.engine.selfcheck.comparison import failed
-from frostline.engine.selfcheck.guard import Failure, Guard, Seen
+from frostline.engine.selfcheck.guard import Failure, Guard
 from frostline.engine.selfcheck.model_state import KeptState, plain_values
 from frostline.engine.selfcheck.together import fallbacks, settle
 from frostline.errors import FrostlineError, OutputError
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.engine.cost.costs import Measured
-    from frostline.engine.replay.prefix import Version
     from frostline.engine.selfcheck.result import PathCheck, SelfCheck
     from frostline.engine.settings import EngineSettings
     from frostline.store.spec import StoreKey, StreamSpec
@@ -53,50 +53,6 @@ if TYPE_CHECKING:
 _MOST_KINDS = 12  # of calls are tried
 _MOST_REFUSALS = 3  # so many calls may turn out to need the plain path, before all of their kind take it
 _LONGEST_NAME = 200  # its end tells more than its beginning
-
-
-@dataclass
-class _State:
-    """What was found out about calls of one kind, and holds as long as nobody changes the model.
-
-    Attributes:
-        tensors: The names of a call's tensors.
-        constants: All other inputs.
-        check: Which paths are exact.
-        paths: Those that are taken: fewer than were admitted, once the guard has found one wrong.
-        values: Plain values among modules' attributes, by what holds them and their names.
-        prefix: The tensors beneath the boundary; None where nothing is stored.
-        versions: What each of them was: where it lay, and how often it was written.
-        digest: One of all of them.
-        skipped: The modules that are not run.
-        store: What is kept; None to run everything.
-        budget: The most bytes that the store may take.
-        widths: Positions of rows for which it was looked up that one position only is read.
-        seen: What the guard knows.
-        refused: How many calls could not be answered on the paths after all.
-    """
-
-    tensors: frozenset[str]
-    constants: dict[str, Any]
-    check: SelfCheck
-    paths: FastPaths
-    values: list[tuple[dict[str, Any], str, Any]]
-    prefix: Prefix | None = None
-    versions: tuple[Version, ...] = ()
-    digest: str = ""
-    skipped: tuple[nn.Module, ...] = ()
-    store: Store | None = None
-    budget: int = 0
-    widths: set[int] = field(default_factory=set)
-    seen: Seen = field(default_factory=Seen)
-    refused: int = 0
-
-    def takes(self, call: Call) -> bool:
-        """Whether a call of this kind is one of those that were tried: its inputs lie and are padded alike."""
-        aligned = self.paths.aligned or frozenset()
-        if not aligned <= call.aligned or any(held.get(name) != value for held, name, value in self.values):
-            return False
-        return not call.paddings or all(call.paddings[name] == self.check.paddings.get(name) for name in aligned)
 
 
 class Engine:
@@ -129,15 +85,15 @@ class Engine:
         self._sparse: list[Any] = [module for module in self._core.modules() if hasattr(module, "attention_type")]
         self._modules = list(self._core.modules())
         self._flags: tuple[bool, ...] = ()
-        self._states: dict[Any, list[_State]] = {}
+        self._states: dict[Any, list[CallKind]] = {}
         self._stores: dict[str, tuple[Store, int]] = {}  # by their keys
-        self._state: _State | None = None  # of the last call that trains; before the first, of the last
+        self._state: CallKind | None = None  # of the last call that trains; before the first, of the last
         self._said: set[str] = set()
         self._runner = Runner(self._core, self._core.forward)
         self.guard = Guard(is_on=settings.guard)
         self._reason: str | None = None
         # Calls since the engine became active whose loss may read too much, and what takes each back.
-        self._revocable: list[tuple[_State, Callable[[], None]]] = []
+        self._revocable: list[tuple[CallKind, Callable[[], None]]] = []
         self.answered = self.asked = self.computed = 0
 
     @property
@@ -325,7 +281,7 @@ class Engine:
             undo()
         self._revocable.clear()
 
-    def _undo(self, state: _State) -> Callable[[], None]:
+    def _undo(self, state: CallKind) -> Callable[[], None]:
         """What takes a forward back that turns out to be wrong."""
         rng = RngState()
         kept = KeptState(self._core) if state.check.changes else None
@@ -338,7 +294,7 @@ class Engine:
         return undo
 
     @contextmanager
-    def _keeping_state(self, state: _State) -> Iterator[None]:
+    def _keeping_state(self, state: CallKind) -> Iterator[None]:
         """Leave what modules hold as it is, where a forward would change it."""
         kept = KeptState(self._core) if state.check.changes else None
         try:
@@ -347,14 +303,14 @@ class Engine:
             if kept is not None:
                 kept.restore()
 
-    def _refuse(self, state: _State, reason: str) -> None:
+    def _refuse(self, state: CallKind, reason: str) -> None:
         """Answer a call plainly after all; after some of them, all calls of its kind."""
         self._say(reason)
         state.refused += 1
         if state.refused >= _MOST_REFUSALS and state.refused > self.answered // 10:
             state.paths = FastPaths()
 
-    def _guarded(self, call: Call, state: _State) -> _State:
+    def _guarded(self, call: Call, state: CallKind) -> CallKind:
         """Repeat a call plainly, if it is due; give up what turns out to be wrong.
 
         Returns:
@@ -384,7 +340,7 @@ class Engine:
         state.paths = held
         return state
 
-    def _settled(self, call: Call, state: _State, *, from_store: bool) -> tuple[FastPaths, PathCheck]:
+    def _settled(self, call: Call, state: CallKind, *, from_store: bool) -> tuple[FastPaths, PathCheck]:
         return settle(
             self._core,
             self._runner.forward,
@@ -395,7 +351,7 @@ class Engine:
             stored=partial(self._values, state=state) if from_store else None,
         )
 
-    def _fail(self, state: _State, check: PathCheck, consequence: str) -> None:
+    def _fail(self, state: CallKind, check: PathCheck, consequence: str) -> None:
         failure = Failure(state.seen.calls, check.outputs, check.gradients, consequence)
         self.guard.failures.append(failure)
         differences = (
@@ -435,7 +391,7 @@ class Engine:
         salt = "in train mode" if paths.by_mode and self._core.training else ""
         return call.digests(whole=paths.whole, unread=paths.unread, salt=salt)
 
-    def _values(self, call: Call, state: _State) -> dict[str, Packed] | None:
+    def _values(self, call: Call, state: CallKind) -> dict[str, Packed] | None:
         """What is stored of the batch's rows; None to run everything."""
         if state.store is None or self._is_random(state):
             return None
@@ -453,7 +409,7 @@ class Engine:
         values = state.store.get(digests)
         return {name: Packed(own.values.to(device, non_blocking=True), own.lengths) for name, own in values.items()}
 
-    def _fill(self, call: Call, digests: list[bytes], store: Store, state: _State) -> int:
+    def _fill(self, call: Call, digests: list[bytes], store: Store, state: CallKind) -> int:
         """Compute what the store does not hold of a batch, and keep it as far as there is room.
 
         Returns:
@@ -466,14 +422,14 @@ class Engine:
         store.put([digests[row] for row in missing], values)
         return len(missing)
 
-    def _is_random(self, state: _State) -> bool:
+    def _is_random(self, state: CallKind) -> bool:
         """Whether frozen layers draw random numbers, so that nothing of them can be kept."""
         random = any(module.training for module in state.skipped)
         if random:
             self._say("frozen layers are in train mode, dropout included, so that nothing of them is kept")
         return random
 
-    def _state_for(self, call: Call) -> _State | None:
+    def _state_for(self, call: Call) -> CallKind | None:
         """What holds for a call; None where only the plain forward can answer it."""
         flags = tuple(parameter.requires_grad for parameter in self._parameters)
         if flags != self._flags:
@@ -502,7 +458,7 @@ class Engine:
             self._state = state
         return state
 
-    def _known(self, kind: tuple[Any, ...], call: Call) -> _State | None:
+    def _known(self, kind: tuple[Any, ...], call: Call) -> CallKind | None:
         """What was found out about calls of a kind; without padding all layouts are one."""
         if call.rows.full:
             alike = [state for other, ones in self._states.items() if other[:-1] == kind[:-1] for state in ones]
@@ -510,7 +466,7 @@ class Engine:
             alike = self._states.get(kind, [])
         return next((state for state in alike if state.takes(call)), None)
 
-    def _tried(self, call: Call, precision: torch.dtype | None) -> _State:
+    def _tried(self, call: Call, precision: torch.dtype | None) -> CallKind:
         """Try the fast paths for a kind of calls."""
         check = admit(
             self._core,
@@ -521,7 +477,7 @@ class Engine:
         )
         tensors = {name for name, value in call.inputs.items() if isinstance(value, torch.Tensor)}
         constants = {name: value for name, value in call.inputs.items() if name not in tensors}
-        state = _State(frozenset(tensors), constants, check, check.paths, plain_values(self._core, check.changes))
+        state = CallKind(frozenset(tensors), constants, check, check.paths, plain_values(self._core, check.changes))
         replay = check.paths.replay
         if replay is None:
             return state

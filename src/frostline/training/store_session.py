@@ -49,6 +49,8 @@ class StoreSession:
 
     Attributes:
         choice: Where activations are kept, and why; None before `decide`, and where nothing can be replayed.
+        folder: The folder of stores; None in memory.
+        budget: The most bytes that the store may take.
         computed: Rows that this process computed to fill the store.
         seconds: What filling it took.
     """
@@ -71,11 +73,11 @@ class StoreSession:
         self._fills = fills
         self._steps = steps
         self._earlier = earlier
-        self._folder: Path | None = None
+        self.folder: Path | None = None
         self._is_own_folder = False
         self._may_choose = ranks.is_first
         self._is_over = False
-        self._budget = 0
+        self.budget = 0
         self.choice: Choice | None = None
         self.computed = 0
         self.seconds = 0.0
@@ -84,7 +86,7 @@ class StoreSession:
         """Go on with what the run before has chosen, where its store is still there."""
         if before is not None and before.choice is not None and self._engine.store is not None:
             self.choice = replace(before.choice, why="kept from the run before")
-            self._folder, self._budget = before._folder, before._budget  # noqa: SLF001 - of another of this class
+            self.folder, self.budget = before.folder, before.budget
 
     def stop(self, why: str) -> None:
         """Keep nothing any more."""
@@ -104,13 +106,13 @@ class StoreSession:
         """
         if self._ranks.is_first:
             self._engine.ready(inputs)
-        self.choice, self._folder, self._is_own_folder = self._ranks.from_first(
-            (self.choice, self._folder, self._is_own_folder)
+        self.choice, self.folder, self._is_own_folder = self._ranks.from_first(
+            (self.choice, self.folder, self._is_own_folder)
         )
         self._may_choose = False
         check = self._engine.ready(inputs)
-        if self._is_own_folder and self._folder is not None and self._ranks.place_on_host == 0:
-            weakref.finalize(self, shutil.rmtree, self._folder, ignore_errors=True)
+        if self._is_own_folder and self.folder is not None and self._ranks.place_on_host == 0:
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
         # What is faster is measured by each, and decides on rounding only.
         checks = check.checks if check is not None else ()
         paths = [(found.path, found.admitted) for found in checks if found.path not in _BY_SPEED]
@@ -126,10 +128,10 @@ class StoreSession:
         opened = self._choose(key, streams) if self._may_choose else None
         if self.choice is None or self.choice.where == "nowhere":
             return None
-        self._budget = self.choice.budget
-        if self._folder is None:
-            return Store.in_memory(key(), streams, dtype=self._settings.torch_dtype), self._budget
-        return opened or self._open(self._folder, key(), streams), self._budget
+        self.budget = self.choice.budget
+        if self.folder is None:
+            return Store.in_memory(key(), streams, dtype=self._settings.torch_dtype), self.budget
+        return opened or self._open(self.folder, key(), streams), self.budget
 
     def _open(self, folder: Path, key: StoreKey, streams: Sequence[StreamSpec]) -> Store:
         about, writer = {"model": self._engine.model_name}, self._ranks.place_on_host
@@ -158,7 +160,7 @@ class StoreSession:
             self.choice = replace(self.choice, why="as asked for")
         self._may_choose = False
         if self.choice.where == "disk":
-            self._folder = folder
+            self.folder = folder
             reason = why_new(folder, key(), self._engine.model_name) if held is None else None
             if reason is not None:
                 get_logger().info("Store: a new one, as no earlier one serves: %s.", reason)
@@ -166,7 +168,7 @@ class StoreSession:
         if held is not None:
             held.close()
         if self.choice.where == "memory" and self._ranks.count > 1 and measured is not None:
-            self._folder, self._is_own_folder = self._shared_folder(folder, measured), True
+            self.folder, self._is_own_folder = self._shared_folder(folder, measured), True
         return None
 
     def _with_held(self, store: Store) -> Work:
@@ -210,7 +212,7 @@ class StoreSession:
         finally:
             store.flush()
         self.share()
-        if self._ranks.is_first and done == total and store.bytes_used < self._budget:
+        if self._ranks.is_first and done == total and store.bytes_used < self.budget:
             store.complete()
         self.seconds = time.perf_counter() - started
 
@@ -219,7 +221,7 @@ class StoreSession:
         store = self._engine.store
         if store is not None:
             store.flush()
-        if self._ranks.count > 1 and self._folder is not None:
+        if self._ranks.count > 1 and self.folder is not None:
             self._ranks.wait()
             if store is not None:
                 store.refresh()
@@ -227,11 +229,11 @@ class StoreSession:
     def end(self) -> None:
         """Keep nothing new; delete what was for this run only."""
         self._is_over = True
-        if self._is_own_folder and self._folder is not None:
+        if self._is_own_folder and self.folder is not None:
             self._engine.close()
             self._ranks.wait()
             if self._ranks.place_on_host == 0:
-                shutil.rmtree(self._folder, ignore_errors=True)
+                shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def _existing(folder: Path) -> Path:
