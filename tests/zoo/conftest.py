@@ -23,6 +23,7 @@ _NAMED = {
     "test_the_page_is_as_the_zoo_makes_it_today",
     "test_the_page_says_what_was_admitted",
     "test_there_is_a_row_for_every_type",
+    "test_those_with_conversions_are_named",
     "test_what_is_pooled_is_told_apart",
 }
 
