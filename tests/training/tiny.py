@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -146,10 +147,11 @@ def write_parquet(file: Path, table: Sequence[Mapping[str, Any]]) -> Path:
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """The tensors that a folder holds."""
+    """The tensors that a folder holds; norms by the names that models have, whatever the version that saved them."""
     from safetensors.torch import load_file
 
-    return load_file(folder / "model.safetensors")
+    stored = load_file(folder / "model.safetensors")
+    return {re.sub(r"\.gamma$", ".weight", re.sub(r"\.beta$", ".bias", name)): stored[name] for name in stored}
 
 
 def same_weights(one: Path, other: Path) -> bool:
