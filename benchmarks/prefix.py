@@ -9,22 +9,19 @@ from benchmarks.models import freeze_below, load_model, load_tokenizer
 from benchmarks.row import Row, Target
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from benchmarks.case import Case, Predict, Work
-    from frostline.engine.selfcheck.result import SelfCheck
-    from frostline.store.spec import StoreKey, StreamSpec
-    from frostline.store.store import Store
 
 
 def _prefix(job: Job, case: Case) -> Work:
     """The engine's own pass, from tokenised rows to a filled store; its self-check stands outside."""
+    import psutil
     import torch
     from transformers import DataCollatorWithPadding
 
     from frostline.engine.engine import Engine
     from frostline.engine.kernels.heap import kept_heap
     from frostline.engine.settings import EngineSettings
+    from frostline.store.place import StorePlace
     from frostline.training.filling_pass import ReplayableRows, batches_of, lengths_of
 
     model, tokenizer = load_model(job, case), load_tokenizer()
@@ -34,8 +31,9 @@ def _prefix(job: Job, case: Case) -> Work:
     if lengths is None:
         raise ValueError("there are no rows")
     texts = ReplayableRows(rows, DataCollatorWithPadding(tokenizer), torch.device("cpu"))
-    engine = Engine(model, EngineSettings(), _store)
-    engine.ready(texts.batch(list(range(min(job.batch, len(rows))))))
+    engine = Engine(model, EngineSettings())
+    engine.use(StorePlace(None, psutil.virtual_memory().available))
+    engine.check(texts.batch(list(range(min(job.batch, len(rows))))))
 
     def work() -> Predict:
         with kept_heap():  # as `fl.Trainer` does
@@ -45,14 +43,6 @@ def _prefix(job: Job, case: Case) -> Work:
         return lambda texts: [0] * len(texts)  # nothing is learned
 
     return work
-
-
-def _store(_check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]) -> tuple[Store, int]:
-    import psutil
-
-    from frostline.store.store import Store
-
-    return Store.in_memory(key(), streams), psutil.virtual_memory().available
 
 
 ROWS = (

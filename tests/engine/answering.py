@@ -9,29 +9,34 @@ import torch
 import frostline as fl
 from frostline.engine.engine import Engine
 from frostline.engine.settings import EngineSettings
-from frostline.store.store import Store
+from frostline.store.place import StorePlace
 from tests.models import tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
+    from pathlib import Path
 
     from torch import Tensor, nn
     from transformers import PreTrainedModel
+
+    from frostline.store.spec import StoreKey, StreamSpec
+    from frostline.store.store import Store
 
 FROZEN = "embeddings, layers[:1]"
 ENOUGH = 1 << 30
 
 
-class Stores:
-    """Makes stores in memory, and remembers them."""
+class Stores(StorePlace):
+    """Opens stores in memory, or below a folder, and remembers them."""
 
-    def __init__(self, budget: int = ENOUGH) -> None:
-        self.made: list[Store] = []
-        self.budget = budget
+    def __init__(self, budget: int = ENOUGH, folder: Path | None = None) -> None:
+        super().__init__(folder, budget)
+        self.made: list[Store]
+        object.__setattr__(self, "made", [])
 
-    def __call__(self, _: Any, key: Callable[[], Any], streams: Any) -> tuple[Store, int]:
-        self.made.append(Store.in_memory(key(), streams))
-        return self.made[-1], self.budget
+    def open(self, key: StoreKey, streams: Sequence[StreamSpec]) -> Store:
+        self.made.append(super().open(key, streams))
+        return self.made[-1]
 
 
 def batch_of(*lengths: int, seed: int = 0, width: int = 0) -> dict[str, Tensor]:
@@ -55,7 +60,9 @@ def frozen_model(kind: str = "bert", frozen: str = FROZEN) -> PreTrainedModel:
 
 
 def engine_of(model: nn.Module, stores: Stores | None = None) -> Engine:
-    return Engine(model, EngineSettings(), stores or Stores())
+    engine = Engine(model, EngineSettings())
+    engine.use(stores or Stores())
+    return engine
 
 
 def answer(model: nn.Module, engine: Engine, batch: dict[str, Any]) -> Tensor:

@@ -211,5 +211,5 @@ class TestInTheEngine:
         engine = engine_of(model)
         assert_plain(model, engine, BATCH)
         engine.take_back("whatever")
-        assert engine.check is not None
-        assert engine.check.paths.any
+        assert engine.checked is not None
+        assert engine.checked.paths.any

@@ -37,7 +37,7 @@ class TestFastPath:
     def test_frozen_layers_run_once_per_text_and_no_padding_is_computed(self, monkeypatch: pytest.MonkeyPatch) -> None:
         model, stores = frozen_model(), Stores()
         engine = engine_of(model, stores)
-        check = engine.ready(BATCH)
+        check = engine.check(BATCH)
         assert check is not None
         assert check.boundary == "layer 1"
         frozen, live = (count_layer_calls(monkeypatch, model, layer) for layer in (0, 1))
@@ -105,15 +105,14 @@ class TestFastPath:
         other = batch_of(6, 4, seed=3)
         assert_plain(model, engine, other)
         assert stores.made[0].rows == held == 3
-        assert engine.missing(other) == 2
-        assert engine.missing(BATCH) == 0
+        assert engine.answered == 2
 
     def test_without_a_store_everything_runs(self) -> None:
         model = frozen_model()
-        engine = Engine(model, EngineSettings(), lambda *_: None)
+        engine = Engine(model, EngineSettings())
         assert_plain(model, engine, BATCH)
-        assert engine.check is not None
-        assert engine.check.boundary == "layer 1"
+        assert engine.checked is not None
+        assert engine.checked.boundary == "layer 1"
         assert engine.store is None
         assert engine.fill(BATCH) == 0
 
@@ -121,7 +120,7 @@ class TestFastPath:
         model = frozen_model()
         engine = engine_of(model)
         assert engine.fill(BATCH) == 0  # nothing was tried yet
-        engine.ready(BATCH)
+        engine.check(BATCH)
         assert engine.fill(BATCH) == 3
         assert engine.fill(BATCH) == 0
         further = {name: nn.functional.pad(value, (0, 5)) for name, value in BATCH.items()}
@@ -172,8 +171,8 @@ class TestChanges:
         model.get_submodule("bert.encoder.layer.0").requires_grad_()
         assert_plain(model, engine, BATCH)
         assert engine.store is None
-        assert engine.check is not None
-        assert engine.check.boundary is None
+        assert engine.checked is not None
+        assert engine.checked.boundary is None
         assert stores.made[0].rows == 0  # closed
         assert model.get_parameter("bert.encoder.layer.0.output.dense.weight").requires_grad
 
@@ -183,8 +182,8 @@ class TestChanges:
         assert_plain(model, engine, BATCH)
         model.get_submodule("bert.encoder.layer.1").requires_grad_(requires_grad=False)
         assert_plain(model, engine, BATCH)
-        assert engine.check is not None
-        assert engine.check.boundary == "pooler"
+        assert engine.checked is not None
+        assert engine.checked.boundary == "pooler"
         assert len(stores.made) == 2
 
     @pytest.mark.parametrize(
@@ -219,8 +218,8 @@ class TestChanges:
         batch["input_ids"][torch.arange(3), torch.tensor([6, 4, 2])] = model.config.eos_token_id
         engine = engine_of(model)
         assert_plain(model, engine, batch)
-        assert engine.check is not None
-        assert engine.check.boundary == "decoder layer 0"
+        assert engine.checked is not None
+        assert engine.checked.boundary == "decoder layer 0"
         with torch.no_grad():
             model.get_parameter("transformer.encoder.final_layer_norm.weight").mul_(2)
         assert_plain(model, engine, batch)

@@ -89,11 +89,11 @@ class TestKinds:
     def test_what_was_tried_for_one_kind_does_not_hold_for_another(self, model: Told) -> None:
         engine = engine_of(model.train())  # what trains last is told of
         answer(model, engine, BATCH)
-        check = engine.check
+        check = engine.checked
         answer(model, engine, OTHER)
-        assert engine.check == check
+        assert engine.checked == check
         answer(model, engine, BATCH | {"pooling": "first"})
-        assert engine.check != check
+        assert engine.checked != check
 
     def test_labels_that_no_frozen_layer_reads_do_not_count(self, model: Told) -> None:
         stores = Stores()
@@ -178,8 +178,8 @@ def test_random_numbers_beneath_the_boundary_keep_it_from_being_replayed() -> No
         torch.manual_seed(seed)
         torch.testing.assert_close(found[-1], model(**BATCH).logits, rtol=1e-5, atol=1e-5)
     assert not torch.equal(found[0], found[1])
-    assert engine.check is not None
-    assert engine.check.boundary is None
+    assert engine.checked is not None
+    assert engine.checked.boundary is None
     assert stores.made == []
 
 
@@ -269,8 +269,8 @@ class TestRefusals:
         for _ in range(3):
             assert_plain(model, engine, BATCH)
         assert engine.answered == 3
-        assert engine.check is not None
-        assert engine.check.paths.any
+        assert engine.checked is not None
+        assert engine.checked.paths.any
         assert told().count("Plain path: after all, it does not fit.") == 1
 
     def test_some_do(self, monkeypatch: pytest.MonkeyPatch, told: Callable[[], list[str]], model: Told) -> None:
@@ -280,6 +280,6 @@ class TestRefusals:
         for _ in range(5):
             assert_plain(model, engine, BATCH)
         assert engine.answered == 1
-        assert engine.check is not None
-        assert not engine.check.paths.any
+        assert engine.checked is not None
+        assert not engine.checked.paths.any
         assert told().count("Plain path: after all, it does not fit.") == 1

@@ -59,11 +59,11 @@ class TestPlainPath:
         engine = engine_of(model)
         model.get_submodule("bert.encoder.layer.1").gradient_checkpointing = False
         answer(model, engine, BATCH)
-        assert engine.check is None
+        assert engine.checked is None
         assert any("gradient checkpointing" in line for line in told())
         model.train(mode=False)
         assert_plain(model, engine, BATCH)
-        assert engine.check is not None
+        assert engine.checked is not None
 
     def test_frozen_layers_that_follow_train_are_not_stored(self, told: Callable[[], list[str]]) -> None:
         model = tiny("bert")
@@ -195,8 +195,8 @@ class TestAround:
         engine = engine_of(adapted)
         assert_plain(adapted, engine, BATCH)
         assert_plain(adapted, engine, batch_of(4, 9, seed=2))
-        assert engine.check is not None
-        assert engine.check.boundary == "layer 1"
+        assert engine.checked is not None
+        assert engine.checked.boundary == "layer 1"
 
     def test_wrapped_for_several_processes(self, tmp_path: Any) -> None:
         from torch import distributed
@@ -232,7 +232,7 @@ class TestAround:
 
         model = frozen_model()
         engine = engine_of(model)
-        engine.ready(BATCH)
+        engine.check(BATCH)
         monkeypatch.setattr(Runner, "tap", refusing)
         assert_plain(model, engine, BATCH)
         with pytest.raises(NotReplayable, match="another shape in every batch"):

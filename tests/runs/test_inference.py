@@ -61,8 +61,8 @@ def test_many_rows_run_padding_free(trained: Path, monkeypatch: pytest.MonkeyPat
     texts = [f"{text} {index}" for index in range(40) for text in TEXTS]
     many = Classifier(str(trained)).predict(examples_of(texts)).probabilities
     (engine,) = made
-    assert engine.check is not None
-    assert engine.check.paths.packing is not None
+    assert engine.checked is not None
+    assert engine.checked.paths.packing is not None
     assert engine.answered > 0
     few = [Classifier(str(trained)).predict(examples_of(texts[at : at + 80])).probabilities for at in (0, 80)]
     assert len(made) == 1

@@ -34,6 +34,10 @@ _FORM = frozenset({"return_dict", "use_cache", *_OUTPUTS})
 Plain = bool | int | float | str
 
 
+class NeedsPlain(Exception):  # noqa: N818 - it is no error of the user's, but a reason
+    """Why only the plain forward can answer a call, in words."""
+
+
 @dataclass(frozen=True)
 class Call:
     """The inputs of one forward.
@@ -185,7 +189,7 @@ def _as_numpy(tensor: Tensor) -> np.ndarray[Any, Any]:
 
 def read_call(
     signature: inspect.Signature, arguments: tuple[Any, ...], options: Mapping[str, Any], config: Any
-) -> Call | str:
+) -> Call:
     """Read a call of a model's forward.
 
     Args:
@@ -194,19 +198,21 @@ def read_call(
         options: What it was called with by name.
         config: The model's config, which may ask for more outputs.
 
-    Returns:
-        The call; or in words why only the plain forward can answer it.
+    Raises:
+        NeedsPlain: If only the plain forward can answer it.
     """
     try:
         inputs = _by_name(signature, arguments, options)
     except TypeError:
-        return "the forward is called with arguments that it has no names for"
+        raise NeedsPlain("the forward is called with arguments that it has no names for") from None
     reason = _needs_plain(inputs, config)
     if reason is not None:
-        return reason
+        raise NeedsPlain(reason)
     ids, mask = inputs[_IDS], inputs.get(_MASK)
     call = Call.of(inputs, TokenLayout(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()))
-    return "a text has no tokens, or a hole in its mask" if call.layout is None else call
+    if call.layout is None:
+        raise NeedsPlain("a text has no tokens, or a hole in its mask")
+    return call
 
 
 def _needs_plain(inputs: Mapping[str, Any], config: Any) -> str | None:

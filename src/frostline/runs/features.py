@@ -78,7 +78,7 @@ def features(
         raise ModelError(f"{type(tokenizer).__name__} gives out no input_ids.\nGive the tokenizer of a text model.")
     pooled = _Pooled(core, pooling)
     batches = ReplayableRows(rows, at_once(DataCollatorWithPadding(tokenizer)), core.device)
-    engine = Engine(pooled, EngineSettings(store="off"), lambda *_: None)
+    engine = Engine(pooled, EngineSettings())
     plan = batches_of(lengths)
     with engine.active(), in_eval(pooled), torch.no_grad():
         found = [pooled(**batch).logits.cpu() for _, batch in batches.batches(plan)]

@@ -159,7 +159,7 @@ class Classifier:
         from frostline.engine.engine import Engine
         from frostline.engine.settings import EngineSettings
 
-        engine = Engine(self.model, EngineSettings(store="off"), lambda *_: None) if rows >= _WORTH_A_CHECK else None
+        engine = Engine(self.model, EngineSettings()) if rows >= _WORTH_A_CHECK else None
 
         class Inference(Trainer):
             def prediction_step(self, *arguments: Any, **options: Any) -> Any:

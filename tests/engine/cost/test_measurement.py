@@ -17,18 +17,15 @@ from frostline.engine.runner import Runner
 from frostline.engine.settings import EngineSettings
 from frostline.evidence.proof.fingerprint import fingerprint
 from frostline.freezing.freeze import freeze
-from frostline.store.store import Store
+from frostline.store.place import StorePlace
 from tests.models import modes, tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
 
     from torch import nn
 
     from frostline.engine.cost.costs import Measured
-    from frostline.engine.selfcheck.result import SelfCheck
-    from frostline.store.spec import StoreKey, StreamSpec
 
 
 def inputs(*lengths: int) -> dict[str, torch.Tensor]:
@@ -40,9 +37,9 @@ def inputs(*lengths: int) -> dict[str, torch.Tensor]:
 
 def measured(model: nn.Module, folder: Path | None, settings: EngineSettings | None = None, **how: Any) -> Measured:
     filling, step = inputs(6, 6, 6, 7, 7), inputs(*how.get("step", (9, 3, 6, 2)))
-    engine = Engine(model, settings or EngineSettings(), lambda *_: None)
+    engine = Engine(model, settings or EngineSettings())
     with engine.active():
-        engine.ready(step)
+        engine.check(step)
         found = engine.measure(filling, step, folder)
     assert found is not None
     return found
@@ -109,31 +106,31 @@ def test_a_folder_that_cannot_be_written_has_no_rates(
     assert measured(bert, tmp_path).disk is None
 
 
-def test_the_rows_of_a_batch_that_a_store_of_an_earlier_run_lacks_are_counted(bert: nn.Module) -> None:
-    made: list[Store] = []
-
-    def make(_check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]) -> None:
-        made.append(Store.in_memory(key(), streams))
-
-    def keep(_check: SelfCheck, key: Callable[[], StoreKey], streams: list[StreamSpec]) -> tuple[Store, int]:
-        return Store.in_memory(key(), streams), 10**6
-
-    engine, earlier = Engine(bert, EngineSettings(), make), Engine(bert, EngineSettings(), keep)
-    with earlier.active():
-        earlier.ready(inputs(3, 5))
-        assert earlier.fill(inputs(3, 5)) == 2
-    with engine.active():
-        engine.ready(inputs(3, 5))
-        assert engine.missing(inputs(3, 5)) == 0  # it keeps nothing
-        assert engine.missing(inputs(3, 5), made[0]) == 2
-        assert engine.missing(inputs(3, 5), earlier.store) == 0
+def test_what_a_store_of_an_earlier_run_holds_is_told(bert: nn.Module, tmp_path: Path) -> None:
+    place = StorePlace(tmp_path, 10**6)
+    engine, earlier = Engine(bert, EngineSettings()), Engine(bert, EngineSettings())
+    earlier.check(inputs(3, 5))
+    engine.check(inputs(3, 5))
+    assert engine.key is not None
+    assert not place.holds(engine.key)
+    earlier.use(place)
+    assert earlier.fill(inputs(3, 5)) == 2
+    assert earlier.store is not None
+    size = earlier.store.bytes_used
+    earlier.close()
+    assert place.holds(engine.key)
+    share, held = engine.held(inputs(3, 5), place)
+    assert share == 1
+    assert size <= held < 2 * size  # and what opening it wrote
+    assert engine.held({name: torch.cat([value, value + 1]) for name, value in inputs(5).items()}, place)[0] == 0.5
+    assert engine.store is None  # it was looked at only
 
 
 def test_rows_that_steps_store_are_not_sorted(bert: nn.Module) -> None:
     step = inputs(9, 3, 6, 2)
-    engine = Engine(bert, EngineSettings(), lambda *_: None)
+    engine = Engine(bert, EngineSettings())
     with engine.active():
-        engine.ready(step)
+        engine.check(step)
         found = engine.measure(step, step, None)
     assert found is not None
     assert found.fill == found.anew
@@ -141,11 +138,11 @@ def test_rows_that_steps_store_are_not_sorted(bert: nn.Module) -> None:
 
 def test_without_replay_nothing_is_measured() -> None:
     model = tiny("bert")
-    engine = Engine(model, EngineSettings(), lambda *_: None)
+    engine = Engine(model, EngineSettings())
     batch = inputs(3, 5)
     with engine.active():
         assert engine.measure(batch, batch, None) is None  # nothing was tried yet
-        engine.ready(batch)
+        engine.check(batch)
         assert engine.measure(batch, batch, None) is None  # everything trains
     with pytest.raises(NotReplayable, match="nothing is replayed"):
         calibrate(Runner(model, model.forward), FastPaths(), None, None)  # type: ignore[arg-type]

@@ -18,8 +18,11 @@ from tests.engine.stubs import Classifier, padded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from torch import Tensor, nn
+
+    from frostline.store.store import Store
 
 FINE = PathCheck("all", admitted=True, how="", outputs=2e-7, gradients=3e-6)
 WRONG = PathCheck("all", admitted=False, how="", outputs=0.5, gradients=0.25)
@@ -182,10 +185,10 @@ def _frozen_weight(model: nn.Module) -> Tensor:
 
 
 class Damaged(Stores):
-    """Makes one store that gives out wrong values, and then others that do not."""
+    """Opens one store that gives out wrong values, and then others that do not."""
 
-    def __call__(self, *arguments: Any) -> Any:
-        store, budget = super().__call__(*arguments)
+    def open(self, *arguments: Any) -> Store:
+        store = super().open(*arguments)
         if len(self.made) == 1:
             own = store.get
 
@@ -193,7 +196,7 @@ class Damaged(Stores):
                 return {name: Packed(value.values * 1.01, value.lengths) for name, value in own(digests).items()}
 
             store.get = get  # type: ignore[method-assign]
-        return store, budget
+        return store
 
 
 class TestInTheEngine:
@@ -240,11 +243,23 @@ class TestInTheEngine:
         _frozen_weight(frozen).data.mul_(2)
         assert_plain(frozen, engine, _wider(20))
         assert len(stores.made) == 2
-        assert engine.check is not None
-        assert engine.check.boundary == "layer 1"
-        assert engine.check.paths.replay is not None
+        assert engine.checked is not None
+        assert engine.checked.boundary == "layer 1"
+        assert engine.checked.paths.replay is not None
         assert (stores.made[0].rows, stores.made[1].rows) == (0, 3)
         assert "stored anew" in engine.guard.failures[0].consequence
+
+    def test_what_is_wrong_on_disk_is_not_taken_again(self, frozen: nn.Module, tmp_path: Path) -> None:
+        stores = Damaged(folder=tmp_path)
+        engine = engine_of(frozen, stores)
+        answer(frozen, engine, BATCH)
+        assert_plain(frozen, engine, _wider(20))
+        assert len(stores.made) == 2
+        assert engine.store is None
+        assert engine.guard.failures[0].consequence.endswith("no more is stored")
+        for batch in (BATCH, _wider(20), OTHER):
+            assert_plain(frozen, engine, batch)
+        assert len(stores.made) == 2
 
     def test_a_path_that_is_wrong_after_all(
         self, monkeypatch: pytest.MonkeyPatch, told: Callable[[], list[str]]
@@ -263,8 +278,8 @@ class TestInTheEngine:
         monkeypatch.setattr(Runner, "run", run)
         for batch in (_wider(20), BATCH, OTHER):
             assert_plain(model, engine, batch)
-        assert engine.check is not None
-        assert engine.check.paths.packing is None
+        assert engine.checked is not None
+        assert engine.checked.paths.packing is None
         (failure,) = engine.guard.failures
         assert failure.consequence.startswith("given up: padding-free layers")
         assert sum(line.startswith("Guard: ") for line in told()) == 1
@@ -281,11 +296,12 @@ class TestInTheEngine:
         assert_plain(model, engine, _wider(20))
         (failure,) = engine.guard.failures
         assert (failure.outputs, failure.gradients) == (None, None)
-        assert engine.check is not None
-        assert not engine.check.paths.any
+        assert engine.checked is not None
+        assert not engine.checked.paths.any
 
     def test_switched_off(self, frozen: nn.Module) -> None:
-        engine = Engine(frozen, EngineSettings(guard=False), Damaged())
+        engine = Engine(frozen, EngineSettings(guard=False))
+        engine.use(Damaged())
         for batch in (BATCH, _wider(20), _wider(40)):
             answer(frozen, engine, batch)
         assert engine.guard.compared == 0
@@ -309,7 +325,8 @@ class TestInTheEngine:
         for is_on in (True, False):
             torch.manual_seed(0)
             model = frozen_model().train()
-            engine = Engine(model, EngineSettings(guard=is_on), Stores())
+            engine = Engine(model, EngineSettings(guard=is_on))
+            engine.use(Stores())
             torch.manual_seed(1)
             drawn.append([answer(model, engine, batch).detach() for batch in (BATCH, _wider(20), BATCH)])
             assert engine.guard.compared == int(is_on)

@@ -62,7 +62,10 @@ def test_no_model() -> None:
 def test_activations_that_are_checkpointed() -> None:
     model = tokens.model().train()
     checkpoint_activations(model)
-    with pytest.raises(ModelError, match=r"BertForSequenceClassification checkpoints activations.*\nSwitch it off"):
+    with pytest.raises(
+        ModelError,
+        match=r"Only the plain path can run BertForSequenceClassification: gradient checkpointing.*\nSwitch it off",
+    ):
         fl.selfcheck(model, batch())
 
 

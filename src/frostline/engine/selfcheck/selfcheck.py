@@ -6,7 +6,7 @@ import inspect
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from frostline.engine.batch_inputs import read_call
+from frostline.engine.batch_inputs import NeedsPlain, read_call
 from frostline.engine.engine import Engine
 from frostline.engine.replay.boundary import core_of
 from frostline.engine.settings import EngineSettings
@@ -45,16 +45,20 @@ def selfcheck(model: nn.Module, batch: Any) -> SelfCheck:
         )
     core = core_of(model)
     signature = inspect.signature(type(core).forward.__get__(core))
-    call = read_call(signature, (), inputs, getattr(core, "config", None))
-    if isinstance(call, str):
-        raise DataError(f"Only the plain path can answer this batch: {call}.\nGive a batch as training has it.")
-    engine = Engine(model, EngineSettings(), lambda *_: None)
-    with engine.active():
-        check = engine.ready(inputs)
-    if check is None:
-        newer = hasattr(core, "activation_checkpointing_disable")
-        raise ModelError(
-            f"{type(core).__name__} checkpoints activations, which runs layers again in the backward pass: only the "
-            f"plain path can do that.\nSwitch it off: {'activation' if newer else 'gradient'}_checkpointing_disable()."
-        )
-    return check
+    try:
+        read_call(signature, (), inputs, getattr(core, "config", None))
+    except NeedsPlain as reason:
+        raise DataError(
+            f"Only the plain path can answer this batch: {reason}.\nGive a batch as training has it."
+        ) from None
+    try:
+        return Engine(model, EngineSettings()).check(inputs)
+    except NeedsPlain as reason:
+        raise ModelError(f"Only the plain path can run {type(core).__name__}: {reason}.{_mend(core)}") from None
+
+
+def _mend(core: nn.Module) -> str:
+    if not any(getattr(module, "gradient_checkpointing", False) for module in core.modules()):
+        return ""
+    newer = hasattr(core, "activation_checkpointing_disable")
+    return f"\nSwitch it off: {'activation' if newer else 'gradient'}_checkpointing_disable()."
