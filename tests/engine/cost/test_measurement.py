@@ -122,7 +122,9 @@ def test_what_a_store_of_an_earlier_run_holds_is_told(bert: nn.Module, tmp_path:
     share, held = engine.held(inputs(3, 5), place)
     assert share == 1
     assert size <= held < 2 * size  # and what opening it wrote
-    assert engine.held({name: torch.cat([value, value + 1]) for name, value in inputs(5).items()}, place)[0] == 0.5
+    ids, mask = inputs(3, 5).values()
+    both = {"input_ids": torch.cat([ids, (ids + 1) * mask]), "attention_mask": torch.cat([mask, mask])}
+    assert engine.held(both, place)[0] == 0.5
     assert engine.store is None  # it was looked at only
 
 

@@ -38,3 +38,12 @@ def kept_heap() -> Iterator[None]:
     finally:
         library.mallopt(_TRIM_THRESHOLD, 2 * _LARGEST_BLOCK)
         library.malloc_trim(0)
+
+
+def trim_heap() -> None:
+    """Give what is free now back to the system, of a kept heap too, after work that is done once.
+
+    Does nothing where the C library is another one.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        ctypes.CDLL(None).malloc_trim(0)
