@@ -19,7 +19,6 @@ def _prefix(job: Job, case: Case) -> Work:
     from transformers import DataCollatorWithPadding
 
     from frostline.engine.engine import Engine
-    from frostline.engine.kernels.heap import kept_heap
     from frostline.engine.settings import EngineSettings
     from frostline.store.place import StorePlace
     from frostline.training.filling_pass import ReplayableRows, batches_of, lengths_of
@@ -36,8 +35,7 @@ def _prefix(job: Job, case: Case) -> Work:
     engine.check(texts.batch(list(range(min(job.batch, len(rows))))))
 
     def work() -> Predict:
-        with kept_heap():  # as `fl.Trainer` does
-            computed = sum(engine.fill(batch) for _, batch in texts.batches(batches_of(lengths)))
+        computed = sum(engine.fill(batch) for _, batch in texts.batches(batches_of(lengths)))
         if not computed:
             raise ValueError("nothing was stored: the self-check did not admit replay")
         return lambda texts: [0] * len(texts)  # nothing is learned

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     Outcome = tuple[Tensor, list[Tensor | None]]
 
 _NOT_TEXT = ("vision", "audio")
-_FEW = 4  # depths, all of which are tried
+_FEW = 3  # depths, all of which are tried
 
 
 def call_of(model: nn.Module, batch: Mapping[str, Any]) -> Call:
@@ -42,11 +42,11 @@ def call_of(model: nn.Module, batch: Mapping[str, Any]) -> Call:
 
 
 def depths(anatomy: fl.ModelMap, model: nn.Module) -> list[str]:
-    """Units that have layers of a text beneath them: where there are many, the first, every other one and the last."""
+    """Units that have layers of a text beneath them: where there are many, the first, the middle one and the last."""
     routes = {unit.name: Route.at(model, unit.name, anatomy) for unit in anatomy.units[1:]}
     towers = {path for stack in anatomy.stacks if stack.name in _NOT_TEXT for layer in stack.layers for path in layer}
     names = [name for name, route in routes.items() if not towers.issuperset(route.skipped)]
-    return names if len(names) <= _FEW else [*names[:-1:2], names[-1]]
+    return names if len(names) <= _FEW else [names[0], names[len(names) // 2], names[-1]]
 
 
 def freeze_beneath(model: nn.Module, anatomy: fl.ModelMap, boundary: str | None) -> None:

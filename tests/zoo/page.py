@@ -52,7 +52,7 @@ logits and gradients on other batches as well: of other lengths, with other padd
 
 **Padding-free**: what runs on real tokens only. With `layers` it is whole layers, padded for attention alone; with
 `all but mixers` the modules that mix tokens run padded, too. **Replay**: whether the model runs from what is stored
-for a unit. Of the units with layers of the text beneath them the first, every other one and the last are tried. Where
+for a unit. Of the units with layers of the text beneath them the first, the middle one and the last are tried. Where
 what is stored is for the unit below instead, no layer runs again either, and dropout on the way to the head acts; what
 dropout is left out, the page on the engine [tells](engine.md#dropout). `with padding` stands where a text's stored
 values hold for one length of padding only. **One position**: the one position of each text that the last layer is run

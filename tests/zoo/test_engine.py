@@ -112,30 +112,17 @@ def test_sizes_that_coincide_are_not_mixed_up(model_type: str) -> None:
 
 
 @pytest.mark.parametrize("model_type", TYPES)
-def test_every_depth_is_replayed_but_those_named(model_type: str) -> None:
+def test_all_is_admitted_but_what_is_named(model_type: str) -> None:
     found = surveyed(model_type)
     depths = {depth for depth in found.checks if depth is not None}
     assert {depth for depth in depths if not found.is_replayed(depth)} == NOT_REPLAYED.get(model_type, set())
     assert any(found.checks[depth].paths.whole for depth in depths) == (model_type in STORED_WITH_PADDING)
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_padding_is_spared_but_in_those_named(model_type: str) -> None:
-    check = surveyed(model_type).checks[None]
-    assert (check.paths.packing is None) == (model_type in NOT_PADDING_FREE), str(check)
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_the_last_layer_runs_for_one_position_in_those_named(model_type: str) -> None:
-    check = surveyed(model_type).checks[None]
+    whole = found.checks[None]
+    assert (whole.paths.packing is None) == (model_type in NOT_PADDING_FREE), str(whole)
     named = next((position for position, types in ONE_POSITION.items() if model_type in types), None)
-    assert check.paths.single == named, str(check)
-
-
-@pytest.mark.parametrize("model_type", TYPES)
-def test_the_page_says_what_was_admitted(model_type: str) -> None:
+    assert whole.paths.single == named, str(whole)
     _, engine = page.parts(page.PAGE.read_text(encoding="utf-8"))
-    assert page.rows_of(engine)[model_type] == page.engine_row(surveyed(model_type)), "run make architectures"
+    assert page.rows_of(engine)[model_type] == page.engine_row(found), "run make architectures"
 
 
 @pytest.mark.parametrize("model_type", sorted(ROUNDED))

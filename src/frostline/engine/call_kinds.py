@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.engine.batch_inputs import NeedsPlain
-from frostline.engine.kernels.heap import trim_heap
 from frostline.engine.replay.boundary_tensors import spec_of
 from frostline.engine.replay.prefix import Prefix, store_key
 from frostline.engine.selfcheck.admission import admit
@@ -157,7 +156,6 @@ class CallKinds:
             padding_free=self._settings.padding_free,
             store_dtype=self._settings.torch_dtype,
         )
-        trim_heap()  # all weights that train have had several gradients at once
         tensors = frozenset(name for name, value in call.inputs.items() if isinstance(value, torch.Tensor))
         constants = {name: value for name, value in call.inputs.items() if name not in tensors}
         values = plain_values(self._model, check.changes)

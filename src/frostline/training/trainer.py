@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -14,13 +14,11 @@ import transformers
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.compat.trainer import OpenTrainer
 from frostline.engine.behind_mask import PaddingRead
-from frostline.engine.kernels.heap import kept_heap
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback, write_proof
 from frostline.training.delta_checkpoints import has_delta, keep_delta, refuse_without_base, restore_delta
 from frostline.training.engine_callback import EngineCallback
-from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
 from frostline.training.renamed import load_renamed
 
@@ -176,10 +174,6 @@ class Trainer(OpenTrainer):
             self._operations = model, super().floating_point_ops(inputs) // tokens
         return self._operations[1] * tokens
 
-    def clip_gradients(self, model: nn.Module) -> Any:
-        """Clip as ``transformers.Trainer`` does, which looks at all parameters: only at those with a gradient."""
-        return super().clip_gradients(WithGradients.of(model) if self._fast.off is None else model)
-
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
         model: nn.Module = super().call_model_init(trial)
@@ -226,12 +220,7 @@ class Trainer(OpenTrainer):
         given = _TRAIN.bind(self, *arguments, **options).arguments.get("resume_from_checkpoint")
         resumed_from = Path(given) if isinstance(given, str | PathLike) else None
         self._freeze_callback.resumed_from = self._fast.resumed_from = resumed_from
-        with ExitStack() as stack:
-            if self._fast.off is None:
-                stack.enter_context(kept_heap())
-                if self.model is not None:  # a search has none before its first trial
-                    stack.enter_context(cleared_quickly(self.model))
-            output = super().train(*arguments, **options)
+        output = super().train(*arguments, **options)
         if self.proof is not None and self.proof.drifted_while_frozen:  # what a callback thawed may move
             self.save_model()
             self.proof.raise_for_drift()
