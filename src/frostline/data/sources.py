@@ -61,7 +61,7 @@ def read_table(source: str, *, role: Role) -> datasets.Dataset:
         raise system_error(error, source) or DataError(
             f"{quoted_path(source)} cannot be read: {error.strerror}."
         ) from error
-    if not path.is_file():  # it would be read several times, and may never end
+    if not path.is_file():  # it may never end
         raise DataError(
             f"{quoted_path(source)} is a pipe or a device, and no file.\nWrite what it gives to a file, and name that."
         )
