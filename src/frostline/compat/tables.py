@@ -1,4 +1,4 @@
-"""Data sets and the features of their columns."""
+"""Features of data sets."""
 
 from __future__ import annotations
 
@@ -6,14 +6,6 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pyarrow as pa
-
-
-def fingerprint_of(dataset: Any) -> str:
-    """Give the fingerprint of what a data set went through; an empty text where it has none.
-
-    In: all. Lost: texts are tokenised anew in each run.
-    """
-    return str(getattr(dataset, "_fingerprint", ""))
 
 
 def fixed_list(feature: Any, length: int) -> Any:
