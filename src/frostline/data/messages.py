@@ -22,11 +22,6 @@ def quoted(value: object, longest: int = 60) -> str:
     return repr(text)
 
 
-def quoted_path(source: str) -> str:
-    """Quotes a path as the user gave it, in one line and never shortened."""
-    return repr(source)
-
-
 def listed(values: Iterable[object], most: int = 12) -> str:
     """Lists quoted values: ``'a', 'b' and 3 more``."""
     items = list(values)
