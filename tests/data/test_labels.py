@@ -54,8 +54,8 @@ def test_one_label_per_row(values: list[Any], names: tuple[str, ...], ids: list[
     assert (schema.problem_type, schema.names, schema.num_labels) == (SINGLE, names, len(names))
     assert labels(schema, rows) == ids
     assert schema.encode(rows).features["labels"] == datasets.Value("int64")
-    assert schema.id2label == dict(enumerate(names))
-    assert schema.label2id == {name: index for index, name in enumerate(names)}
+    assert schema.config_fields["id2label"] == dict(enumerate(names))
+    assert schema.config_fields["label2id"] == {name: index for index, name in enumerate(names)}
 
 
 def test_class_labels_keep_their_names() -> None:
@@ -77,7 +77,7 @@ def test_regression() -> None:
     rows = examples(label=[0.5, 2.0, -1.0])
     schema = LabelSchema.infer(rows)
     assert (schema.problem_type, schema.names, schema.num_labels) == (REGRESSION, (), 1)
-    assert schema.id2label == {0: "LABEL_0"}
+    assert schema.config_fields["id2label"] == {0: "LABEL_0"}
     assert labels(schema, rows) == [0.5, 2.0, -1.0]
     assert schema.encode(rows).features["labels"] == datasets.Value("float32")
     assert labels(schema, examples(label=["1", " 2e1 "])) == [1.0, 20.0]
@@ -146,8 +146,7 @@ def test_texts_of_several_labels() -> None:
     assert schema.names == ("insult", "toxic")
     assert labels(schema, rows) == [[1.0, 1.0], [0.0, 0.0], [0.0, 1.0], [1.0, 0.0]]
     rows = examples(label=["a b", "c"])
-    assert LabelSchema.infer(rows, MULTI, " ").names == ("a", "b", "c")
-    whole = LabelSchema.infer(rows, MULTI, None)
+    whole = LabelSchema.infer(rows, MULTI)
     assert whole.names == ("a b", "c")
     assert labels(whole, rows) == [[1.0, 0.0], [0.0, 1.0]]
 
@@ -182,7 +181,8 @@ def test_placeholder_names_take_ids(values: list[Any]) -> None:
 
 def test_a_round_trip_through_a_config() -> None:
     schema = LabelSchema.infer(examples(label=["b", "a"]))
-    config = config_with(id2label=schema.id2label, label2id=schema.label2id, problem_type=schema.problem_type)
+    fields = {name: value for name, value in schema.config_fields.items() if name != "num_labels"}
+    config = config_with(**fields)
     assert LabelSchema.from_config(config) == schema
 
 

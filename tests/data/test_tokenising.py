@@ -76,7 +76,6 @@ def test_truncation() -> None:
     assert result["input_ids"][:] == [[2, 4, 5, 3], [2, 4, 5, 3], [2, 4, 5, 3]]
     assert (stats.truncated, stats.max_length, stats.longest) == (2, 4, 4)
     assert str(stats).endswith("2 rows truncated to 4 tokens")
-    assert stats.to_dict()["truncated"] == 2
 
 
 @pytest.mark.parametrize(
@@ -130,23 +129,16 @@ def test_a_tokenizer_in_python() -> None:
     assert stats.truncated == 2
 
 
-def test_several_processes_do_the_same() -> None:
-    data = table(text=["a b c d", "a b", "a b c"] * 5, labels=list(range(15)))
-    one, stats = tokenise(data, fast(), max_length=4)
-    two, same = tokenise(data, fast(), max_length=4, num_proc=2)
-    assert (two.to_list(), same) == (one.to_list(), stats)
-
-
-def test_fingerprints_follow_the_content() -> None:
-    data = table(text=["a", "b"])
+def test_settings_of_an_earlier_call_are_not_kept() -> None:
+    data = table(text=["a b c", "b"])
     tokenizer = fast(model_max_length=64)
     first, _ = tokenise(data, tokenizer)
     tokenizer(["a", "b"], truncation=True, max_length=3, padding=True)
     again, _ = tokenise(data, tokenizer)
-    assert first._fingerprint == again._fingerprint
+    assert again.to_list() == first.to_list()
     shorter, _ = tokenise(data, tokenizer, max_length=3)
     others, _ = tokenise(data.select([0]), tokenizer)
-    assert len({first._fingerprint, shorter._fingerprint, others._fingerprint}) == 3
+    assert len({result._fingerprint for result in (first, shorter, others)}) == 3
     assert not first.cache_files
 
 

@@ -9,5 +9,5 @@ are all that Frostline runs on, which docs/compatibility.md lists.
     modules.py   what torch keeps about modules, wrappers of several processes and adapters included
     models.py    configurations, files and names of models, and how transformers loads them
     trainer.py   the steps of transformers.Trainer that have no public name
-    tables.py    data sets and the builders of datasets
+    tables.py    features of the columns of data sets
 """

@@ -1,23 +1,11 @@
-"""Data sets and the builders of the datasets library."""
+"""Features of data sets."""
 
 from __future__ import annotations
 
-from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     import pyarrow as pa
-    from datasets.builder import DatasetBuilder
-
-
-def fingerprint_of(dataset: Any) -> str:
-    """Give the fingerprint of what a data set went through; an empty text where it has none.
-
-    In: all. Lost: texts are tokenised anew in each run.
-    """
-    return str(getattr(dataset, "_fingerprint", ""))
 
 
 def fixed_list(feature: Any, length: int) -> Any:
@@ -65,42 +53,3 @@ def of_mixed(texts: list[str]) -> pa.Array:
     if not hasattr(datasets, "Json"):
         return pa.array([text.encode() for text in texts], pa.large_binary())
     return pa.ExtensionArray.from_storage(pa.json_(pa.string()), pa.array(texts, pa.string()))
-
-
-def csv_builder(file: Path, digest: str, **options: Any) -> DatasetBuilder:
-    """Make the builder of a file of separated values.
-
-    In: all.
-    """
-    from datasets.packaged_modules.csv.csv import Csv
-
-    return Csv(data_files=_data_files(file, digest), **options)
-
-
-def json_builder(file: Path, digest: str) -> DatasetBuilder:
-    """Make the builder of a file of JSON rows, which takes all of them for rows of a table.
-
-    In: all; older ones of datasets have no other way to take them.
-    """
-    from datasets.packaged_modules.json.json import Json
-
-    known = {field.name for field in fields(Json.BUILDER_CONFIG_CLASS)}
-    options = {"parse_agent_traces": False} if "parse_agent_traces" in known else {}
-    return Json(data_files=_data_files(file, digest), **options)
-
-
-def parquet_builder(file: Path, digest: str) -> DatasetBuilder:
-    """Make the builder of a Parquet file.
-
-    In: all.
-    """
-    from datasets.packaged_modules.parquet.parquet import Parquet
-
-    return Parquet(data_files=_data_files(file, digest))
-
-
-def _data_files(file: Path, digest: str) -> Any:
-    """Name a file to a builder: no pattern matching, and the digest of its content as the key of the cache."""
-    from datasets.data_files import DataFilesDict, DataFilesList
-
-    return DataFilesDict({"train": DataFilesList([str(file.resolve())], [(digest,)])})

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from frostline.data.messages import quoted, quoted_path
+from frostline.data.messages import quoted
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,41 +27,32 @@ def cause_chain(error: BaseException) -> Iterator[BaseException]:
 
 
 def system_error(error: BaseException, source: str) -> DataError | None:
-    """Explains a full disk or a forbidden file anywhere in the chain of causes.
-
-    Args:
-        error: What was raised while ``source`` was read.
-        source: What the user asked to read.
+    """Explains a full disk or a forbidden file anywhere in the causes of what reading a source raised.
 
     Returns:
         The error to raise instead, or ``None`` if the cause is another one.
     """
+    from datasets import config
+
+    cache = str(config.HF_DATASETS_CACHE)
     for cause in cause_chain(error):
         if not isinstance(cause, OSError):
             continue
         words = str(cause).casefold()
         if cause.errno in _FULL_DISK or any(phrase in words for phrase in _FULL_DISK_WORDS):
             return DataError(
-                f"{quoted_path(source)}: no space left in the datasets cache, "
-                f"{quoted_path(cache_folder())}.\n"
+                f"{source!r}: no space left in the datasets cache, {cache!r}.\n"
                 "Free some space there, or set HF_DATASETS_CACHE to a folder with more."
             )
         if cause.errno in _FORBIDDEN:
             place = str(cause.filename or source)
-            verb = "written" if place.startswith(cache_folder()) else "read"
+            verb, mend = "read", ""
+            if place.startswith(cache):
+                verb, mend = "written", ", or set HF_DATASETS_CACHE to a folder of yours"
             return DataError(
-                f"{quoted_path(source)}: permission denied, {quoted_path(place)} cannot be {verb}."
-                "\nChange its permissions"
-                + (", or set HF_DATASETS_CACHE to a folder of yours." if verb == "written" else ".")
+                f"{source!r}: permission denied, {place!r} cannot be {verb}.\nChange its permissions{mend}."
             )
     return None
-
-
-def cache_folder() -> str:
-    """Returns the folder in which ``datasets`` keeps what it has read."""
-    from datasets import config
-
-    return str(config.HF_DATASETS_CACHE)
 
 
 def first_line(error: BaseException) -> str:

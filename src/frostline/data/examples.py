@@ -15,16 +15,16 @@ Decisions:
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.compat.tables import is_mixed
-from frostline.data.messages import listed, numbered, quoted, quoted_path, suggestion
+from frostline.data.messages import listed, numbered, quoted, suggestion
 from frostline.data.quiet import quiet_datasets
 from frostline.data.sources import read_table
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     import datasets
     import pyarrow as pa
@@ -104,25 +104,22 @@ def choose_columns(
     """
     texts, labels = tuple(text_columns), tuple(label_columns or ())
     _check_names(texts, labels)
-    for role, names in (("text", texts), ("label", labels)):
-        for name in names:
-            _check_present(dataset, source, name, role)
+    _check_present(dataset.column_names, source, dict.fromkeys(texts, "text") | dict.fromkeys(labels, "label"))
     if limit is not None:
         if limit < 1:
             raise DataError(f"The limit of rows is {limit}; it must be 1 or more.")
         dataset = dataset.select(range(min(limit, len(dataset))))
     if not len(dataset):
-        raise DataError(f"{quoted_path(source)} has no rows.\nName another file or split.")
+        raise DataError(f"{source!r} has no rows.\nName another file or split.")
 
     dataset = dataset.select_columns([*texts, *labels])
-    table = table_of(dataset)
     for name in texts:
-        if _check_text_type(dataset, source, name):
-            dataset = _as_text(dataset, name)
-            table = table_of(dataset)
-        _check_texts(table.column(name), source, name)
+        dataset = _with_texts(dataset, source, name)
+        _check_texts(table_of(dataset).column(name), source, name)
     for name in labels:
-        _check_labels(table.column(name), source, name)
+        missing = table_of(dataset).column(name).is_null()
+        mend = "Remove these rows, or give them a label."
+        _refuse_rows(missing, source, f"the label column {quoted(name)} is empty", mend)
     dataset = dataset.rename_columns({old: new for old, new in zip(texts, TEXT_NAMES, strict=False) if old != new})
     return Examples(dataset, source, texts, labels)
 
@@ -133,12 +130,24 @@ def table_of(dataset: datasets.Dataset) -> pa.Table:
     return table
 
 
-def row_numbers(mask: pa.ChunkedArray) -> tuple[list[int], int]:
-    """Returns the first five rows (1-based) at which a mask is true, and how many there are."""
+def kind_of(kind: pa.DataType) -> Literal["text", "integer", "number", "boolean"] | None:
+    """Tells which values of texts and labels a type holds; ``None`` for any other."""
+    import pyarrow as pa
+
+    if pa.types.is_string(kind) or pa.types.is_large_string(kind):
+        return "text"
+    if pa.types.is_integer(kind):
+        return "integer"
+    if pa.types.is_floating(kind) or pa.types.is_decimal(kind):
+        return "number"
+    return "boolean" if pa.types.is_boolean(kind) else None
+
+
+def rows_where(mask: pa.ChunkedArray) -> list[int]:
+    """Returns the rows (1-based) at which a mask is true."""
     import pyarrow.compute as pc
 
-    rows = pc.indices_nonzero(mask)
-    return [int(row) + 1 for row in rows[:5].to_pylist()], len(rows)
+    return [row + 1 for row in pc.indices_nonzero(mask).to_pylist()]
 
 
 def _check_names(texts: tuple[str, ...], labels: tuple[str, ...]) -> None:
@@ -158,71 +167,50 @@ def _check_names(texts: tuple[str, ...], labels: tuple[str, ...]) -> None:
         )
 
 
-def _check_present(dataset: datasets.Dataset, source: str, name: str, role: str) -> None:
-    known = dataset.column_names
-    if name not in known:
-        raise DataError(
-            f"{quoted_path(source)} has no column {quoted(name)} to take as {role}; it has "
-            f"{listed(known)}.\nName the {role} column.{suggestion(name, known)}"
-        )
+def _check_present(known: Sequence[str], source: str, roles: Mapping[str, str]) -> None:
+    for name, role in roles.items():
+        if name not in known:
+            raise DataError(
+                f"{source!r} has no column {quoted(name)} to take as {role}; it has "
+                f"{listed(known)}.\nName the {role} column.{suggestion(name, known)}"
+            )
 
 
-def _check_text_type(dataset: datasets.Dataset, source: str, name: str) -> bool:
-    """Returns whether a column of texts holds numbers; any other type but text is an error."""
-    import datasets
+def _with_texts(dataset: datasets.Dataset, source: str, name: str) -> datasets.Dataset:
+    """Makes texts of a column of numbers; any other type but text is an error."""
     import pyarrow as pa
+    from datasets import Features, Value
 
     feature: Any = dataset.features[name]
     kind = dataset.data.schema.field(name).type
-    if isinstance(feature, datasets.Value):
-        if pa.types.is_string(kind) or pa.types.is_large_string(kind):
-            return False
-        if pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind):
-            return True
-    found = "values of mixed types" if is_mixed(feature) else f"the type {kind}"
+    found = kind_of(kind) if isinstance(feature, Value) else None
+    if found == "text":
+        return dataset
+    if found in {"integer", "number"}:
+        features = Features({**dataset.features, name: Value("string")})
+        with quiet_datasets():
+            cast: datasets.Dataset = dataset.cast(features, keep_in_memory=True, load_from_cache_file=False)
+        return cast
+    what = "values of mixed types" if is_mixed(feature) else f"the type {kind}"
     if pa.types.is_null(kind):
-        found = "nothing but null"
+        what = "nothing but null"
     raise DataError(
-        f"{quoted_path(source)}: the text column {quoted(name)} holds {found}.\n"
+        f"{source!r}: the text column {quoted(name)} holds {what}.\n"
         f"Texts are needed; name another column, or write texts (columns: "
         f"{listed(dataset.column_names)})."
     )
 
 
-def _as_text(dataset: datasets.Dataset, name: str) -> datasets.Dataset:
-    from datasets import Features, Value
-
-    features = Features({**dataset.features, name: Value("string")})
-    with quiet_datasets():
-        cast: datasets.Dataset = dataset.cast(features, keep_in_memory=True, load_from_cache_file=False)
-    return cast
-
-
 def _check_texts(column: pa.ChunkedArray, source: str, name: str) -> None:
     import pyarrow.compute as pc
 
-    blank = pc.fill_null(pc.equal(pc.utf8_length(pc.utf8_trim_whitespace(column)), 0), True)
-    rows, total = row_numbers(blank)
-    if total:
-        raise DataError(
-            f"{quoted_path(source)}: the text column {quoted(name)} is empty in "
-            f"{numbered('row', rows, total)} (the header not counted).\nRemove these rows."
-        )
-    rows, total = row_numbers(pc.match_substring(column, "\0"))
-    if total:
-        raise DataError(
-            f"{quoted_path(source)}: the text column {quoted(name)} holds a NUL character in "
-            f"{numbered('row', rows, total)} (the header not counted).\nRemove the character."
-        )
+    blank = pc.fill_null(pc.equal(pc.utf8_trim_whitespace(column), ""), True)
+    what = f"the text column {quoted(name)}"
+    _refuse_rows(blank, source, f"{what} is empty", "Remove these rows.")
+    _refuse_rows(pc.match_substring(column, "\0"), source, f"{what} holds a NUL character", "Remove the character.")
 
 
-def _check_labels(column: pa.ChunkedArray, source: str, name: str) -> None:
-    import pyarrow.compute as pc
-
-    rows, total = row_numbers(pc.is_null(column))
-    if total:
-        raise DataError(
-            f"{quoted_path(source)}: the label column {quoted(name)} is empty in "
-            f"{numbered('row', rows, total)} (the header not counted).\n"
-            "Remove these rows, or give them a label."
-        )
+def _refuse_rows(mask: pa.ChunkedArray, source: str, what: str, mend: str) -> None:
+    rows = rows_where(mask)
+    if rows:
+        raise DataError(f"{source!r}: {what} in {numbered('row', rows)} (the header not counted).\n{mend}")

@@ -1,38 +1,34 @@
 """Reading one file into a :class:`datasets.Dataset`.
 
-The file is checked strictly, read by the builder of ``datasets`` and cached by it, under the
-digest of the file's content: a second run only hashes the file, and a file edited in place is read
-again even if its time stamp says otherwise. CSV and TSV cells stay texts, exactly as written
-(``NA``, ``null``, ``007``); in JSON and Parquet values keep their type.
-
-Where the builder fails on a file that passed the check, or finds another number of rows or dates
-that JSON does not have, the file is read plainly, in memory.
+The file is read once, as bytes. Where the cache of ``datasets`` holds a table under the digest of these bytes, that one
+is taken; else they are parsed, strictly, and the table is put there. So a file that was edited in place is parsed again
+even if its time stamp says otherwise. CSV and TSV cells stay texts, exactly as written (``NA``, ``null``, ``007``); in
+JSON and Parquet values keep their type.
 """
 
 from __future__ import annotations
 
 import hashlib
 import shutil
-from contextlib import contextmanager
+from contextlib import ExitStack, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from frostline.compat.tables import csv_builder, json_builder, of_mixed, parquet_builder
-from frostline.data import delimited, jsonlines
 from frostline.data.causes import first_line, system_error
-from frostline.data.messages import listed, quoted_path
+from frostline.data.delimited import parse_csv, parse_tsv
+from frostline.data.jsonlines import parse_json_rows
+from frostline.data.messages import listed
 from frostline.data.quiet import quiet_datasets
-from frostline.data.rawtext import check_utf8
+from frostline.data.rawtext import refuse_no_text
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-
     import datasets
     import pyarrow as pa
-    from datasets.builder import DatasetBuilder
 
-SUFFIXES = (".csv", ".tsv", ".jsonl", ".json", ".parquet")
+_TEXT_PARSERS = {".csv": parse_csv, ".tsv": parse_tsv, ".jsonl": parse_json_rows, ".json": parse_json_rows}
+SUFFIXES = (*_TEXT_PARSERS, ".parquet")
+_CACHE = "frostline-1"  # another number where the same bytes make another table
 
 
 def read_file(path: Path, source: str) -> datasets.Dataset:
@@ -48,207 +44,80 @@ def read_file(path: Path, source: str) -> datasets.Dataset:
     Raises:
         DataError: The file cannot be read, or is no table.
     """
-    readers: dict[str, Callable[[Path, str, str], datasets.Dataset]] = {
-        ".csv": _read_delimited,
-        ".tsv": _read_delimited,
-        ".jsonl": _read_json,
-        ".json": _read_json,
-        ".parquet": _read_parquet,
-    }
     try:
         with path.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if not path.stat().st_size:
-            raise DataError(f"{quoted_path(source)} is empty.\nName a file that holds a table.")
-        with quiet_datasets(), _alone(digest):
-            return readers[path.suffix.lower()](path, source, digest)
+            content = file.read()
+        with quiet_datasets():
+            return _cached(content, path.suffix.lower(), source)
     except OSError as error:
-        raise system_error(error, source) or DataError(
-            f"{quoted_path(source)} cannot be read: {first_line(error)}."
-        ) from error
+        raise system_error(error, source) or DataError(f"{source!r} cannot be read: {first_line(error)}.") from error
 
 
-@contextmanager
-def _alone(digest: str) -> Iterator[None]:
-    """Let one process at a time put a file into the cache of ``datasets``, which two would spoil for each other."""
-    from datasets import config
+def _cached(content: bytes, suffix: str, source: str) -> datasets.Dataset:
+    from datasets import Dataset, config
+    from datasets.exceptions import DatasetsError
     from filelock import FileLock
 
-    folder = Path(config.HF_DATASETS_CACHE)
-    lock = FileLock(folder / f"frostline-{digest[:16]}.lock")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError:  # a cache that cannot be written to; reading it needs no lock
-        yield
-        return
-    try:
-        yield
-    finally:
-        lock.release()
-
-
-def _read_delimited(path: Path, source: str, digest: str) -> datasets.Dataset:
-    from datasets import Features, Value
-
-    def builder_for(dialect: delimited.Dialect) -> DatasetBuilder:
-        names = list(delimited.column_names(path, source, dialect))
-        return csv_builder(
-            path,
-            digest,
-            features=Features({name: Value("string") for name in names}),
-            names=names,
-            header=0,
-            index_col=False,
-            sep=dialect.delimiter,
-            quoting=dialect.quoting,
-            encoding=delimited.ENCODING,
-            keep_default_na=False,
-            na_filter=False,
-        )
-
-    for dialect in delimited.dialects(path):
-        try:
-            cached = _cached(builder_for(dialect))
-        except (DataError, UnicodeDecodeError):  # said with more detail by the checks below
-            continue
-        if cached is not None:
-            return cached
-    check_utf8(path, source)
-    scan = delimited.scan(path, source)
-
-    def plain() -> datasets.Dataset:
-        import pyarrow as pa
-
-        names = delimited.column_names(path, source, scan.dialect)
-        columns = zip(*delimited.plain_rows(path, scan.dialect), strict=True)
-        table = {n: pa.array(c, pa.string()) for n, c in zip(names, columns, strict=True)}
-        return _in_memory(pa.table(table), digest)
-
-    return _build(builder_for(scan.dialect), scan.rows, source, plain)
-
-
-def _read_json(path: Path, source: str, digest: str) -> datasets.Dataset:
-    def plain() -> datasets.Dataset:
-        return _in_memory(_json_table(list(jsonlines.json_rows(path, source))), digest)
-
-    builder = json_builder(path, digest)
-    dataset = _cached(builder)
-    if dataset is None:
-        check_utf8(path, source)
-        dataset = _build(builder, jsonlines.count_rows(path, source), source, plain)
-    return plain() if any(_guessed(field.type) for field in dataset.data.schema) else dataset
-
-
-def _read_parquet(path: Path, source: str, digest: str) -> datasets.Dataset:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    try:
-        metadata = pq.read_metadata(path)
-        names = list(metadata.schema.to_arrow_schema().names)
-    except (pa.ArrowException, ValueError) as error:
-        raise DataError(
-            f"{quoted_path(source)} is damaged or no Parquet file: {first_line(error)}.\n"
-            "Write it again, or name a file of another kind with its right ending."
-        ) from error
-    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
-    if twice:
-        raise DataError(f"{quoted_path(source)} names the column {listed(twice[:1])} twice.\nRename or remove one.")
-    if not metadata.num_rows:
-        raise DataError(
-            f"{quoted_path(source)} has columns ({listed(names)}) but no rows.\nName another file, or write it again."
-        )
-
-    def plain() -> datasets.Dataset:
-        return _in_memory(pq.read_table(path).replace_schema_metadata(None), digest)
-
-    builder = parquet_builder(path, digest)
-    cached = _cached(builder)
-    if cached is not None:
-        return cached
-    return _build(builder, metadata.num_rows, source, plain)
-
-
-def _cached(builder: DatasetBuilder) -> datasets.Dataset | None:
-    from datasets.exceptions import DatasetsError
-
-    if not Path(builder.cache_dir).is_dir():
-        return None
-    try:
-        dataset: datasets.Dataset = builder.as_dataset(split="train")
-    except (OSError, ValueError, DatasetsError):  # damaged, e.g. emptied to save space
-        shutil.rmtree(builder.cache_dir, ignore_errors=True)
-        return None
+    digest = hashlib.sha256(content).hexdigest()
+    folder = Path(config.HF_DATASETS_CACHE) / _CACHE / f"{digest}{suffix}"
+    with ExitStack() as stack:
+        with suppress(OSError):  # a cache that cannot be written to; reading it needs no lock
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(FileLock(f"{folder}.lock"))
+        with suppress(OSError, ValueError, DatasetsError):  # not there; or damaged, e.g. emptied to save space
+            return Dataset.load_from_disk(str(folder))
+        dataset = _parsed(content, suffix, source, digest)
+        if dataset.column_names:  # without any, datasets cannot save it
+            shutil.rmtree(folder, ignore_errors=True)  # so that a half-written one never looks complete
+            dataset.save_to_disk(str(folder))
+            dataset = Dataset.load_from_disk(str(folder))
     return dataset
 
 
-def _build(builder: DatasetBuilder, rows: int, source: str, plain: Callable[[], datasets.Dataset]) -> datasets.Dataset:
-    """Lets the builder read and cache the file; if it cannot, reads the file plainly.
+def _parsed(content: bytes, suffix: str, source: str, digest: str) -> datasets.Dataset:
+    from datasets import Dataset
 
-    Args:
-        builder: A builder of ``datasets`` for one file.
-        rows: The number of rows that the file has.
-        source: The file as the user named it, for messages.
-        plain: Reads the file in memory.
-    """
-    from datasets.exceptions import DatasetsError
-
+    if not content:
+        raise DataError(f"{source!r} is empty.\nName a file that holds a table.")
     try:
-        builder.download_and_prepare()
-        dataset: datasets.Dataset = builder.as_dataset(split="train")
-    except (OSError, ValueError, TypeError, DatasetsError) as error:
-        known = system_error(error, source)
-        if known is not None:
-            raise known from error
-        return _plainly(plain, source, error)
-    if len(dataset) == rows:
-        return dataset
-    shutil.rmtree(builder.cache_dir, ignore_errors=True)
-    return _plainly(plain, source, None)
-
-
-def _plainly(plain: Callable[[], datasets.Dataset], source: str, earlier: Exception | None) -> datasets.Dataset:
-    try:
-        return plain()
+        table = _parquet_table(content, source) if suffix == ".parquet" else _text_table(content, suffix, source)
+        with suppress(ValueError, TypeError):  # of notes beside the columns, by another version of datasets
+            return Dataset(table, fingerprint=digest[:16])
+        return Dataset(table.replace_schema_metadata(None), fingerprint=digest[:16])
     except DataError:
         raise
     except (OSError, ValueError, TypeError, ArithmeticError) as error:
         raise DataError(
-            f"{quoted_path(source)} is damaged, or of a form that is not supported: "
-            f"{first_line(earlier or error)}.\nWrite it again, with plain texts and labels."
+            f"{source!r} is damaged, or of a form that is not supported: {first_line(error)}.\n"
+            "Write it again, with plain texts and labels."
         ) from error
 
 
-def _in_memory(table: pa.Table, digest: str) -> datasets.Dataset:
-    from datasets import Dataset
+def _text_table(content: bytes, suffix: str, source: str) -> pa.Table:
+    if b"\0" in content:  # which the parsers would take for text
+        refuse_no_text(content, suffix, source)
+    try:
+        return _TEXT_PARSERS[suffix](content, source)
+    except (DataError, UnicodeDecodeError):
+        refuse_no_text(content, suffix, source)  # which explains more than what it leads to
+        raise
 
-    return Dataset(table, fingerprint=digest[:16])
 
-
-def _json_table(rows: list[dict[str, Any]]) -> pa.Table:
-    """Builds a table of parsed rows; a column of mixed types becomes JSON texts."""
-    import json
-
+def _parquet_table(content: bytes, source: str) -> pa.Table:
     import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    columns = {}
-    for name in dict.fromkeys(key for row in rows for key in row):
-        values = [row.get(name) for row in rows]
-        try:
-            columns[name] = pa.array(values)
-        except (pa.ArrowException, TypeError, OverflowError):
-            texts = [json.dumps(value, ensure_ascii=False) for value in values]
-            columns[name] = of_mixed(texts)
-    return pa.table(columns)
-
-
-def _guessed(kind: pa.DataType) -> bool:
-    """Tells whether a type, or a type within, is one that JSON does not have."""
-    import pyarrow as pa
-
-    if pa.types.is_temporal(kind):
-        return True
-    if pa.types.is_nested(kind):
-        return any(_guessed(kind.field(index).type) for index in range(kind.num_fields))
-    return False
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        raise DataError(
+            f"{source!r} is damaged or no Parquet file: {first_line(error)}.\n"
+            "Write it again, or name a file of another kind with its right ending."
+        ) from error
+    names = file.schema_arrow.names
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    if twice:
+        raise DataError(f"{source!r} names the column {listed(twice[:1])} twice.\nRename or remove one.")
+    if not file.metadata.num_rows:
+        raise DataError(f"{source!r} has columns ({listed(names)}) but no rows.\nName another file, or write it again.")
+    return file.read()

@@ -1,73 +1,86 @@
-"""Checking JSON files: one object per line, or one array of objects.
+"""Reading JSON files: one object per line, or one array of objects.
 
-A strict look at every line comes first (once: afterwards the file is cached), so that an error can
-name the line. Numbers keep their type, and nothing is taken for a date.
+Every line is parsed by itself, so that an error can name it. Numbers keep their type, and nothing is taken for a date.
 """
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
 from typing import TYPE_CHECKING, Any
 
 from frostline.base.json import parse_json
-from frostline.data.messages import quoted, quoted_path
+from frostline.compat.tables import of_mixed
+from frostline.data.messages import quoted
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
+
+    import pyarrow as pa
 
 _EXAMPLE = '`{"text": "...", "label": "..."}`'
 
 
-def count_rows(path: Path, source: str) -> int:
-    """Reads the file strictly and counts its rows.
+def parse_json_rows(content: bytes, source: str) -> pa.Table:
+    """Parses a JSON or JSON Lines file.
 
     Args:
-        path: A JSON or JSON Lines file of valid UTF-8.
+        content: The file's bytes.
         source: The file as the user named it, for messages.
+
+    Returns:
+        The rows; a column of mixed types becomes JSON texts.
 
     Raises:
         DataError: A line is no JSON object, a text holds half a character, or there are no
             rows; the message names the line (1-based).
+        UnicodeDecodeError: It is not UTF-8.
     """
-    rows = sum(1 for _ in json_rows(path, source))
+    import pyarrow as pa
+
+    content = content.removeprefix(codecs.BOM_UTF8)
+    is_array = content[:4096].lstrip().startswith(b"[")
+    rows: list[dict[str, Any]] = []
+    for place, row in _array_rows(content, source) if is_array else _line_rows(content, source):
+        if not isinstance(row, dict):
+            raise DataError(
+                f"{source!r}: {place} is no object, but {quoted(json.dumps(row))}.\n"
+                f"Write one object per line, e.g. {_EXAMPLE}."
+            )
+        rows.append(row)
     if not rows:
-        raise DataError(f"{quoted_path(source)} is empty.\nWrite one object per line, e.g. {_EXAMPLE}.")
-    return rows
+        raise DataError(f"{source!r} is empty.\nWrite one object per line, e.g. {_EXAMPLE}.")
+    names = dict.fromkeys(name for row in rows for name in row)
+    return pa.table({name: _column([row.get(name) for row in rows]) for name in names})
 
 
-def json_rows(path: Path, source: str) -> Iterator[dict[str, Any]]:
-    """Yields the rows.
+def _column(values: list[Any]) -> pa.Array:
+    import pyarrow as pa
 
-    Raises:
-        DataError: As in :func:`count_rows`.
-    """
-    if is_array(path):
-        yield from _array_rows(path, source)
-        return
-    with path.open("rb") as file:
-        for number, raw in enumerate(file, 1):
-            line = raw.decode("utf-8-sig" if number == 1 else "utf-8").strip()
-            if not line:
-                continue
-            row = _parsed(line, source, f"line {number}", number, f"Write one whole object per line, e.g. {_EXAMPLE}.")
-            yield _checked(row, source, f"line {number}")
+    kinds = {type(value) for value in values if value is not None}
+    if bool not in kinds or kinds == {bool}:  # pyarrow would take True for 1.0
+        try:
+            return pa.array(values)
+        except (pa.ArrowException, TypeError, OverflowError):
+            if kinds <= {int, float}:  # whole ones too large for their types
+                return pa.array([None if value is None else float(value) for value in values])
+    return of_mixed([json.dumps(value, ensure_ascii=False) for value in values])
 
 
-def is_array(path: Path) -> bool:
-    """Tells whether the file holds one array instead of one object per line."""
-    with path.open("rb") as file:
-        return file.read(4096).removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"[")
+def _line_rows(content: bytes, source: str) -> Iterator[tuple[str, Any]]:
+    for number, raw in enumerate(io.BytesIO(content), 1):
+        line, place = raw.decode().strip(), f"line {number}"
+        if line:
+            yield place, _parsed(line, source, place, number, f"Write one whole object per line, e.g. {_EXAMPLE}.")
 
 
-def _array_rows(path: Path, source: str) -> Iterator[dict[str, Any]]:
-    text = path.read_text(encoding="utf-8-sig")
+def _array_rows(content: bytes, source: str) -> Iterator[tuple[str, Any]]:
+    text = io.TextIOWrapper(io.BytesIO(content), encoding="utf-8").read()
     rows = _parsed(text, source, "the array", 1, "Write one array of objects, or one object per line.")
-    if not isinstance(rows, list):  # an array that something follows was refused above
-        raise DataError(f"{quoted_path(source)} is not one array of objects.")
     for number, row in enumerate(rows, 1):
-        yield _checked(row, source, f"element {number} of the array")
+        yield f"element {number} of the array", row
 
 
 def _parsed(text: str, source: str, place: str, first_line: int, mend: str) -> Any:
@@ -78,13 +91,4 @@ def _parsed(text: str, source: str, place: str, first_line: int, mend: str) -> A
         cause = f"line {first_line + error.lineno - 1} is not JSON: {error.msg} at character {error.colno}, in {line}"
     except ValueError as error:
         cause = f"{place} cannot be used: {error}"
-    raise DataError(f"{quoted_path(source)}: {cause}.\n{mend}")
-
-
-def _checked(row: Any, source: str, place: str) -> dict[str, Any]:
-    if not isinstance(row, dict):
-        raise DataError(
-            f"{quoted_path(source)}: {place} is no object, but {quoted(json.dumps(row))}.\n"
-            f"Write one object per line, e.g. {_EXAMPLE}."
-        )
-    return row
+    raise DataError(f"{source!r}: {cause}.\n{mend}")

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
+from contextlib import suppress
 from typing import TYPE_CHECKING, Literal
 
-from frostline.data.messages import counted, listed, quoted, quoted_path
+from frostline.data.messages import counted, listed, quoted
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def class_names(column: LabelColumn) -> tuple[str, ...]:
     return column.classes or sorted_names(found)
 
 
-def multi_label_names(columns: Sequence[LabelColumn], separator: str | None) -> tuple[str, ...]:
+def multi_label_names(columns: Sequence[LabelColumn]) -> tuple[str, ...]:
     """Returns the labels of rows with several labels, in the order of their ids.
 
     Raises:
@@ -91,9 +92,10 @@ def multi_label_names(columns: Sequence[LabelColumn], separator: str | None) -> 
             column.as_binary()
         return tuple(column.name for column in columns)
     column = columns[0]
-    if column.is_multi_hot():
-        return tuple(f"LABEL_{index}" for index in range(column.as_matrix().shape[1]))
-    labels = column.split(separator)
+    matrix = column.multi_hot()
+    if matrix is not None:
+        return tuple(f"LABEL_{index}" for index in range(matrix.shape[1]))
+    labels = column.split()
     if column.kind == "list" and labels.kind == "number":
         raise column.problem(
             "holds lists of numbers with a decimal point",
@@ -105,18 +107,12 @@ def multi_label_names(columns: Sequence[LabelColumn], separator: str | None) -> 
 
 
 def sorted_names(names: pa.Array) -> tuple[str, ...]:
-    """Sorts names by value where all are numbers, else as plain strings.
-
-    Args:
-        names: Different texts.
-    """
+    """Sorts different names by value where all are numbers, else as plain strings."""
     texts: list[str] = names.to_pylist()
-    try:
+    with suppress(ValueError):
         values = {text: float(text) for text in texts}
-    except ValueError:
-        values = {}
-    if values and all(math.isfinite(value) for value in values.values()):
-        return tuple(sorted(texts, key=lambda text: (values[text], text)))
+        if all(map(math.isfinite, values.values())):
+            return tuple(sorted(texts, key=lambda text: (values[text], text)))
     return tuple(sorted(texts))
 
 
@@ -128,7 +124,7 @@ def only(columns: Sequence[LabelColumn]) -> LabelColumn:
     """
     if len(columns) > 1:
         raise DataError(
-            f"{quoted_path(columns[0].source)}: {len(columns)} label columns are named "
+            f"{columns[0].source!r}: {len(columns)} label columns are named "
             f"({listed(column.name for column in columns)}), but each row has one label.\n"
             "Name one column, or set the problem type."
         )

@@ -18,12 +18,13 @@ The names of classes are sorted: by value where all are numbers, else as plain s
 numbering depends on the set of labels alone, never on the order of rows. ``ClassLabel`` keeps its
 own order. Booleans are named ``False`` and ``True``.
 
-With ``multi_label_classification`` a text is split at ``separator``: ``toxic|insult`` has two
-labels, an empty text none.
+With ``multi_label_classification`` a text is split at ``|``: ``toxic|insult`` has two labels, an
+empty text none.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,7 +41,7 @@ from frostline.data.label_inference import (
     multi_label_names,
     only,
 )
-from frostline.data.messages import counted, listed, quoted, quoted_path, suggestion
+from frostline.data.messages import counted, listed, quoted, suggestion
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -67,13 +68,10 @@ class LabelSchema:
         problem_type: One of transformers' problem types; it decides the loss.
         names: The classes in the order of their ids; for several regression values the names of
             their columns; empty for one regression value.
-        separator: What separates the labels in a text, with several labels per row; ``None`` if a
-            text is one label.
     """
 
     problem_type: ProblemType
     names: tuple[str, ...]
-    separator: str | None = "|"
 
     @property
     def num_labels(self) -> int:
@@ -81,22 +79,13 @@ class LabelSchema:
         return len(self.names) or 1
 
     @property
-    def id2label(self) -> dict[int, str]:
-        """Names by id, as in a transformers config."""
-        return dict(enumerate(self.names)) if self.names else {0: "LABEL_0"}
-
-    @property
-    def label2id(self) -> dict[str, int]:
-        """Ids by name, as in a transformers config."""
-        return {name: index for index, name in self.id2label.items()}
-
-    @property
     def config_fields(self) -> dict[str, Any]:
         """What a transformers config is told of the labels."""
+        names = self.names or ("LABEL_0",)
         return {
             "num_labels": self.num_labels,
-            "id2label": self.id2label,
-            "label2id": self.label2id,
+            "id2label": dict(enumerate(names)),
+            "label2id": {name: index for index, name in enumerate(names)},
             "problem_type": self.problem_type,
         }
 
@@ -106,18 +95,12 @@ class LabelSchema:
         return bool(self.names) and all(name == f"LABEL_{index}" for index, name in enumerate(self.names))
 
     @classmethod
-    def infer(
-        cls,
-        examples: Examples,
-        problem_type: str | None = None,
-        separator: str | None = "|",
-    ) -> LabelSchema:
+    def infer(cls, examples: Examples, problem_type: str | None = None) -> LabelSchema:
         """Finds out what the labels of a training set are.
 
         Args:
             examples: Rows with labels.
             problem_type: One of :data:`PROBLEM_TYPES` if it is not to be inferred.
-            separator: What separates several labels in one text.
 
         Raises:
             DataError: There are no label columns, fewer than two classes, nearly as many classes as
@@ -134,19 +117,18 @@ class LabelSchema:
             for column in columns:
                 column.as_numbers()
             names = tuple(column.name for column in columns) if len(columns) > 1 else ()
-            return cls(REGRESSION, names, separator)
+            return cls(REGRESSION, names)
         if problem == MULTI:
-            return cls(MULTI, multi_label_names(columns, separator), separator)
-        return cls(SINGLE, class_names(only(columns)), separator)
+            return cls(MULTI, multi_label_names(columns))
+        return cls(SINGLE, class_names(only(columns)))
 
     @classmethod
-    def from_config(cls, config: Any, separator: str | None = "|") -> LabelSchema:
+    def from_config(cls, config: Any) -> LabelSchema:
         """Takes the labels from the config of a model that is trained already.
 
         Args:
             config: A :class:`transformers.PretrainedConfig`. Without a problem type, one label
                 means regression and several mean single label, as for transformers.
-            separator: What separates several labels in one text.
 
         Raises:
             DataError: The config's labels contradict each other.
@@ -161,7 +143,7 @@ class LabelSchema:
             )
         if len(set(names)) < len(names):
             raise DataError(f"The model's config names a label twice: {listed(names)}.\nMend its id2label.")
-        return cls(problem, () if problem == REGRESSION and len(names) == 1 else names, separator)
+        return cls(problem, () if problem == REGRESSION and len(names) == 1 else names)
 
     def encode(self, examples: Examples) -> datasets.Dataset:
         """Turns raw labels into numbers.
@@ -213,9 +195,10 @@ class LabelSchema:
 
         if self.names == (column.name,) and column.is_binary():
             return column.as_binary().reshape(-1, 1)
-        if self.is_generic and column.is_multi_hot(width=self.num_labels):
-            return column.as_matrix()
-        labels = column.split(self.separator)
+        matrix = column.multi_hot(self.num_labels) if self.is_generic else None
+        if matrix is not None:
+            return matrix
+        labels = column.split()
         places = np.arange(len(column)) if labels.rows is None else labels.rows - 1
         result = np.zeros((len(column), self.num_labels), dtype=np.float32)
         result[places, self._ids(labels)] = 1
@@ -243,17 +226,12 @@ class LabelSchema:
         return np.asarray(ids, dtype=np.int64)
 
     def _unknown(self, column: LabelColumn, mask: pa.Array) -> DataError:
-        import pyarrow.compute as pc
-
-        counts = pc.value_counts(pc.filter(column.texts(), mask)).to_pylist()
-        counts.sort(key=lambda count: -count["counts"])
-        shown = ", ".join(
-            f"{quoted(count['values'])} ({counted(count['counts'], 'row')})" for count in counts[:_SHOWN_UNKNOWN]
-        )
+        counts = Counter(column.texts().filter(mask).to_pylist()).most_common()
+        shown = ", ".join(f"{quoted(name)} ({counted(rows, 'row')})" for name, rows in counts[:_SHOWN_UNKNOWN])
         more = len(counts) - _SHOWN_UNKNOWN
         return column.problem(
             "holds labels that are none of those of training: " + (f"{shown} and {more} more" if more > 0 else shown),
-            f"Those are {listed(self.names)}.{suggestion(counts[0]['values'], self.names)}",
+            f"Those are {listed(self.names)}.{suggestion(counts[0][0], self.names)}",
         )
 
     def _ordered(self, columns: Sequence[LabelColumn]) -> Sequence[LabelColumn]:
@@ -265,6 +243,6 @@ class LabelSchema:
             return columns
         trained = f"for {listed(self.names)}" if self.names else "for one value"
         raise DataError(
-            f"{quoted_path(columns[0].source)}: the label columns are {listed(by_name)}, but the "
+            f"{columns[0].source!r}: the label columns are {listed(by_name)}, but the "
             f"model was trained {trained}.\nName the label columns of training."
         )

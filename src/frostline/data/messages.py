@@ -1,7 +1,8 @@
 """Turning values, names and row numbers into the words of an error message.
 
-Whatever a file or a user contributes to a message passes through :func:`quoted`, so that a line
-break or a control character in the data never breaks the promise of one or two lines.
+Whatever a file or a user contributes to a message passes through :func:`quoted`, or ``repr`` for
+paths, which are never shortened; so a line break or a control character in the data never breaks
+the promise of one or two lines.
 """
 
 from __future__ import annotations
@@ -12,20 +13,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-_LONGEST_QUOTE = 60
 
-
-def quoted(value: object, longest: int = _LONGEST_QUOTE) -> str:
+def quoted(value: object, longest: int = 60) -> str:
     """Quotes a value in one line, shortened to ``longest`` characters."""
-    text = value if isinstance(value, str) else str(value)
+    text = str(value)
     if len(text) > longest:
         text = text[: longest - 1] + "…"
     return repr(text)
-
-
-def quoted_path(source: str) -> str:
-    """Quotes a path as the user gave it, in one line and never shortened."""
-    return repr(source)
 
 
 def listed(values: Iterable[object], most: int = 12) -> str:
@@ -47,21 +41,14 @@ def suggestion(wanted: str, known: Iterable[str]) -> str:
     return f" Did you mean {quoted(by_folded[near[0]])}?" if near else ""
 
 
-def numbered(noun: str, numbers: Sequence[int], total: int | None = None) -> str:
-    """Names the first few of many: ``row 7``, ``rows 2, 7 and 9``, ``rows 2, 7, … (38 in all)``.
-
-    Args:
-        noun: What is counted, in the singular.
-        numbers: The numbers to show, 1-based.
-        total: How many there are; ``len(numbers)`` unless told.
-    """
-    total = len(numbers) if total is None else total
-    if total == 1:
+def numbered(noun: str, numbers: Sequence[int]) -> str:
+    """Names the first few of many: ``row 7``, ``rows 2, 7 and 9``, ``rows 2, 7, 9, 10, 12, … (38 in all)``."""
+    if len(numbers) == 1:
         return f"{noun} {numbers[0]}"
     shown = [str(number) for number in numbers[:5]]
-    if total <= len(shown):
+    if len(numbers) == len(shown):
         return f"{noun}s {', '.join(shown[:-1])} and {shown[-1]}"
-    return f"{noun}s {', '.join(shown)}, … ({total:,} in all)"
+    return f"{noun}s {', '.join(shown)}, … ({len(numbers):,} in all)"
 
 
 def counted(number: int, noun: str) -> str:

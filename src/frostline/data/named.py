@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Literal
 
 from frostline.base.hub import hub_in_reach
 from frostline.data.causes import cause_chain, first_line, system_error
-from frostline.data.messages import listed, quoted_path, suggestion
+from frostline.data.messages import listed, suggestion
 from frostline.data.quiet import quiet_datasets
 from frostline.errors import DataError
 
@@ -48,11 +48,6 @@ class DataName:
         return _COLON_OUTSIDE_A_SLICE.split(source)[0]
 
     @classmethod
-    def names_a_folder(cls, source: str) -> bool:
-        """Tells whether a source is an existing folder, with or without a split."""
-        return Path(cls.name_in(source)).expanduser().is_dir()
-
-    @classmethod
     def parse(cls, source: str) -> DataName:
         """Takes a name apart; the name of an existing folder may contain colons.
 
@@ -64,19 +59,14 @@ class DataName:
         name, *parts = _COLON_OUTSIDE_A_SLICE.split(source)
         if len(parts) > 2 or not all((name, *parts)) or "://" in source:
             raise DataError(
-                f"{quoted_path(source)} names no data set.\n"
-                "Write NAME, NAME:SPLIT or NAME:CONFIG:SPLIT, or the path of a file."
+                f"{source!r} names no data set.\nWrite NAME, NAME:SPLIT or NAME:CONFIG:SPLIT, or the path of a file."
             )
         config = parts[0] if len(parts) == 2 else None
         return cls(source, name, config, parts[-1] if parts else None)
 
 
 def read_named(name: DataName, role: Role) -> datasets.Dataset:
-    """Reads one split of a data set from the hub or from a folder.
-
-    Args:
-        name: Which data set, configuration and split.
-        role: What the rows are for; decides the split where none is named.
+    """Reads one split of a data set from the hub or from a folder; the role decides where none is named.
 
     Raises:
         DataError: There is no such data set, configuration or split, or it cannot be reached.
@@ -84,43 +74,40 @@ def read_named(name: DataName, role: Role) -> datasets.Dataset:
     folder = Path(name.name).expanduser()
     with quiet_datasets():
         try:
-            if folder.is_dir() and _saved_to_disk(folder):
+            if any((folder / file).is_file() for file in ("state.json", "dataset_dict.json")):
                 return _read_saved(folder, name, role)
-            return _read_built(name, str(folder) if folder.is_dir() else name.name, role)
+            target = str(folder) if folder.is_dir() else name.name
+            with _only_cached_unless_reachable(target):
+                builder, name = _builder(name, target)
+                builder.download_and_prepare()
+                split = _pick_split(name, list(builder.info.splits or ()), role)
+                dataset: datasets.Dataset = builder.as_dataset(split=split)
+                return dataset
         except DataError:
             raise
         except Exception as error:  # the hub, the network and the builders raise anything
             raise system_error(error, name.source) or _unreadable(name, error) from error
 
 
-def _read_built(name: DataName, target: str, role: Role) -> datasets.Dataset:
-    with _only_cached_unless_reachable(target):
-        builder, name = _builder(name, target)
-        builder.download_and_prepare()
-        split = _pick_split(name, list(builder.info.splits or ()), role)
-        dataset: datasets.Dataset = builder.as_dataset(split=split)
-        return dataset
-
-
 def _builder(name: DataName, target: str) -> tuple[DatasetBuilder, DataName]:
     """Finds the builder; reads ``NAME:CONFIG`` where a configuration is asked for."""
-    from datasets import load_dataset_builder
+    from datasets import get_dataset_config_names, load_dataset_builder
 
     try:
         builder = load_dataset_builder(target, name.config)
     except ValueError as error:
-        known = _configurations(target, error)
+        known = get_dataset_config_names(target) if "config" in str(error).casefold() else []
         if not known:
             raise
         if name.config is None and name.split in known:
             return _builder(DataName(name.source, name.name, name.split), target)
         if name.config is None:
             raise DataError(
-                f"{quoted_path(name.source)} needs a configuration, one of {listed(known, 20)}."
+                f"{name.source!r} needs a configuration, one of {listed(known, 20)}."
                 f"\nWrite e.g. {name.name}:{known[0]}:{name.split or 'train'}."
             ) from None
         raise DataError(
-            f"{quoted_path(name.source)}: there is no configuration {quoted_path(name.config)}."
+            f"{name.source!r}: there is no configuration {name.config!r}."
             f"{suggestion(name.config, known)}\nThere are {listed(known, 20)}."
         ) from None
     if builder.name == "csv":  # texts such as "NA" and "null" are texts
@@ -128,32 +115,18 @@ def _builder(name: DataName, target: str) -> tuple[DatasetBuilder, DataName]:
     return builder, name
 
 
-def _configurations(target: str, error: ValueError) -> list[str]:
-    """Returns the configurations where an error is about them, else an empty list."""
-    from datasets import get_dataset_config_names
-
-    if "config" not in str(error).casefold():
-        return []
-    return list(get_dataset_config_names(target))
-
-
-def _saved_to_disk(folder: Path) -> bool:
-    return (folder / "state.json").is_file() or (folder / "dataset_dict.json").is_file()
-
-
 def _read_saved(folder: Path, name: DataName, role: Role) -> datasets.Dataset:
-    from datasets import Dataset, DatasetDict, load_from_disk
+    from datasets import Dataset, load_from_disk
 
     saved = load_from_disk(str(folder))
     if isinstance(saved, Dataset):
         if name.split is not None:
             raise DataError(
-                f"{quoted_path(name.source)}: the folder holds one table without splits.\n"
-                f"Leave out {quoted_path(':' + name.split)}."
+                f"{name.source!r}: the folder holds one table without splits.\nLeave out {':' + name.split!r}."
             )
         return saved
-    splits: DatasetDict = saved
-    return splits[_pick_split(name, [str(key) for key in splits], role)]
+    split: Dataset = saved[_pick_split(name, [str(key) for key in saved], role)]
+    return split
 
 
 def _pick_split(name: DataName, known: Sequence[str], role: Role) -> str:
@@ -161,17 +134,16 @@ def _pick_split(name: DataName, known: Sequence[str], role: Role) -> str:
         base = re.split(r"[\[+]", name.split)[0]
         if known and base not in known:
             raise DataError(
-                f"{quoted_path(name.source)}: there is no split {quoted_path(base)}."
-                f"{suggestion(base, known)}\nThere are {listed(known)}."
+                f"{name.source!r}: there is no split {base!r}.{suggestion(base, known)}\nThere are {listed(known)}."
             )
         return name.split
     wanted = {"train": ("train",), "eval": ("validation", "test"), "predict": ("test",)}[role]
     for split in (*wanted, *(known[:1] if role == "predict" else ())):
         if split in known:
             return split
-    missing = " or ".join(quoted_path(split) for split in wanted)
+    missing = " or ".join(map(repr, wanted))
     raise DataError(
-        f"{quoted_path(name.source)} has no split {missing}; there are {listed(known)}.\n"
+        f"{name.source!r} has no split {missing}; there are {listed(known)}.\n"
         f"Name one, e.g. {name.source}:{known[0] if known else 'train'}."
     )
 
@@ -183,14 +155,14 @@ def _unreadable(name: DataName, error: Exception) -> DataError:
     if Path(name.name).expanduser().is_dir():
         if any(isinstance(cause, FileNotFoundError) for cause in cause_chain(error)):
             return DataError(
-                f"{quoted_path(name.source)} is a folder without any data in it.\n"
+                f"{name.source!r} is a folder without any data in it.\n"
                 "Name a file, or a folder with files such as train.csv and test.csv."
             )
         return DataError(
-            f"{quoted_path(name.source)} is a folder, but no data set: {first_line(error)}.\n"
+            f"{name.source!r} is a folder, but no data set: {first_line(error)}.\n"
             "Name a file in it, or a folder with files such as train.csv and test.csv."
         )
-    what = f"{quoted_path(name.source)}: there is no file or folder {quoted_path(name.name)}"
+    what = f"{name.source!r}: there is no file or folder {name.name!r}"
     if isinstance(error, (ConnectionError, TimeoutError)):
         return DataError(
             f"{what}, and the Hugging Face hub cannot be reached to look for a data set.\n"
@@ -207,7 +179,7 @@ def _unreadable(name: DataName, error: Exception) -> DataError:
             f"{what}, and a data set on the Hugging Face hub is called NAME or OWNER/NAME.\nCheck the path."
         )
     return DataError(
-        f"{quoted_path(name.source)} cannot be read as a data set: {first_line(error)}.\n"
+        f"{name.source!r} cannot be read as a data set: {first_line(error)}.\n"
         "Check the name, its configuration and its split (NAME:CONFIG:SPLIT)."
     )
 
@@ -217,11 +189,9 @@ def _only_cached_unless_reachable(target: str) -> Iterator[None]:
     """Spares the hub client's retries: without a network, only the cache is looked up."""
     from datasets import config
 
-    if Path(target).is_dir() or config.HF_HUB_OFFLINE or hub_in_reach():
-        yield
-        return
-    config.HF_HUB_OFFLINE = True
+    offline = config.HF_HUB_OFFLINE
+    config.HF_HUB_OFFLINE = offline or not (Path(target).is_dir() or hub_in_reach())
     try:
         yield
     finally:
-        config.HF_HUB_OFFLINE = False
+        config.HF_HUB_OFFLINE = offline

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from frostline.data.labels import MULTI, SINGLE
-from frostline.data.messages import counted, quoted_path
+from frostline.data.messages import counted
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ def held_out(examples: Examples, schema: LabelSchema, share: float, seed: int) -
             counts[place] += 1
             left -= 1
     if not counts.sum():
-        part = f"{100 * share:.4g}% of the {counted(len(examples), 'row')} of {quoted_path(examples.source)}"
+        part = f"{100 * share:.4g}% of the {counted(len(examples), 'row')} of {examples.source!r}"
         raise DataError(
             f"{part} is no row that training can do without.\nHold out more, or name a file of its own with --eval."
         )

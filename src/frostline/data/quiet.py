@@ -20,17 +20,16 @@ def quiet_datasets() -> Iterator[None]:
     """Holds back log lines, and progress bars unless standard error is a terminal."""
     import datasets
 
-    loggers = [logging.getLogger("datasets"), logging.getLogger("huggingface_hub")]
-    levels = [logger.level for logger in loggers]
+    levels = {logger: logger.level for logger in map(logging.getLogger, ("datasets", "huggingface_hub"))}
     hide_bars = not sys.stderr.isatty() and not datasets.are_progress_bars_disabled()
-    for logger in loggers:
+    for logger in levels:
         logger.setLevel(logging.CRITICAL)
     if hide_bars:
         datasets.disable_progress_bars()
     try:
         yield
     finally:
-        for logger, level in zip(loggers, levels, strict=True):
+        for logger, level in levels.items():
             logger.setLevel(level)
         if hide_bars:
             datasets.enable_progress_bars()

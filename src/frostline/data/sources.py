@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING
 
 from frostline.data.causes import system_error
 from frostline.data.files import SUFFIXES, read_file
-from frostline.data.messages import quoted_path
 from frostline.data.named import DataName, Role, read_named
 from frostline.data.rawtext import packing_of
 from frostline.errors import DataError
@@ -53,23 +52,19 @@ def read_table(source: str, *, role: Role) -> datasets.Dataset:
         return read_named(DataName.parse(source), role)
     path = Path(source).expanduser()
     try:
-        if path.is_dir():
-            return read_named(DataName.parse(source), role)
         if not path.exists():
             raise _missing(path, source)
     except OSError as error:  # a folder on the way may not be entered, a name may be too long
-        raise system_error(error, source) or DataError(
-            f"{quoted_path(source)} cannot be read: {error.strerror}."
-        ) from error
-    if not path.is_file():  # it would be read several times, and may never end
+        raise system_error(error, source) or DataError(f"{source!r} cannot be read: {error.strerror}.") from error
+    if not path.is_file():  # it may never end
         raise DataError(
-            f"{quoted_path(source)} is a pipe or a device, and no file.\nWrite what it gives to a file, and name that."
+            f"{source!r} is a pipe or a device, and no file.\nWrite what it gives to a file, and name that."
         )
     if path.suffix.lower() not in SUFFIXES:
         kind = f"{path.suffix} files are" if path.suffix else "a file without an ending is"
         packed = packing_of(path)
         raise DataError(
-            f"{quoted_path(source)}: {kind} not supported; supported are {', '.join(SUFFIXES)}.\n"
+            f"{source!r}: {kind} not supported; supported are {', '.join(SUFFIXES)}.\n"
             + (f"Unpack it first: it is packed by {packed}." if packed else "Convert it to one of these.")
         )
     return read_file(path, source)
@@ -78,9 +73,10 @@ def read_table(source: str, *, role: Role) -> datasets.Dataset:
 def is_file(source: str) -> bool:
     """Tells whether a source means a file, existing or not, instead of a data set."""
     try:
-        if Path(source).expanduser().exists():
-            return not Path(source).expanduser().is_dir()
-        if DataName.names_a_folder(source):
+        path = Path(source).expanduser()
+        if path.exists():
+            return not path.is_dir()
+        if Path(DataName.name_in(source)).expanduser().is_dir():
             return False
     except (OSError, RuntimeError):  # RuntimeError: no such user's home
         return True
@@ -103,22 +99,16 @@ def place_of(source: str) -> Path | None:
 def _missing(path: Path, source: str) -> DataError:
     if path.is_symlink():
         return DataError(
-            f"{quoted_path(source)} is a link to {quoted_path(str(path.readlink()))}, which leads to nothing.\n"
+            f"{source!r} is a link to {str(path.readlink())!r}, which leads to nothing.\n"
             "Mend the link, or name another file."
         )
     shortened = source.rpartition(":")[0]
     if shortened and Path(shortened).expanduser().is_file():
-        return DataError(f"{quoted_path(source)}: a file has no splits.\nName it alone: {quoted_path(shortened)}.")
+        return DataError(f"{source!r}: a file has no splits.\nName it alone: {shortened!r}.")
     folder = path.parent
     if not folder.is_dir():
-        return DataError(
-            f"{quoted_path(source)} does not exist, nor does its folder {quoted_path(str(folder))}.\nCheck the path."
-        )
+        return DataError(f"{source!r} does not exist, nor does its folder {str(folder)!r}.\nCheck the path.")
     known = {entry.name.casefold(): entry.name for entry in folder.iterdir()}
     near = get_close_matches(path.name.casefold(), known, n=3, cutoff=0.6)
-    mend = (
-        f"Did you mean {' or '.join(quoted_path(str(path.with_name(known[n]))) for n in near)}?"
-        if near
-        else "Check the path."
-    )
-    return DataError(f"{quoted_path(source)} does not exist.\n{mend}")
+    names = " or ".join(repr(str(path.with_name(known[name]))) for name in near)
+    return DataError(f"{source!r} does not exist.\n" + (f"Did you mean {names}?" if near else "Check the path."))

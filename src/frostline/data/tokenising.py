@@ -7,13 +7,11 @@ on the disk.
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from uuid import uuid4
 
-from frostline.compat.tables import fingerprint_of
-from frostline.data.examples import TEXT_NAMES, row_numbers, table_of
+from frostline.data.examples import TEXT_NAMES, rows_where, table_of
 from frostline.data.messages import numbered
 from frostline.data.quiet import quiet_datasets
 from frostline.errors import DataError
@@ -44,17 +42,9 @@ class TokenStats:
     truncated: int
     max_length: int | None
 
-    @property
-    def mean(self) -> float:
-        """Tokens per row."""
-        return self.tokens / self.rows
-
-    def to_dict(self) -> dict[str, int | None]:
-        """Returns the attributes, ready for JSON."""
-        return asdict(self)
-
     def __str__(self) -> str:
-        text = f"{self.rows:,} rows, {self.tokens:,} tokens ({self.mean:.1f} per row, longest {self.longest:,})"
+        mean = self.tokens / self.rows
+        text = f"{self.rows:,} rows, {self.tokens:,} tokens ({mean:.1f} per row, longest {self.longest:,})"
         if self.truncated:
             text += f", {self.truncated:,} rows truncated to {self.max_length:,} tokens"
         return text
@@ -66,7 +56,6 @@ def tokenise(
     *,
     max_length: int | None = None,
     model_limit: int | None = None,
-    num_proc: int | None = None,
 ) -> tuple[datasets.Dataset, TokenStats]:
     """Turns texts into token ids.
 
@@ -76,7 +65,6 @@ def tokenise(
         max_length: Truncates to so many tokens, special tokens included. Unless told, what the
             tokenizer and the model take, whichever is less.
         model_limit: The number of tokens that the model takes, if known.
-        num_proc: The number of processes; fast tokenizers use all cores with one.
 
     Returns:
         The rows without the texts, with what the tokenizer returns instead: per row a list
@@ -86,26 +74,36 @@ def tokenise(
     Raises:
         DataError: ``max_length`` is out of range, or a text has no tokens.
     """
+    import pyarrow.compute as pc
+
     columns = [name for name in TEXT_NAMES if name in dataset.column_names]
     limit = _limit(tokenizer, max_length, model_limit, pair=len(columns) == 2)
 
-    def encode(batch: dict[str, list[Any]]) -> dict[str, Any]:
-        texts = [list(batch[name]) for name in columns]
-        return _encode(tokenizer, texts, limit)
-
     with quiet_datasets():
         tokenised = dataset.map(
-            encode,
+            lambda batch: _encode(tokenizer, [list(batch[name]) for name in columns], limit),
             batched=True,
             remove_columns=columns,
             keep_in_memory=True,
             load_from_cache_file=False,
-            num_proc=num_proc,
-            new_fingerprint=_fingerprint(dataset, tokenizer, limit),
+            new_fingerprint=uuid4().hex[:16],  # else datasets hashes the tokenizer, which takes time
             desc="Tokenising",
         )
-    stats = _stats(tokenised, limit)
-    return tokenised.remove_columns(_TRUNCATED), stats
+    table = table_of(tokenised.select_columns(["input_ids", _TRUNCATED]))
+    lengths = pc.list_value_length(table.column("input_ids"))
+    rows = rows_where(pc.equal(lengths, 0))
+    if rows:
+        raise DataError(
+            f"The tokenizer makes no tokens of {numbered('row', rows)}.\n"
+            "Remove these rows, or use a tokenizer that adds special tokens."
+        )
+    return tokenised.remove_columns(_TRUNCATED), TokenStats(
+        rows=len(tokenised),
+        tokens=pc.sum(lengths).as_py(),
+        longest=pc.max(lengths).as_py(),
+        truncated=pc.sum(table.column(_TRUNCATED)).as_py(),
+        max_length=limit,
+    )
 
 
 def _limit(
@@ -141,34 +139,3 @@ def _encode(tokenizer: PreTrainedTokenizerBase, texts: list[list[str]], limit: i
         for row, ids in zip(full, again["input_ids"], strict=True):
             truncated[row] = len(ids) > len(encoded["input_ids"][row])
     return {**encoded, _TRUNCATED: truncated}
-
-
-def _stats(tokenised: datasets.Dataset, limit: int | None) -> TokenStats:
-    import pyarrow.compute as pc
-
-    table = table_of(tokenised.select_columns(["input_ids", _TRUNCATED]))
-    lengths = pc.list_value_length(table.column("input_ids"))
-    rows, total = row_numbers(pc.equal(lengths, 0))
-    if total:
-        raise DataError(
-            f"The tokenizer makes no tokens of {numbered('row', rows, total)}.\n"
-            "Remove these rows, or use a tokenizer that adds special tokens."
-        )
-    return TokenStats(
-        rows=len(tokenised),
-        tokens=pc.sum(lengths).as_py(),
-        longest=pc.max(lengths).as_py(),
-        truncated=pc.sum(table.column(_TRUNCATED)).as_py(),
-        max_length=limit,
-    )
-
-
-def _fingerprint(dataset: datasets.Dataset, tokenizer: PreTrainedTokenizerBase, limit: int | None) -> str:
-    """Names the result for ``datasets``, which would hash the tokenizer's changing state."""
-    backend = getattr(tokenizer, "backend_tokenizer", None)
-    state = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
-    if isinstance(state, dict):  # set by every call, so not part of what the tokenizer is
-        state.pop("truncation", None)
-        state.pop("padding", None)
-    parts = [type(tokenizer).__name__, state, limit, fingerprint_of(dataset)]
-    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]
