@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from frostline.engine.kernels.onednn_activations import Fusion
     from frostline.engine.packing.last_layer import Position
     from frostline.engine.packing.packing import PackingMode
     from frostline.engine.replay.replay import Replay
@@ -25,7 +24,6 @@ class FastPaths:
         single: The one position that its last layer is run for; None to run it for all.
         folded: Whether its keys and values are folded into query and attended value there.
         products: Whether oneDNN computes the products of its linear layers.
-        fusions: The activations that it computes within them, where no gradient is needed.
         tables: Whether gradients of large embedding tables are taken in memory that is kept.
         replay: How it runs from stored activations; None to run it from its inputs.
         stored_positions: Per stream of which one position only is stored, which one.
@@ -45,7 +43,6 @@ class FastPaths:
     single: Position | None = None
     folded: bool = False
     products: bool = False
-    fusions: tuple[Fusion, ...] = ()
     tables: bool = False
     replay: Replay | None = None
     stored_positions: Mapping[str, Position] = field(default_factory=dict)

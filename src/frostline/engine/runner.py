@@ -13,7 +13,6 @@ from frostline.base.modules import module_at
 from frostline.compat.tensors import tree_map
 from frostline.engine.dropout import NoDropout
 from frostline.engine.interpose import interposed
-from frostline.engine.kernels import onednn_activations as fused
 from frostline.engine.kernels import onednn_linear as products
 from frostline.engine.kernels.embedding_gradients import Tables
 from frostline.engine.outputs import tensors_of
@@ -24,7 +23,7 @@ from frostline.engine.replay.replay import Enough, NotReplayable
 from frostline.engine.selection import marked, selection_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from torch import Tensor, nn
 
@@ -189,8 +188,6 @@ class Runner:
         self, call: Call, paths: FastPaths, skipped: frozenset[str], *, marks: bool = False
     ) -> Iterator[tuple[dict[nn.Module, Forward], Packing | None]]:
         forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
-        live_fusions = [fusion for fusion in paths.fusions if not _is_inside(fusion.linear, skipped)]
-        forwards |= fused.forwards(self._model, live_fusions, forwards)
         forwards |= self.tables.forwards() if paths.tables else {}
         if paths.packing is None or skipped.issuperset(path for chain in paths.chains for path in chain):
             yield forwards, None
@@ -219,10 +216,6 @@ class Runner:
         if paths.single is None:
             return None
         return Single(paths.single, call.rows, keys_and_values(layer) if paths.folded else None, marks=marks)
-
-
-def _is_inside(path: str, outer: Iterable[str]) -> bool:
-    return any(path.startswith(f"{one}.") for one in outer)
 
 
 def _refuse_other_positions(output: Any, nodes: Sequence[Any], call: Call, position: Position) -> None:

@@ -36,7 +36,7 @@ _ROUNDS = 5  # of which the best counts, as what else the machine does only adds
 _LONGEST = 0.1  # seconds; after these, what was measured has to do
 _READS = 2
 _TRIAL_BYTES = 4 << 20  # are written to a store and read back, about
-_TRIAL_ROWS = 4096  # at most
+_TRIAL_ROWS = 1024  # at most
 
 
 def calibrate(

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from functools import cache
-from typing import TYPE_CHECKING, Any, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 from torch import nn
@@ -77,32 +77,21 @@ def _seconds(run: Callable[[], Any]) -> float:
     return min(times)
 
 
-class Operation(NamedTuple):
-    """What oneDNN does to a product's values, as torch names it."""
-
-    name: str = "none"
-    algorithm: str = ""
-
-
-_NOTHING_MORE = Operation()
-
-
-def product(values: Tensor, weight: Tensor, bias: Tensor | None, operation: Operation = _NOTHING_MORE) -> Tensor:
-    """(..., in) by (out, in), each of any strides, to (..., out)."""
-    name, algorithm = operation
+def product(values: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Multiply (..., in) by (out, in), each of any strides, to (..., out)."""
     if not (weight.is_contiguous() or weight.t().is_contiguous()):
         weight = weight.contiguous()  # oneDNN has no fast product for rows that lie apart, as those of the first tokens
     linear = cast("Callable[..., Tensor]", linear_by_onednn())
-    return linear(values, weight, bias, name, [], algorithm)
+    return linear(values, weight, bias, "none", [], "")  # no activation follows within the product
 
 
-def parameters_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
+def _parameters_of(layer: nn.Module) -> tuple[Tensor, Tensor | None]:
     """The weight of a linear layer, (out, in), and its bias."""
     weight, bias = cast("Tensor", layer.weight), cast("Tensor | None", layer.bias)
     return weight.t() if type(layer) is Conv1D else weight, bias
 
 
-def takes(values: Tensor, weight: Tensor) -> bool:
+def _takes(values: Tensor, weight: Tensor) -> bool:
     """Whether a product is in single precision, and large enough for oneDNN."""
     return (
         values.dtype == weight.dtype == torch.float32
@@ -111,7 +100,7 @@ def takes(values: Tensor, weight: Tensor) -> bool:
     )
 
 
-def needs_gradient(*tensors: Tensor | None) -> bool:
+def _needs_gradient(*tensors: Tensor | None) -> bool:
     """Whether what is computed from some tensors is part of a graph."""
     return torch.is_grad_enabled() and any(tensor is not None and tensor.requires_grad for tensor in tensors)
 
@@ -147,10 +136,10 @@ def _forward(layer: nn.Module) -> Forward:
     original = layer.forward
 
     def forward(values: Tensor) -> Tensor:
-        weight, bias = parameters_of(layer)
-        if not takes(values, weight):
+        weight, bias = _parameters_of(layer)
+        if not _takes(values, weight):
             return cast("Tensor", original(values))
-        if needs_gradient(values, weight, bias):
+        if _needs_gradient(values, weight, bias):
             return cast("Tensor", _Linear.apply(values, weight, bias))  # type: ignore[no-untyped-call]
         return product(values, weight, bias)
 

@@ -18,7 +18,6 @@ from frostline.engine.dropout import NoDropout
 from frostline.engine.fast_paths import FastPaths
 from frostline.engine.interpose import interposed
 from frostline.engine.kernels import onednn_linear as products
-from frostline.engine.kernels.onednn_activations import find_fusions
 from frostline.engine.outputs import tensors_of
 from frostline.engine.packing.last_layer import keys_and_values, position_named
 from frostline.engine.packing.packing import MODES
@@ -285,17 +284,8 @@ class _Trial:
         faster = replace(paths, products=True)
         how = f"oneDNN, {products.gain():.1f} times as fast here as torch's own choice"
         check = self._try("matrix products", how, faster)
-        if not check.admitted:
-            self._checks.append(check)
-            return paths
-        found: list[Any] = []
-        self._compares.same_outputs(lambda: found.append(find_fusions(self._model, self._plain)))
-        within = replace(faster, fusions=found[0] if found else ())
-        if not within.fusions or not self._compares.same_outputs(partial(self._runner.run, self.call, within)):
-            self._checks.append(check)
-            return faster
-        self._checks.append(replace(check, how=f"{how}, activations within where no gradient is needed"))
-        return within
+        self._checks.append(check)
+        return faster if check.admitted else paths
 
     def _tables(self, paths: FastPaths) -> FastPaths:
         """The same with gradients of large embedding tables in memory that is kept."""

@@ -62,7 +62,7 @@ def fallbacks(paths: FastPaths) -> Iterator[FastPaths]:
         yield padded
         padded = replace(padded, replay=None, whole=False)
     yield padded
-    yield replace(padded, products=False, fusions=(), tables=False)
+    yield replace(padded, products=False, tables=False)
 
 
 def settle(
