@@ -2,13 +2,14 @@
 # make test: set everything up, then run the tests; make quick the short ones alone, make test-slow those that take minutes, make test-versions those of
 # docs/compatibility.md.
 # make bench: measure each row of the table of figures; make bench ROW=top2 one of them. make performance writes the page.
+# make gpu: the tests and the rows that need a CUDA device, into benchmarks/results/gpu.json.
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.setup-done
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo quick test test-slow test-versions lint format docs architectures bench performance wheel clean
+.PHONY: setup demo quick test test-slow test-versions lint format docs architectures bench gpu performance wheel clean
 
 setup: $(STAMP)
 
@@ -25,7 +26,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 quick: setup
-	$(BIN)/python -m pytest -m "not slow and not long"
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu"
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow
@@ -54,6 +55,10 @@ architectures: setup
 # ROWS=64 or REPEATS=1 make a quick trial, of which nothing is kept.
 bench: setup
 	$(BIN)/python -m benchmarks $(ROW) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(ROWS),--rows $(ROWS))
+
+# Needs a CUDA device, and takes 8 minutes at most; GPU_PYTHON=python3 names one that has all libraries already.
+gpu: $(if $(GPU_PYTHON),,setup)
+	PYTHONPATH=src:. $(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.on_gpu
 
 performance: setup
 	mkdir -p build

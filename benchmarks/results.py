@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import asdict, dataclass
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from benchmarks.row import Figure, Row
 
 FOLDER = Path(__file__).parent / "results"
+GPU_FILE = "gpu.json"  # of `make gpu`: the tests, and the rows that need a CUDA device
 _PACKAGES = ("frostline", "torch", "transformers", "tokenizers", "sentence-transformers", "scikit-learn")
 _INSTRUCTIONS = ("avx2", "avx512_f", "avx512_vnni", "avx512_bf16", "amx_bf16")
 
@@ -125,8 +127,17 @@ def result_of(row: Row, repeats: Sequence[Repeat], threads: int) -> dict[str, An
         "theirs": _side([repeat.theirs for repeat in repeats if repeat.theirs is not None]),
         "repeats": [asdict(repeat) for repeat in repeats],
         "machine": machine(threads, cuda=row.job.cuda),
-        "versions": {name: version(name) for name in _PACKAGES},
+        "versions": _versions(),
     }
+
+
+def _versions() -> dict[str, str]:
+    """The versions of what is installed of the libraries that a row may need."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def _side(runs: Sequence[Measurement]) -> dict[str, float | None] | None:
@@ -154,9 +165,11 @@ def save(result: dict[str, Any], folder: Path = FOLDER) -> Path:
 
 
 def load(name: str, folder: Path = FOLDER) -> dict[str, Any] | None:
-    """The kept result of a row; None if it was not measured."""
-    file = folder / f"{name}.json"
-    if not file.is_file():
-        return None
-    result: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    """The kept result of a row, by `make bench` or `make gpu`; None if it was not measured."""
+    file, on_gpu = folder / f"{name}.json", folder / GPU_FILE
+    result: dict[str, Any] | None = None
+    if file.is_file():
+        result = json.loads(file.read_text(encoding="utf-8"))
+    elif on_gpu.is_file():
+        result = json.loads(on_gpu.read_text(encoding="utf-8"))["rows"].get(name)
     return result

@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 from tests.training.conftest import (
-    _on_this_machine,
+    on_this_machine,
     batch,
     bert,
     datasets_cache,
@@ -12,4 +12,4 @@ from tests.training.conftest import (
     table,
 )
 
-__all__ = ["_on_this_machine", "batch", "bert", "datasets_cache", "gpt2", "heard", "make", "quick_bert", "table"]
+__all__ = ["on_this_machine", "batch", "bert", "datasets_cache", "gpt2", "heard", "make", "quick_bert", "table"]

@@ -25,7 +25,7 @@ def datasets_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _on_this_machine(datasets_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def on_this_machine(datasets_cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The hub is a closed port, no cache but that of the tests is used, and one thread computes."""
     import datasets
     from huggingface_hub import constants

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from frostline.engine.cost.measurement import _extrapolated, calibrate
+from frostline.engine.cost.measurement import extrapolated, calibrate
 from frostline.engine.engine import Engine
 from frostline.engine.fast_paths import FastPaths
 from frostline.engine.replay.replay import NotReplayable
@@ -156,12 +156,12 @@ def test_a_batch_is_reckoned_from_two_of_its_parts(few: int, tokens: int) -> Non
         return size, 0.03 + 0.001 * size
 
     own = run(tokens)[1] / tokens
-    assert _extrapolated(run(104), run(few), tokens) == pytest.approx(own if few < 104 else run(104)[1] / 104)
+    assert extrapolated(run(104), run(few), tokens) == pytest.approx(own if few < 104 else run(104)[1] / 104)
 
 
 @pytest.mark.parametrize("few", [1e-6, 0.0999, 0.2])
 def test_times_that_chance_has_mixed_up_give_at_most_twice_the_speed_that_was_seen(few: float) -> None:
-    assert 0.1 / 104 / 2 <= _extrapolated((104, 0.1), (26, few), 10**9) <= 0.1 / 104
+    assert 0.1 / 104 / 2 <= extrapolated((104, 0.1), (26, few), 10**9) <= 0.1 / 104
 
 
 def test_it_takes_well_under_a_second_on_a_tiny_model(bert: nn.Module, tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 
-from frostline.engine.packing.attention import _parts, in_parts, kept
+from frostline.engine.packing.attention import split_rows, in_parts, kept
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -108,7 +108,7 @@ def test_parts_make_no_difference(
     parts = own(*inputs, mask)
     by_whole, by_parts = (torch.autograd.grad(found.square().sum(), inputs) for found in (whole, parts))
     assert differs([whole, *by_whole], [parts, *by_parts]) <= 1e-12
-    assert len(list(_parts(*inputs[:2]))) == {1: ROWS * HEADS, 25: ROWS * HEADS, 100: 2}[scores]
+    assert len(list(split_rows(*inputs[:2]))) == {1: ROWS * HEADS, 25: ROWS * HEADS, 100: 2}[scores]
 
 
 @pytest.mark.parametrize(("length", "dropout", "is_taken"), [(48, 0.0, True), (49, 0.0, False), (49, 0.1, True)])

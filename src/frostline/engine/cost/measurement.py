@@ -123,11 +123,11 @@ def _seconds_per_token(runner: Runner, paths: FastPaths, calls: Sequence[Call], 
         best = list(map(min, best, now))
     runs = [(part.rows.tokens, seconds) for part, seconds in zip(parts, best, strict=True)]
     return [
-        _extrapolated(many, few, call.rows.tokens) for call, many, few in zip(calls, runs[::2], runs[1::2], strict=True)
+        extrapolated(many, few, call.rows.tokens) for call, many, few in zip(calls, runs[::2], runs[1::2], strict=True)
     ]
 
 
-def _extrapolated(many: tuple[int, float], few: tuple[int, float], tokens: int) -> float:
+def extrapolated(many: tuple[int, float], few: tuple[int, float], tokens: int) -> float:
     """Seconds per token of a batch, from what two parts of it took.
 
     Each run takes some seconds, in which the weights are read, and some more per token (on BERT-base and two cores

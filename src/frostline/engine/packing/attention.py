@@ -95,7 +95,7 @@ def kept(shape: tuple[int, ...], dropout: float) -> tuple[Tensor, float]:
     return torch.from_numpy(keeps).view(shape), _LEVELS / (_LEVELS - level)
 
 
-def _parts(query: Tensor, key: Tensor) -> Iterator[Part]:
+def split_rows(query: Tensor, key: Tensor) -> Iterator[Part]:
     """The rows and heads of each part: whole rows, or else some heads of one row."""
     rows, heads = query.shape[:2]
     each = max(1, query.shape[2] * key.shape[2])
@@ -142,7 +142,7 @@ class _Attention(torch.autograd.Function):
         remembers = any(ctx.needs_input_grad)
         gain = 1.0
         remembered: list[Tensor | None] = []
-        ctx.parts = list(_parts(query, key))
+        ctx.parts = list(split_rows(query, key))
         for part in ctx.parts:
             weights = _weights(query, key, mask, scaling, part)
             keeps = None
