@@ -8,16 +8,13 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TextIO
 
 from frostline.errors import OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from io import BufferedReader
-    from typing import TextIO
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/\d+/fd")

@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import json
 import re
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from frostline.base.files import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 LARGEST = 64 << 20  # bytes of a file
 _HALF = re.compile(r"\\u[dD]")  # only such an escape can stand for half a character

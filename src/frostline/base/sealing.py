@@ -6,16 +6,14 @@ import hashlib
 import json
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from frostline.base.files import atomic_file, open_regular
 from frostline.base.json import read_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 SEAL_FILE = "files.json"
 _VERSION = 1

@@ -5,6 +5,8 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from frostline.base.hub import hub_in_reach
 from frostline.checkpoints.delta.delta import delta_contents
 from frostline.checkpoints.headers import is_delta, unreachable
@@ -42,7 +44,6 @@ def load_classifier(
     Raises:
         ModelError: If it cannot be found, read or built.
     """
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     source = locate(name)
@@ -147,8 +148,6 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
     RoBERTa and its kin count positions from behind the padding token's id, so their table is longer than that.
     """
-    import torch
-
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings") and limit:
@@ -164,7 +163,6 @@ def refuse_strange_tokens(model: PreTrainedModel, tokenised: datasets.Dataset, n
         ModelError: If one is outside it, so that the tokenizer belongs to another model.
     """
     import pyarrow.compute as pc
-    import torch
 
     table = model.get_input_embeddings()
     if not isinstance(table, torch.nn.Embedding):

@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from os import PathLike
+
+import torch
 
 from frostline.checkpoints.delta.delta import delta_headers, stored_delta
 from frostline.checkpoints.headers import is_delta, weight_headers
-from frostline.checkpoints.source import locate
+from frostline.checkpoints.source import Source, locate
 from frostline.checkpoints.tensor_files import Checkpoint
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    import torch
-
-    from frostline.checkpoints.source import Source
 
 
 def read_headers(source: Source) -> dict[str, torch.Tensor]:

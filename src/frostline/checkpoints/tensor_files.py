@@ -6,26 +6,23 @@ import hashlib
 import json
 import struct
 import zipfile
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from os import PathLike, cpu_count
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from frostline.base.hub import hub_in_reach
 from frostline.base.json import parse_json
 from frostline.checkpoints.headers import shard_names, unreachable, weight_files, weight_headers
+from frostline.checkpoints.meter import Meter
 from frostline.checkpoints.source import Source, locate
 from frostline.compat.models import hub_file
 from frostline.compat.tensors import offset_in_file
 from frostline.errors import ModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    import torch
-
-    from frostline.checkpoints.meter import Meter
 
 # Elements of one piece. What works on pieces holds a few of them in fp64: some ten megabytes.
 PIECE = 1 << 20
@@ -82,8 +79,6 @@ class StoredTensor:
         Raises:
             ModelError: If the file became shorter meanwhile.
         """
-        import torch
-
         if self.values is not None:
             return self.values.reshape(-1)[start:stop].to(self.dtype)
         if stop <= start:
@@ -108,8 +103,6 @@ class StoredTensor:
 
     def raw_pieces(self) -> Iterator[memoryview]:
         """Read the bytes piece by piece, in row-major order."""
-        import torch
-
         for piece in self.pieces():
             yield piece.contiguous().view(torch.uint8).numpy().data
 
@@ -239,8 +232,6 @@ def _safe_tensors(
 
 
 def _pickled_tensors(file: Path, tensors: dict[str, StoredTensor], aliases: dict[str, str]) -> None:
-    import torch
-
     in_pieces = as_is = _stored_as_is(file)
     table: dict[str, torch.Tensor] = {}
     if as_is:

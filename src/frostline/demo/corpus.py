@@ -26,14 +26,11 @@ import tokenize
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from frostline.errors import DataError, OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # What a top-level module is for. What serves every area has none (containers, the language's own
 # tools); so have modules that 3.12 or 3.13 removed, that the corpora of all versions be alike.

@@ -9,16 +9,13 @@ arguments it writes into. Kernels that do not go through torch's operators are n
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 
 from frostline.compat.tensors import TorchDispatchMode, schema_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from frostline.evidence.tensor_copy import TensorCopy
+from frostline.evidence.tensor_copy import TensorCopy
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]

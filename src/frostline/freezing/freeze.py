@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from types import TracebackType
+from typing import Any, Self, cast
 from weakref import WeakKeyDictionary, ref
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module, unwrap
@@ -17,12 +21,6 @@ from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules
 from frostline.plan.describe import describe
 from frostline.plan.plan import PLAN_FILE, FrozenMode, Plan
 from frostline.plan.selectors import join
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from types import TracebackType
-
-    from torch import nn
 
 
 @dataclass(slots=True, eq=False)

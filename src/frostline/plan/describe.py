@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from frostline.anatomy.modelmap import ModelMap, Unit
+from frostline.anatomy.modelmap import ModelMap, Unit
 
 _DETOUR = 2
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from frostline.base.escaping import printable
 from frostline.evidence.inspect.inspection import COLUMNS, row_cells
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from frostline.runs.result import TrainResult
+from frostline.runs.result import TrainResult
 
 CARD_FILE = "README.md"
 _LABELS_SHOWN = 20

@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from frostline.anatomy.origin import origin_of
+from torch import nn
+
+from frostline.anatomy.origin import Origin, origin_of
 from frostline.data.messages import counted
 from frostline.errors import PlanError
 from frostline.evidence.checks.case import Case
-from frostline.evidence.checks.findings import some
+from frostline.evidence.checks.findings import Findings, some
 from frostline.evidence.checks.flags import new_but_frozen
 from frostline.evidence.checks.run import check
 from frostline.evidence.inspect.inspection import open_skeleton
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
-from frostline.runs.first_batch import load_with_batch
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from frostline.anatomy.origin import Origin
-    from frostline.evidence.checks.findings import Findings
-    from frostline.plan.plan import Plan
-    from frostline.runs.first_batch import Rows
+from frostline.plan.plan import Plan
+from frostline.runs.first_batch import Rows, load_with_batch
 
 
 def check_checkpoint(

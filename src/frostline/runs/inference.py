@@ -13,9 +13,11 @@ import numpy as np
 from frostline.anatomy.origin import origin_of
 from frostline.base.json import read_json
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
+from frostline.data.examples import choose_columns
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.data.messages import counted
 from frostline.data.tokenising import tokenise
+from frostline.engine.settings import EngineSettings
 from frostline.errors import DataError, ModelError
 from frostline.runs.devices import device_options
 from frostline.runs.metrics import THRESHOLD, first_output, metrics_for, probabilities
@@ -157,7 +159,6 @@ class Classifier:
         )
 
         from frostline.engine.engine import Engine
-        from frostline.engine.settings import EngineSettings
 
         engine = Engine(self.model, EngineSettings()) if rows >= _WORTH_A_CHECK else None
 
@@ -222,8 +223,6 @@ def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Exa
         DataError: If a text is empty or no valid Unicode, or a text has no partner.
     """
     from datasets import Dataset
-
-    from frostline.data.examples import choose_columns
 
     if pairs is not None and len(pairs) != len(texts):
         raise DataError(

@@ -9,8 +9,10 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from frostline.base.json import read_json
 from frostline.base.logging import get_logger
@@ -18,10 +20,6 @@ from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import OutputError
 from frostline.runs.settings import given
 from frostline.training.checkpoints import newest_sealed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 _LOCK_FILE = ".lock"
 _SETTINGS_FILE = "run.json"

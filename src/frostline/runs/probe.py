@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 
 from frostline.checkpoints.quiet import quiet
 from frostline.errors import SettingsError
+from frostline.evidence.probe.movement import Probe
 from frostline.evidence.probe.probe import LEARNING_RATE, probe
 from frostline.freezing.freeze import Freeze
+from frostline.plan.plan import Plan
 from frostline.runs.devices import device_options
-from frostline.runs.first_batch import load_with_batch
-
-if TYPE_CHECKING:
-    from frostline.evidence.probe.movement import Probe
-    from frostline.plan.plan import Plan
-    from frostline.runs.first_batch import Rows
+from frostline.runs.first_batch import Rows, load_with_batch
 
 
 def probe_checkpoint(

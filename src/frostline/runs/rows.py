@@ -5,20 +5,15 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
-from frostline.data.examples import read_examples
+from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
 from frostline.data.parts import balanced, held_out
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from frostline.data.examples import Examples
-    from frostline.runs.result import TrainStart
-    from frostline.runs.settings import TrainSettings
+from frostline.runs.result import TrainStart
+from frostline.runs.settings import TrainSettings
 
 HELD_OUT_FILE = "held-out.json"
 

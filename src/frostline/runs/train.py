@@ -9,6 +9,9 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import TYPE_CHECKING, cast
 
+import torch
+from transformers import DataCollatorWithPadding, PrinterCallback, set_seed
+
 from frostline.anatomy.origin import origin_of
 from frostline.base.files import room_on_disk, use_mask
 from frostline.base.logging import get_logger
@@ -33,6 +36,7 @@ from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.result import TrainResult, TrainStart, finite
 from frostline.runs.rows import read_rows, write_held_out
+from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
 
 if TYPE_CHECKING:
@@ -104,10 +108,7 @@ def _run(
     on_start: Callable[[TrainStart], None] | None,
     callbacks: Sequence[TrainerCallback],
 ) -> TrainResult:
-    from transformers import set_seed
-
     from frostline.runs.interrupt import SaveOnInterrupt
-    from frostline.training.callback import refuse_nothing_to_train
 
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     read = read_rows(settings)
@@ -188,8 +189,6 @@ def _run(
 
 
 def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
-    import torch
-
     lost = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
     if lost:
         raise DivergedError(
@@ -224,8 +223,6 @@ def _trainer(
     eval_set: datasets.Dataset | None,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
-    from transformers import DataCollatorWithPadding, PrinterCallback
-
     from frostline.runs.patience import Patience, ran_out
     from frostline.training.arguments import TrainingArguments
     from frostline.training.trainer import Trainer
@@ -307,8 +304,6 @@ def _leave(
     tokenizer: PreTrainedTokenizerBase,
     history: list[dict[str, float]],
 ) -> Seal:
-    from frostline.training.callback import write_proof
-
     if result.start.settings.max_length is not None:
         tokenizer.model_max_length = result.start.settings.max_length  # so that who loads it cuts texts alike
     with folder.publish() as staged:

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from frostline.errors import StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 _DTYPES = {
     str(dtype).removeprefix("torch."): dtype

@@ -3,32 +3,26 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import torch
 
 from frostline.base.logging import get_logger
 from frostline.errors import StoreError
-from frostline.store.blocks import MOST_ROWS
+from frostline.store.backing import Backing
+from frostline.store.blocks import MOST_ROWS, Block
 from frostline.store.disk import DiskBacking
 from frostline.store.folder import FOLDER_DIGITS
 from frostline.store.header import Header, settle
 from frostline.store.memory import MemoryBacking
-from frostline.store.packed import Packed, lengths_of, select_rows, stored_streams
-from frostline.store.row_index import DIGEST_BYTES, TRUSTED, RowTable, blocks_of, segments_of, starts_and_lengths
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-    from types import TracebackType
-
-    from frostline.store.backing import Backing
-    from frostline.store.blocks import Block
-    from frostline.store.packed import Bytes, StoredStream
-    from frostline.store.row_index import Ints
-    from frostline.store.spec import StoreKey, StreamSpec
+from frostline.store.packed import Bytes, Packed, StoredStream, lengths_of, select_rows, stored_streams
+from frostline.store.row_index import DIGEST_BYTES, TRUSTED, Ints, RowTable, blocks_of, segments_of, starts_and_lengths
+from frostline.store.spec import StoreKey, StreamSpec
 
 __all__ = ["Packed", "Store"]
 

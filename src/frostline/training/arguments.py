@@ -7,7 +7,7 @@ from typing import Literal
 
 import transformers
 
-from frostline.engine.settings import StoreDtype, StoreWhere  # noqa: TC001 - HfArgumentParser reads annotations
+from frostline.engine.settings import StoreDtype, StoreWhere
 
 
 @dataclass

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from transformers import TrainerCallback
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.base.json import read_json
 from frostline.base.logging import get_logger
 from frostline.errors import PlanError
+from frostline.evidence.probe.movement import Probe
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint, frozen_names
 from frostline.evidence.proof.proof import Proof, compare
 from frostline.freezing.freeze import Freeze
@@ -22,14 +26,6 @@ from frostline.freezing.mode import follow_flags, is_pinned
 from frostline.plan.describe import describe
 from frostline.plan.plan import FrozenMode, Plan
 from frostline.training.first_step import FirstStep, can_be_watched
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-    from transformers import TrainerControl, TrainerState, TrainingArguments
-
-    from frostline.evidence.probe.movement import Probe
 
 FINGERPRINT_FILE = "fingerprint.json"
 PROOF_FILE = "proof.json"
@@ -263,8 +259,6 @@ def write_proof(proof: Proof, folder: Path) -> None:
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the checkpoint of the current step is, or would be."""
-    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from frostline.engine.cost.choice import Choice
 from frostline.engine.cost.costs import bytes_text
-from frostline.engine.selfcheck.result import STORE_DTYPE, PathCheck
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from frostline.engine.cost.choice import Choice
-    from frostline.engine.selfcheck.result import SelfCheck
+from frostline.engine.selfcheck.result import STORE_DTYPE, PathCheck, SelfCheck
 
 _PLACES = {"memory": "in memory", "disk": "on disk", "nowhere": "of the frozen part computed anew each time"}
 

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 from torch import nn
 
 from frostline.base.modules import modules_of
 from frostline.compat.modules import own_parameters
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 
 class WithGradients:

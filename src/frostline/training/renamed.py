@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import nn
 
 from frostline.checkpoints.conversions import Places
 from frostline.checkpoints.tensor_files import Checkpoint
 from frostline.errors import ModelError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def load_renamed(model: nn.Module, checkpoint: str) -> None:

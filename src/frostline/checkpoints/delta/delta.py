@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from frostline.base.files import atomic_folder
 from frostline.base.sealing import SEAL_FILE, file_digest
 from frostline.checkpoints.conversions import Places
@@ -38,7 +40,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
 
-    import torch
     from transformers import PreTrainedModel
 
 _WEIGHTS = "model.safetensors"
@@ -209,8 +210,6 @@ def delta_headers(delta: Path) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: If the delta is damaged or hostile, or its base is out of reach.
     """
-    import torch
-
     manifest = Manifest.read(delta)
     stored = read_tensors(delta, manifest.tensors_file)
     tensors = _rebuilt(manifest, _open_base(manifest.base).own, stored, delta)[0] | stored

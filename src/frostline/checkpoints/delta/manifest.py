@@ -7,7 +7,8 @@ import re
 import stat
 import struct
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from frostline.base.json import read_json
 from frostline.base.sealing import file_digest, is_digest
@@ -15,9 +16,6 @@ from frostline.checkpoints.delta.write import dtype_of
 from frostline.checkpoints.headers import DELTA_MANIFEST
 from frostline.checkpoints.tensor_files import StoredTensor, read_safe_header
 from frostline.errors import ModelError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MANIFEST, TENSORS = DELTA_MANIFEST, "delta.safetensors"
 # What a delta keeps beside the weights: configuration, tokenizer, plan, proof, card; never code, never pickles.

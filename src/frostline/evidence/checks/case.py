@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from frostline.anatomy.modelmap import ModelMap
+from torch import nn
+
+from frostline.anatomy.modelmap import ModelMap, Unit
 from frostline.anatomy.origin import Origin, origin_of
+from frostline.evidence.checks.backward_pass import Trial
 from frostline.evidence.checks.findings import Finding, Severity
-from frostline.evidence.proof.proof import verify
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from torch import nn
-
-    from frostline.anatomy.modelmap import Unit
-    from frostline.evidence.checks.backward_pass import Trial
-    from frostline.evidence.proof.fingerprint import Fingerprint
-    from frostline.evidence.proof.proof import Proof
+from frostline.evidence.proof.fingerprint import Fingerprint
+from frostline.evidence.proof.proof import Proof, verify
 
 
 @dataclass(frozen=True)

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+
+from torch import nn
 
 from frostline.anatomy.wrappers import unwrap
 from frostline.compat.models import gives_gradients_to_inputs
 from frostline.compat.modules import is_checkpointed_reentrantly
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 
 
 def checkpointing_cuts_grad(case: Case) -> Iterator[Finding]:

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import Any, cast
+
+from torch.nn.parallel import DistributedDataParallel
 
 from frostline.compat.modules import awaited_by_ddp, flattened_by_fsdp, shared_by_ddp
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 
 
 def frozen_after_ddp(case: Case) -> Iterator[Finding]:
@@ -70,8 +67,6 @@ def fsdp_mixed(case: Case) -> Iterator[Finding]:
 
 
 def _wrappers(case: Case) -> Iterator[tuple[str, Any]]:
-    from torch.nn.parallel import DistributedDataParallel
-
     for path, module in case.modules.items():
         if isinstance(module, DistributedDataParallel):
             yield path, cast("Any", module)

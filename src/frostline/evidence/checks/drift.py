@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+import torch
+
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 from frostline.evidence.checks.shaken import always_zero
 from frostline.evidence.optimizers import inner_optimizer, step_of_its_kind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 
 def stale_grad(case: Case) -> Iterator[Finding]:
@@ -86,8 +83,6 @@ def gradient_always_zero(case: Case) -> Iterator[Finding]:
 
 def _moves_unasked(optimizer: Any, group: dict[str, Any], gradient: float | None) -> bool:
     """Whether one step of the same class, with the same options, changes a tensor with such a gradient throughout."""
-    import torch
-
     inner = inner_optimizer(optimizer)
     tensors = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
     still, moving = tensors
@@ -101,8 +96,6 @@ def _moves_unasked(optimizer: Any, group: dict[str, Any], gradient: float | None
 
 
 def _is_tensor(value: object) -> bool:
-    import torch
-
     return isinstance(value, torch.Tensor)
 
 

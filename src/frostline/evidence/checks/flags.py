@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 from frostline.evidence.checks.head import left_as_drawn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 _LIKE_THE_FLAG = 0.8  # the similarity that difflib gives "requires_gard" is 0.92, "require_grads" 0.92
 _OTHER_WORDS = ("trainable",)  # the flag's name in Keras

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isfinite
-from typing import TYPE_CHECKING
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 
 
 def no_gradient(case: Case) -> Iterator[Finding]:

@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 
 
 def head_partly_trained(case: Case) -> Iterator[Finding]:

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+from torch import nn
+
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 from frostline.freezing.mode import frozen_modules, is_pinned
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 
 def dropout_in_frozen(case: Case) -> Iterator[Finding]:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 
 
 def trainable_not_in_optimizer(case: Case) -> Iterator[Finding]:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+
+import torch
 
 from frostline.anatomy.wrappers import unwrap
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 from frostline.freezing.freeze import frozen_when_compiled
 from frostline.freezing.mode import is_pinned
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 
 def tied_conflict(case: Case) -> Iterator[Finding]:
@@ -100,8 +94,6 @@ def compiled_before_freeze(case: Case) -> Iterator[Finding]:
 
 
 def _given(core: object, name: str) -> torch.nn.Module | None:
-    import torch
-
     give = getattr(core, name, None)
     try:
         module = give() if callable(give) else None

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.findings import Finding, some
 
 _LOST = 0.5  # share of a tensor's elements that a step leaves as they are
 _SAMPLE = 65_536  # elements looked at per tensor
@@ -47,8 +42,6 @@ def update_lost_to_rounding(case: Case) -> Iterator[Finding]:
 
 
 def _is_half(parameter: torch.Tensor) -> bool:
-    import torch
-
     return parameter.dtype in {torch.bfloat16, torch.float16} and parameter.device.type != "meta"
 
 
@@ -61,8 +54,6 @@ def _step(case: Case, name: str, rate: float, *, normalised: bool) -> Any:
 
 
 def _share_lost(parameter: torch.Tensor, step: Any) -> float:
-    import torch
-
     values = parameter.detach().reshape(-1)[:_SAMPLE]
     sizes = step.reshape(-1)[:_SAMPLE] if isinstance(step, torch.Tensor) else step
     stepped = (values.float() - sizes).to(values.dtype)
@@ -72,8 +63,6 @@ def _share_lost(parameter: torch.Tensor, step: Any) -> float:
 
 def fp16_unscale(case: Case) -> Iterator[Finding]:
     """Weights in fp16 train: a GradScaler refuses their gradients, and without one they underflow."""
-    import torch
-
     names = [name for name in case.trainable if case.parameters[name].dtype == torch.float16]
     if names:
         yield case.find(

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from torch import nn
+
+from frostline.anatomy.origin import Origin
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.evidence.checks import (
     adapters,
@@ -23,12 +26,7 @@ from frostline.evidence.checks.backward_pass import try_batch
 from frostline.evidence.checks.case import Case, Check
 from frostline.evidence.checks.findings import Findings
 from frostline.evidence.optimizers import refuse_no_optimizer
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from frostline.anatomy.origin import Origin
-    from frostline.evidence.proof.fingerprint import Fingerprint
+from frostline.evidence.proof.fingerprint import Fingerprint
 
 # Every check there is; the docs have a section for each.
 REGISTRY: tuple[Check, ...] = (

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from frostline.base.random_state import RngState
 from frostline.evidence.checks.backward_pass import without_late_hooks
@@ -13,11 +14,6 @@ from frostline.evidence.probe.inputs import called, runs_alone, usable_batch
 from frostline.evidence.probe.observe import gradient_word
 from frostline.evidence.probe.step import backward, begin, clear_gradients
 from frostline.evidence.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from torch import nn
 
 _DRAWS = 3  # of dropout
 _AWAY = 0.1  # noise relative to a tensor's own values: another point, at which a model still behaves alike

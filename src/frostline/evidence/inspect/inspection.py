@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap, Unit
 from frostline.anatomy.origin import Origin, match, origin_of
@@ -16,11 +19,6 @@ from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.freezing.mode import is_pinned
 from frostline.plan.describe import describe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from torch import nn
 
 Trainable = Literal["yes", "no", "partly", "-"]
 

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 from frostline.base.plain_table import plain_table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
 
 Share = Literal["yes", "no", "partly", "-"]
 GradientWord = Literal["yes", "zero", "not finite", "stale", "none"]

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
 from frostline.evidence.optimizers import inner_optimizer, refuse_no_optimizer, scaler_of
 from frostline.evidence.probe.inputs import refuse_model, runs_alone, usable_batch
+from frostline.evidence.probe.movement import Phase, Probe
 from frostline.evidence.probe.observe import gradient_words, optimizer_in_words, read_step, with_rounded_off
 from frostline.evidence.probe.rounding import group_of, lost_to_rounding
 from frostline.evidence.probe.step import backward, begin, clear_gradients, computed_in, loss_of, optimize
 from frostline.evidence.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-
-    from frostline.evidence.probe.movement import Phase, Probe
 
 LEARNING_RATE = 5e-5  # of transformers' TrainingArguments
 

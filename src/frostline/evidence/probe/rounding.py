@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from frostline.evidence.optimizers import step_of_its_kind
 from frostline.evidence.tensor_copy import same_bits
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def group_of(optimizer: Any, parameter: torch.Tensor) -> dict[str, Any] | None:

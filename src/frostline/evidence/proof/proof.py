@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.errors import DriftError, PlanError
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
-    from torch import nn
-
-    from frostline.plan.plan import Plan
+from frostline.plan.plan import Plan
 
 UnitVerdict = Literal["frozen", "moved", "partly moved", "unmoved", "drifted"]
 Flags = Literal["start", "end", "plan"]
