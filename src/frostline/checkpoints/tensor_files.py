@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -16,7 +15,7 @@ from typing import Any
 import torch
 
 from frostline.base.hub import hub_in_reach
-from frostline.base.json import parse_json
+from frostline.base.json import json_digest, parse_json
 from frostline.checkpoints.headers import shard_names, unreachable, weight_files, weight_headers
 from frostline.checkpoints.meter import Meter
 from frostline.checkpoints.source import Source, locate
@@ -202,7 +201,7 @@ def digests_of(tensors: Mapping[str, StoredTensor], meter: Meter | None = None) 
 
 def whole_digest(digests: dict[str, str]) -> str:
     """One digest for all tensors, in hex digits; it does not depend on their order."""
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    return json_digest(digests)
 
 
 def read_safe_header(file: Path) -> tuple[dict[str, Any], int]:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.base.json import picked
 from frostline.base.logging import get_logger
 from frostline.errors import SelectorError
 from frostline.plan.selectors import UNIT_WORDS, Term, join, marked, parse
@@ -37,7 +38,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain values."""
-        return {"name": self.name, "selected": self.selected, "term": self.term}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +60,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values."""
-        return {
-            "expression": self.expression,
-            "decisions": [decision.to_dict() for decision in self.decisions],
-        }
+        return picked(self, "expression", "decisions")
 
     def __str__(self) -> str:
         width = max((len(decision.name) for decision in self.decisions), default=0)

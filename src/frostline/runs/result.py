@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.base.json import picked
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -83,27 +85,20 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, as ``metrics.json`` holds them."""
+        start = self.start
         return {
             "eval": self.metrics,
-            "baseline": self.baseline.to_dict() if self.baseline is not None else None,
-            "shortfall": self.shortfall,
-            "train_loss": self.train_loss,
-            "steps": self.steps,
+            **picked(self, "baseline", "shortfall", "train_loss", "steps"),
             "seconds": round(self.seconds, 3),
             "best_epoch": self.best_epoch,
-            "rows": self.start.rows,
-            "eval_rows": self.start.eval_rows,
-            "epochs": self.start.schedule.epochs,
-            "learning_rate": self.start.schedule.learning_rate,
-            "chosen": self.start.schedule.chosen,
-            "warning": self.start.schedule.warning,
-            "parameters": self.start.inspection.parameters,
-            "trainable_parameters": self.start.inspection.trainable_parameters,
-            "problem_type": self.start.schema.problem_type,
-            "labels": list(self.start.schema.names),
+            **picked(start, "rows", "eval_rows"),
+            **picked(start.schedule, "epochs", "learning_rate", "chosen", "warning"),
+            **picked(start.inspection, "parameters", "trainable_parameters"),
+            "problem_type": start.schema.problem_type,
+            "labels": list(start.schema.names),
             "proof": str(self.proof),
             "engine": self.engine.to_dict() if self.engine is not None else None,
-            "settings": self.start.settings.to_dict(),
+            "settings": start.settings.to_dict(),
         }
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 
+from frostline.base.json import write_json
 from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
 from frostline.data.parts import balanced, held_out
@@ -68,4 +68,4 @@ def write_held_out(start: TrainStart, folder: Path) -> None:
     settings = start.settings
     rows = list(start.held_out or ())
     told = {"data": settings.data, "share": settings.eval_data, "seed": settings.seed, "rows_from_1": rows}
-    (folder / HELD_OUT_FILE).write_text(json.dumps(told, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(folder / HELD_OUT_FILE, told, indent=None)

@@ -14,6 +14,7 @@ from transformers import DataCollatorWithPadding, PrinterCallback, set_seed
 
 from frostline.anatomy.origin import origin_of
 from frostline.base.files import room_on_disk, use_mask
+from frostline.base.json import write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
@@ -311,8 +312,7 @@ def _leave(
             model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
         write_proof(result.proof, staged)
-        text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
-        (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
+        write_json(staged / METRICS_FILE, finite(result.to_dict() | {"history": history}))
         if result.start.held_out is not None:
             write_held_out(result.start, staged)
         write_card(result, staged)

@@ -15,7 +15,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
-from frostline.base.json import read_json
+from frostline.base.json import read_json, write_json
 from frostline.base.logging import get_logger
 from frostline.errors import PlanError
 from frostline.evidence.probe.movement import Probe
@@ -254,7 +254,7 @@ def refuse_nothing_to_train(model: nn.Module, plan: Plan | None) -> None:
 def write_proof(proof: Proof, folder: Path) -> None:
     """Write a proof into a folder, as ``proof.json``; the folder is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROOF_FILE).write_text(json.dumps(proof.to_dict(), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / PROOF_FILE, proof.to_dict(), ensure_ascii=True)
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from frostline.base.json import read_json
+from frostline.base.json import read_json, write_json
 from frostline.base.sealing import file_digest, is_digest
 from frostline.checkpoints.delta.write import dtype_of
 from frostline.checkpoints.headers import DELTA_MANIFEST
@@ -64,8 +64,7 @@ class Manifest:
 
     def write(self, file: Path) -> None:
         """Write it."""
-        text = json.dumps({"version": _VERSION} | asdict(self), indent=1, ensure_ascii=False)
-        file.write_text(text + "\n", encoding="utf-8")
+        write_json(file, {"version": _VERSION} | asdict(self))
 
     def expected(self, base_name: str) -> str:
         """The name in the tuned checkpoint that follows from one in the base."""

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from frostline.base.json import picked
+
 Severity = Literal["error", "warning", "note"]
 
 PAGE = "docs/checks.md"
@@ -41,15 +43,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain values."""
-        return {
-            "slug": self.slug,
-            "severity": self.severity,
-            "units": list(self.units),
-            "names": list(self.names),
-            "cause": self.cause,
-            "mend": self.mend,
-            "link": self.link,
-        }
+        return picked(self, "slug", "severity", "units", "names", "cause", "mend", "link")
 
     def __str__(self) -> str:
         where = f" ({some(self.units)})" if self.units else ""
@@ -103,7 +97,7 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """The findings as plain values."""
-        return {"ok": self.ok, "worst": self.worst, "findings": [row.to_dict() for row in self.rows]}
+        return picked(self, "ok", "worst") | {"findings": [row.to_dict() for row in self.rows]}
 
     def __str__(self) -> str:
         return "\n\n".join((self.verdict, *map(str, self.rows)))

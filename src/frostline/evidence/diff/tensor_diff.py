@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from frostline.base.json import picked
 from frostline.checkpoints.conversions import Part, Places
 from frostline.checkpoints.delta.compare import Change, Likeness, liken, same_bits
 from frostline.checkpoints.delta.pair import Pairing, pair
@@ -83,29 +84,15 @@ class TensorDiff:
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain values."""
-        return {
-            "name": self.name,
-            "base_name": self.base_name,
-            "unit": self.unit,
-            "parameter": self.parameter,
-            "verdict": self.verdict,
-            "renamed": self.renamed,
-            "as_loaded": self.as_loaded,
-            "rows": self.rows,
-            "common": self.common,
-            "base_shape": None if self.base_shape is None else list(self.base_shape),
-            "tuned_shape": None if self.tuned_shape is None else list(self.tuned_shape),
-            "base_dtype": self.base_dtype,
-            "tuned_dtype": self.tuned_dtype,
-            **figures(self.change),
-        }
+        placed = picked(self, "name", "base_name", "unit", "parameter", "verdict", "renamed", "as_loaded")
+        compared = picked(self, "rows", "common", "base_shape", "tuned_shape", "base_dtype", "tuned_dtype")
+        return placed | compared | figures(self.change)
 
 
 def figures(change: Change | None) -> dict[str, float | None]:
     """The figures of a change as plain values."""
-    if change is None:
-        return {"max_abs": None, "relative_l2": None, "cosine": None}
-    return {"max_abs": change.max_abs, "relative_l2": change.relative_l2, "cosine": change.cosine}
+    names = ("max_abs", "relative_l2", "cosine")
+    return dict.fromkeys(names) if change is None else picked(change, *names)
 
 
 class Comparison:

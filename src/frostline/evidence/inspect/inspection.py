@@ -13,6 +13,7 @@ from torch import nn
 from frostline.anatomy.modelmap import ModelMap, Unit
 from frostline.anatomy.origin import Origin, match, origin_of
 from frostline.base.escaping import printable
+from frostline.base.json import picked
 from frostline.base.plain_table import plain_table
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import load_config, skeleton
@@ -83,19 +84,13 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """The inspection as plain values."""
-        return {
-            "model_class": self.model_class,
-            "verdict": self.verdict,
-            "parameters": self.parameters,
-            "trainable_parameters": self.trainable_parameters,
-            "rows": [asdict(row) for row in self.rows],
+        origin = {
             "checkpoint": self.origin.source,
             "new": sorted(self.origin.new),
             "unused": list(self.origin.unused),
-            "tied": [list(group) for group in self.tied],
-            "remarks": list(self.remarks),
-            "names": dict(self.names),
         }
+        found = picked(self, "model_class", "verdict", "parameters", "trainable_parameters", "rows")
+        return found | origin | picked(self, "tied", "remarks") | {"names": dict(self.names)}
 
     def __str__(self) -> str:
         lines = [self.verdict, "", *plain_table(COLUMNS, (row_cells(row) for row in self.rows), RIGHT_ALIGNED)]

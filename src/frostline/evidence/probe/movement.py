@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from frostline.base.json import picked
 from frostline.base.plain_table import plain_table
 
 Share = Literal["yes", "no", "partly", "-"]
@@ -191,17 +192,8 @@ class Probe:
 
     def to_dict(self) -> dict[str, Any]:
         """The probe as plain values."""
-        return {
-            "model_class": self.model_class,
-            "verdict": self.verdict,
-            "ok": self.ok,
-            "changes": self.changes,
-            "loss": self.loss,
-            "optimizer": self.optimizer,
-            "skipped": self.skipped,
-            "strangers": self.strangers,
-            "copied_bytes": self.copied_bytes,
-            "rows": [asdict(row) for row in self.rows],
+        step = ("model_class", "verdict", "ok", "changes", "loss", "optimizer", "skipped", "strangers", "copied_bytes")
+        return picked(self, *step, "rows") | {
             "parameters": {
                 parameter.name: {key: value for key, value in asdict(parameter).items() if key != "name"}
                 | {"cause": parameter.cause if parameter.surprising and not self.skipped else None}

@@ -10,6 +10,7 @@ from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
+from frostline.base.json import picked
 from frostline.errors import DriftError, PlanError
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint
 from frostline.plan.plan import Plan
@@ -164,31 +165,8 @@ class Proof:
             "version": _VERSION,
             "ok": self.ok,
             "verdict": str(self),
-            "seconds": self.seconds,
-            "share": self.share,
-            "from_step": self.from_step,
-            "flags": self.flags,
-            "thawed": list(self.thawed),
-            "newly_frozen": list(self.newly_frozen),
-            "units": [
-                {
-                    "name": unit.name,
-                    "verdict": unit.verdict,
-                    "frozen": unit.frozen,
-                    "moved": unit.moved,
-                    "tensors": unit.tensors,
-                }
-                for unit in self.units
-            ],
-            "tensors": {
-                tensor.name: {
-                    "unit": tensor.unit,
-                    "frozen": tensor.frozen,
-                    "before": tensor.before,
-                    "after": tensor.after,
-                }
-                for tensor in self.tensors
-            },
+            **picked(self, "seconds", "share", "from_step", "flags", "thawed", "newly_frozen", "units"),
+            "tensors": {tensor.name: picked(tensor, "unit", "frozen", "before", "after") for tensor in self.tensors},
         } | ({} if self.guard is None else {"guard": self.guard})
 
 
