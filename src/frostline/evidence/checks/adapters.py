@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any, cast
 
-from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 
 
@@ -25,7 +25,6 @@ def peft_base_trains(case: Case) -> Iterator[Finding]:
     ]
     if names:
         yield case.find(
-            "peft-base-trains",
             "warning",
             names,
             cause=f"{len(names)} weights of the base model train beside the adapters, and PEFT does not save them: "
@@ -51,7 +50,6 @@ def head_not_saved(case: Case) -> Iterator[Finding]:
     else:
         return
     yield case.find(
-        "head-not-saved",
         "error" if trains else "warning",
         trains or fresh,
         cause=cause,
@@ -79,4 +77,4 @@ def _configs(case: Case) -> list[Any]:
     return list(found.values())
 
 
-CHECKS = (Check("peft-base-trains", peft_base_trains), Check("head-not-saved", head_not_saved))
+CHECKS = (peft_base_trains, head_not_saved)

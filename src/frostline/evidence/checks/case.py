@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -94,20 +94,7 @@ class Case:
             or (paths and any(name.startswith(paths) for name in (*unit.parameter_names, *unit.buffer_names)))
         )
 
-    def find(self, slug: str, severity: Severity, names: Iterable[str], *, cause: str, mend: str) -> Finding:
-        """Make a finding; its units are those of the names."""
+    def find(self, severity: Severity, names: Iterable[str], *, cause: str, mend: str) -> Finding:
+        """Make a finding; its units are those of the names, its slug is given by the check."""
         wanted = tuple(names)
-        return Finding(slug, severity, tuple(unit.name for unit in self.units_of(wanted)), wanted, cause, mend)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check.
-
-    Attributes:
-        slug: Its short name.
-        run: Yields what it finds in a case.
-    """
-
-    slug: str
-    run: Callable[[Case], Iterator[Finding]]
+        return Finding("", severity, tuple(unit.name for unit in self.units_of(wanted)), wanted, cause, mend)

@@ -9,7 +9,7 @@ from torch import nn
 from frostline.anatomy.wrappers import unwrap
 from frostline.compat.models import gives_gradients_to_inputs
 from frostline.compat.modules import is_checkpointed_reentrantly
-from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 
 
@@ -27,7 +27,6 @@ def checkpointing_cuts_grad(case: Case) -> Iterator[Finding]:
             return
     if lost:
         yield case.find(
-            "checkpointing-cuts-grad",
             "error",
             lost,
             cause="A reentrant checkpoint gives no gradient to what is inside it when its input requires none, and all "
@@ -44,7 +43,6 @@ def input_grads_are_not_thawing(case: Case) -> Iterator[Finding]:
     frozen = [name for name in embeddings if name in case.frozen]
     if frozen and len(frozen) == len(embeddings):
         yield case.find(
-            "input-grads-are-not-thawing",
             "note",
             frozen,
             cause="enable_input_require_grads() makes the outputs of the embeddings require a gradient, not their "
@@ -86,7 +84,4 @@ def _trains_beneath(case: Case, inside: frozenset[str]) -> bool:
     return False
 
 
-CHECKS = (
-    Check("checkpointing-cuts-grad", checkpointing_cuts_grad),
-    Check("input-grads-are-not-thawing", input_grads_are_not_thawing),
-)
+CHECKS = (checkpointing_cuts_grad, input_grads_are_not_thawing)

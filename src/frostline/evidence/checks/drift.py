@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 from frostline.evidence.checks.shaken import always_zero
 from frostline.evidence.optimizers import inner_optimizer, step_of_its_kind
@@ -21,7 +21,6 @@ def stale_grad(case: Case) -> Iterator[Finding]:
     held = [name for name in names if id(case.parameters[name]) in case.held]
     if held:
         yield case.find(
-            "stale-grad",
             "error",
             held,
             cause=f"{len(held)} frozen parameters keep a gradient and are in the optimizer, which goes on moving them "
@@ -30,7 +29,6 @@ def stale_grad(case: Case) -> Iterator[Finding]:
         )
     elif case.optimizer is None:
         yield case.find(
-            "stale-grad",
             "note",
             names,
             cause=f"{len(names)} frozen parameters keep a gradient, which an optimizer that holds them would still "
@@ -46,7 +44,6 @@ def decay_without_grad(case: Case) -> Iterator[Finding]:
         names = [name for name in case.frozen if id(case.parameters[name]) in ids]
         if names and _moves_unasked(case.optimizer, group, None):
             yield case.find(
-                "decay-without-grad",
                 "error",
                 names,
                 cause=f"{type(case.optimizer).__name__} moves parameters that have no gradient, the frozen ones among "
@@ -71,7 +68,6 @@ def gradient_always_zero(case: Case) -> Iterator[Finding]:
     found = always_zero(case.model, case.batch, units)
     if found:
         yield case.find(
-            "gradient-always-zero",
             "warning",
             found,
             cause=f"{len(found)} trainable parameters get a gradient of 0 throughout, though the outputs depend on "
@@ -99,8 +95,4 @@ def _is_tensor(value: object) -> bool:
     return isinstance(value, torch.Tensor)
 
 
-CHECKS = (
-    Check("stale-grad", stale_grad),
-    Check("decay-without-grad", decay_without_grad),
-    Check("gradient-always-zero", gradient_always_zero),
-)
+CHECKS = (stale_grad, decay_without_grad, gradient_always_zero)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 from frostline.evidence.checks.head import left_as_drawn
 
@@ -17,7 +17,6 @@ def everything_frozen(case: Case) -> Iterator[Finding]:
     """No parameter trains."""
     if case.parameters and not case.trainable:
         yield case.find(
-            "everything-frozen",
             "error",
             case.parameters,
             cause=f"All {len(case.parameters)} parameters are frozen, so a backward pass fails or changes nothing.",
@@ -35,7 +34,6 @@ def head_frozen(case: Case) -> Iterator[Finding]:
         return
     from_checkpoint = all(case.origin.of(name) == "pretrained" for name in head)
     yield case.find(
-        "head-frozen",
         "note" if from_checkpoint else "warning",
         head,
         cause="The head is frozen while what lies beneath it trains"
@@ -61,7 +59,6 @@ def new_but_frozen(case: Case) -> Iterator[Finding]:
     ]
     if names:
         yield case.find(
-            "new-but-frozen",
             "warning",
             names,
             cause=f"The checkpoint has no values for {some(names)}: they are freshly initialised and stay random.",
@@ -96,7 +93,6 @@ def _is_flag(key: str, value: object) -> bool:
 
 def _no_op(case: Case, owner: str, key: str, names: list[str], *, value: bool) -> Finding:
     return case.find(
-        "no-op-flag",
         "error",
         names,
         cause=f"{owner}.{key} = {value} is a plain attribute that torch never reads: the flags inside say otherwise.",
@@ -104,9 +100,4 @@ def _no_op(case: Case, owner: str, key: str, names: list[str], *, value: bool) -
     )
 
 
-CHECKS = (
-    Check("everything-frozen", everything_frozen),
-    Check("head-frozen", head_frozen),
-    Check("new-but-frozen", new_but_frozen),
-    Check("no-op-flag", no_op_flag),
-)
+CHECKS = (everything_frozen, head_frozen, new_but_frozen, no_op_flag)

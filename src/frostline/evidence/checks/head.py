@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import torch
 
-from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 
 
@@ -16,7 +16,6 @@ def head_partly_trained(case: Case) -> Iterator[Finding]:
     if drawn:
         unknown = any(case.origin.of(name) == "unknown" for name in drawn)
         yield case.find(
-            "head-partly-trained",
             "warning",
             drawn,
             cause="A part of the head stays as it was drawn while the rest of it trains: "
@@ -66,4 +65,4 @@ def _varies(values: torch.Tensor) -> bool:
     return bool((flat != flat[:1]).any())
 
 
-CHECKS = (Check("head-partly-trained", head_partly_trained),)
+CHECKS = (head_partly_trained,)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from frostline.anatomy.wrappers import unwrap
-from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 from frostline.freezing.freeze import frozen_when_compiled
 from frostline.freezing.mode import is_pinned
@@ -25,7 +25,6 @@ def tied_conflict(case: Case) -> Iterator[Finding]:
         trainable = [name for name in names if name not in frozen]
         if frozen and trainable:
             yield case.find(
-                "tied-conflict",
                 "error",
                 names,
                 cause=f"{frozen[0]} is frozen and shares its memory with {trainable[0]}, which trains: both move.",
@@ -49,7 +48,6 @@ def trains_below_frozen(case: Case) -> Iterator[Finding]:
     if found:
         units = [unit.name for unit in case.units_of(found)]
         yield case.find(
-            "trains-below-frozen",
             "note",
             found,
             cause=f"Frozen layers lie above what trains ({some(units)}): the gradient still passes through them, so "
@@ -70,7 +68,6 @@ def resize_unfroze(case: Case) -> Iterator[Finding]:
     names = [name for name in case.trainable if id(case.parameters[name]) in inside and _under_pin(case, name)]
     if names:
         yield case.find(
-            "resize-unfroze",
             "warning",
             names,
             cause=f"{some(names)} trains inside a module that was frozen: the table was replaced after fl.freeze, and "
@@ -84,7 +81,6 @@ def compiled_before_freeze(case: Case) -> Iterator[Finding]:
     names = frozen_when_compiled(case.model)
     if names:
         yield case.find(
-            "compiled-before-freeze",
             "note",
             names,
             cause=f"{len(names)} flags were changed after torch.compile: a graph that was compiled before does not "
@@ -108,9 +104,4 @@ def _under_pin(case: Case, name: str) -> bool:
     return any(is_pinned(case.modules[".".join(parts[:depth])]) for depth in range(len(parts) + 1))
 
 
-CHECKS = (
-    Check("tied-conflict", tied_conflict),
-    Check("trains-below-frozen", trains_below_frozen),
-    Check("resize-unfroze", resize_unfroze),
-    Check("compiled-before-freeze", compiled_before_freeze),
-)
+CHECKS = (tied_conflict, trains_below_frozen, resize_unfroze, compiled_before_freeze)

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from frostline.evidence.checks.case import Case, Check
+from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 
 _LOST = 0.5  # share of a tensor's elements that a step leaves as they are
@@ -32,7 +32,6 @@ def update_lost_to_rounding(case: Case) -> Iterator[Finding]:
     if lost:
         dtypes = {str(case.parameters[name].dtype).removeprefix("torch.") for name in lost}
         yield case.find(
-            "update-lost-to-rounding",
             "warning",
             lost,
             cause=f"A step of the optimizer is below the resolution of {', '.join(sorted(dtypes))} for most elements "
@@ -66,7 +65,6 @@ def fp16_unscale(case: Case) -> Iterator[Finding]:
     names = [name for name in case.trainable if case.parameters[name].dtype == torch.float16]
     if names:
         yield case.find(
-            "fp16-unscale",
             "warning",
             names,
             cause=f"{len(names)} trainable parameters are in float16, whose gradients a GradScaler refuses "
@@ -84,7 +82,6 @@ def integer_weights(case: Case) -> Iterator[Finding]:
     ]
     if names:
         yield case.find(
-            "integer-weights",
             "note",
             names,
             cause=f"{len(names)} parameters are whole numbers (quantised weights), which cannot train: {some(names)}.",
@@ -92,8 +89,4 @@ def integer_weights(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS = (
-    Check("update-lost-to-rounding", update_lost_to_rounding),
-    Check("fp16-unscale", fp16_unscale),
-    Check("integer-weights", integer_weights),
-)
+CHECKS = (update_lost_to_rounding, fp16_unscale, integer_weights)
