@@ -8,6 +8,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption
+from frostline.cli.render import metrics_line, print_json, print_text
 
 
 def evaluate(
@@ -24,7 +25,6 @@ def evaluate(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Compare a classifier's predictions with given labels."""
-    from frostline.cli.render import metrics_line, print_json, print_text
     from frostline.data.examples import read_examples
     from frostline.data.parts import balanced
     from frostline.runs.inference import Classifier

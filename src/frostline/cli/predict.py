@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frostline.base.escaping import printable
+from frostline.base.files import output_text, writes_through
 from frostline.cli import options
+from frostline.cli.layout import wrap
 from frostline.cli.options import DeviceOption
-from frostline.data.examples import TEXT_NAMES
+from frostline.cli.pipe import is_piped, read_lines
+from frostline.cli.render import print_json, print_text, terminal_width
+from frostline.data.examples import TEXT_NAMES, Examples, read_examples
 from frostline.data.labels import MULTI, REGRESSION
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.data.examples import Examples
     from frostline.runs.inference import Predictions
 
 
@@ -41,9 +44,6 @@ def predict(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Predict the labels of texts, with probabilities."""
-    from frostline.cli.pipe import is_piped, read_lines
-    from frostline.cli.render import print_json, print_text
-    from frostline.data.examples import read_examples
     from frostline.runs.inference import Classifier, examples_of
 
     piped = data is None and (texts == ["-"] or (not texts and is_piped()))
@@ -87,9 +87,6 @@ def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
 
 def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
     """Per row the answer and its texts, in a pipe in one line, on a terminal in lines that end with a word."""
-    from frostline.cli.layout import wrap
-    from frostline.cli.render import terminal_width
-
     width = terminal_width()
     texts = (examples.dataset[name] for name in TEXT_NAMES[: len(examples.text_columns)])
     for label, shares, *own in zip(predictions.labels, predictions.probabilities, *texts, strict=True):
@@ -103,11 +100,6 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
 
 
 def _write(rows: list[dict[str, Any]], file: Path) -> None:
-    import csv
-
-    from frostline.base.files import output_text, writes_through
-    from frostline.cli.render import print_text
-
     with output_text(file) as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()

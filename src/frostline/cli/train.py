@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,11 +11,10 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
+from frostline.cli.render import metrics_line, print_inspection, print_json, print_text
 from frostline.data.labels import REGRESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from frostline.runs.result import TrainResult, TrainStart
 
 
@@ -88,7 +88,6 @@ def train(
 ) -> None:
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
     from frostline.cli.progress import TrainingProgress
-    from frostline.cli.render import print_json
     from frostline.runs.settings import TrainSettings
     from frostline.runs.train import run_training
 
@@ -140,8 +139,6 @@ def train(
 
 def print_start(start: TrainStart) -> None:
     """Print what is settled before the first step."""
-    from frostline.cli.render import print_inspection, print_text
-
     print_inspection(start.inspection)
     labels = f"{len(start.schema.names)} labels" if start.schema.names else "one value"
     evaluation = f"; {start.eval_rows:,} rows for evaluation" if start.eval_rows is not None else ""
@@ -177,8 +174,6 @@ def _parts(start: TrainStart) -> Iterator[str]:
 
 def print_result(result: TrainResult, *, explain: bool = False) -> None:
     """Print what the run left."""
-    from frostline.cli.render import metrics_line, print_text
-
     kept = f" (of epoch {result.best_epoch:g}, the best)" if result.best_epoch is not None else ""
     if result.metrics:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
@@ -197,8 +192,6 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
 
 def baseline_lines(result: TrainResult) -> Iterator[str]:
     """What the same answer for every row reaches, and what is wanting where the run did hardly better."""
-    from frostline.cli.render import metrics_line
-
     if result.baseline is not None:
         yield f"Baseline (always {result.baseline.answer}): {metrics_line(result.baseline.metrics)}"
     yield from result.shortfall.splitlines()
