@@ -14,7 +14,7 @@ from transformers import DataCollatorWithPadding, PrinterCallback, set_seed
 
 from frostline.anatomy.origin import origin_of
 from frostline.base.files import room_on_disk, use_mask
-from frostline.base.json import write_json
+from frostline.base.json import picked, write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
@@ -249,12 +249,7 @@ def _trainer(
         logging_nan_inf_filter=False,  # a loss that is no number is said, not smoothed over
         report_to="none",
         disable_tqdm=True,
-        engine=settings.engine,
-        store=settings.store,
-        store_dir=settings.store_dir,
-        store_budget=settings.store_budget,
-        store_dtype=settings.store_dtype,
-        padding_free=settings.padding_free,
+        **picked(settings, "engine", "store", "store_dir", "store_budget", "store_dtype", "padding_free"),
         **device_options(settings.device, settings.dtype),
     )
     if settings.patience is not None:
