@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -85,6 +86,15 @@ class TensorCopy:
         # Only where they differ: a tensor whose elements overlap in memory cannot be written into.
         if self._copy is not None and not same_bits(self._copy, self._data):
             self._data.copy_(self._copy)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a value, however deep in mappings and sequences."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(inner)
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -14,6 +14,8 @@ from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module, unwrap
+from frostline.base.dtypes import can_have_gradient
+from frostline.base.modules import beginnings
 from frostline.compat.models import hub_file
 from frostline.compat.modules import COMPILED_CHILD, is_compiled_in_place
 from frostline.errors import PlanError
@@ -161,9 +163,8 @@ def _saves_plan(model: nn.Module) -> bool:
 
 def _savers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a model and those inside it where it is a wrapper, if they save themselves and write no plan yet."""
-    path = unwrap(model).prefix.rstrip(".")
-    for depth in range(len(path.split(".")) + 1 if path else 1):
-        module = model.get_submodule(".".join(path.split(".")[:depth]))
+    for path in beginnings(unwrap(model).prefix.rstrip(".")):
+        module = model.get_submodule(path)
         # A wrapper may hand on a method that it has not.
         if hasattr(type(module), "save_pretrained") and not _saves_plan(module):
             yield module
@@ -264,7 +265,7 @@ def train_only(model: nn.Module, selectors: str | Iterable[str], *, frozen_mode:
 def _refuse_whole_numbers(model: nn.Module, plan: Plan, flags: dict[str, bool]) -> None:
     """Refuse to train what cannot have a gradient, before anything is changed."""
     for name, parameter in model.named_parameters():
-        if flags.get(name) and not (parameter.is_floating_point() or parameter.is_complex()):
+        if flags.get(name) and not can_have_gradient(parameter):
             raise PlanError(
                 f"The plan '{plan}' trains {name}, but its values are whole numbers ({parameter.dtype}), which have "
                 "no gradient.\nTake it away from what trains with a term '~NAME'."

@@ -42,6 +42,12 @@ def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
     return ", ".join(ways[0])
 
 
+def shortened(selector: str) -> str:
+    """Leave out what is beyond six terms of a selector, for a sentence."""
+    terms = selector.split(", ")
+    return selector if len(terms) <= 6 else f"{', '.join(terms[:5])} and {len(terms) - 5} more"
+
+
 def _added(anatomy: ModelMap, wanted: frozenset[str]) -> list[str]:
     """Terms that add up to the names: units, then kinds, then names."""
     with_parameters = [unit for unit in anatomy.units if unit.parameter_names]

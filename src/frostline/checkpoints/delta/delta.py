@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
+from frostline.base.dtypes import dtype_word
 from frostline.base.files import atomic_folder
 from frostline.base.sealing import SEAL_FILE, file_digest
 from frostline.checkpoints.conversions import Places
@@ -89,9 +90,7 @@ def save_delta(
             added=pairing.added,
             removed=pairing.removed,
             casts={
-                name: str(news[name].dtype).removeprefix("torch.")
-                for name, old in kept.items()
-                if news[name].dtype != olds[old].dtype
+                name: dtype_word(news[name].dtype) for name, old in kept.items() if news[name].dtype != olds[old].dtype
             },
             left_out=tuple(name for name in olds if name not in used),
             metadata=metadata or {"format": "pt"},

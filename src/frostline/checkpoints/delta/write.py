@@ -7,6 +7,7 @@ import json
 import struct
 from typing import TYPE_CHECKING, Any
 
+from frostline.base.dtypes import dtype_word
 from frostline.errors import ModelError
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, StoredTensor], metadata:
         ModelError: If a tensor has a dtype that the format does not have.
     """
     ranks = list(_WORDS)
-    words = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    words = {name: dtype_word(tensor.dtype) for name, tensor in tensors.items()}
     for name, word in words.items():
         if word not in _WORDS:
             raise ModelError(f"The tensor {name} is of the dtype {word}, which safetensors files do not hold.")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from frostline.anatomy.wrappers import unwrap
+from frostline.base.modules import beginnings
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 from frostline.freezing.freeze import frozen_when_compiled
@@ -100,8 +101,7 @@ def _given(core: object, name: str) -> torch.nn.Module | None:
 
 def _under_pin(case: Case, name: str) -> bool:
     """Whether a module above a parameter is still kept in eval mode by fl.freeze."""
-    parts = name.split(".")[:-1]
-    return any(is_pinned(case.modules[".".join(parts[:depth])]) for depth in range(len(parts) + 1))
+    return any(is_pinned(case.modules[path]) for path in beginnings(name.rpartition(".")[0]))
 
 
 CHECKS = (tied_conflict, trains_below_frozen, resize_unfroze, compiled_before_freeze)

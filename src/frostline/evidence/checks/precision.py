@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from frostline.base.dtypes import can_have_gradient, dtype_word
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 
@@ -30,7 +31,7 @@ def update_lost_to_rounding(case: Case) -> Iterator[Finding]:
                 if step is not None and _share_lost(parameter, step) > _LOST:
                     lost.append(name)
     if lost:
-        dtypes = {str(case.parameters[name].dtype).removeprefix("torch.") for name in lost}
+        dtypes = {dtype_word(case.parameters[name].dtype) for name in lost}
         yield case.find(
             "warning",
             lost,
@@ -75,11 +76,7 @@ def fp16_unscale(case: Case) -> Iterator[Finding]:
 
 def integer_weights(case: Case) -> Iterator[Finding]:
     """Weights are whole numbers, which no gradient moves."""
-    names = [
-        name
-        for name, parameter in case.parameters.items()
-        if not (parameter.is_floating_point() or parameter.is_complex())
-    ]
+    names = [name for name, parameter in case.parameters.items() if not can_have_gradient(parameter)]
     if names:
         yield case.find(
             "note",

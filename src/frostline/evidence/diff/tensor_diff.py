@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from frostline.base.dtypes import dtype_word
 from frostline.base.json import picked
 from frostline.checkpoints.conversions import Part, Places
 from frostline.checkpoints.delta.compare import Change, Likeness, liken, same_bits
@@ -203,7 +204,7 @@ def _cut(old: Part, new: Part, one: StoredTensor, other: StoredTensor) -> Iterat
     """A row per parameter of what is stored as one tensor."""
     if one.dtype == other.dtype and one.shape == other.shape and same_bits(one, other):
         for name, shape in new.shapes.items():
-            word = _word(other)
+            word = dtype_word(other.dtype)
             yield TensorDiff(
                 name, name, "", name, "identical", None, None, shape, shape, word, word, Change(), as_loaded=True
             )
@@ -219,11 +220,11 @@ def _as_loaded(old: Part, new: Part) -> Iterator[TensorDiff]:
 
 
 def _missing(name: str, one: StoredTensor) -> TensorDiff:
-    return TensorDiff(name, name, "", None, "missing", base_shape=one.shape, base_dtype=_word(one))
+    return TensorDiff(name, name, "", None, "missing", base_shape=one.shape, base_dtype=dtype_word(one.dtype))
 
 
 def _extra(name: str, other: StoredTensor) -> TensorDiff:
-    return TensorDiff(name, None, "", None, "extra", tuned_shape=other.shape, tuned_dtype=_word(other))
+    return TensorDiff(name, None, "", None, "extra", tuned_shape=other.shape, tuned_dtype=dtype_word(other.dtype))
 
 
 def _compared(name: str, base_name: str, one: StoredTensor, other: StoredTensor) -> TensorDiff:
@@ -238,9 +239,16 @@ def _compared(name: str, base_name: str, one: StoredTensor, other: StoredTensor)
         shorter = one if one.shape[0] == rows else other
         common, change = liken(one, other, shorter.elements)
     return TensorDiff(
-        name, base_name, "", None, verdict, rows, common, one.shape, other.shape, _word(one), _word(other), change
+        name,
+        base_name,
+        "",
+        None,
+        verdict,
+        rows,
+        common,
+        one.shape,
+        other.shape,
+        dtype_word(one.dtype),
+        dtype_word(other.dtype),
+        change,
     )
-
-
-def _word(tensor: StoredTensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")

@@ -19,7 +19,7 @@ from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.freezing.mode import is_pinned
-from frostline.plan.describe import describe
+from frostline.plan.describe import describe, shortened
 
 Trainable = Literal["yes", "no", "partly", "-"]
 
@@ -256,7 +256,7 @@ def _verdict(anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: i
     trains = describe(anatomy, (name for name, trains in flags.items() if trains))
     return (
         f"Partly frozen: fine-tuning updates {trainable:,} of {total:,} parameters ({_percent(trainable / total)}): "
-        f"{_short(trains)}. Frozen: {_short(frozen)}."
+        f"{shortened(trains)}. Frozen: {shortened(frozen)}."
     )
 
 
@@ -276,11 +276,6 @@ def _percent(share: float) -> str:
     if percent > 99.99:
         return "more than 99.99 %"
     return f"{percent:.2g} %" if percent < 10 else f"{percent:.2f} %" if percent >= 99 else f"{percent:.0f} %"
-
-
-def _short(selector: str) -> str:
-    terms = selector.split(", ")
-    return selector if len(terms) <= 6 else f"{', '.join(terms[:5])} and {len(terms) - 5} more"
 
 
 def _ties(groups: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from frostline.base.json import picked
 from frostline.base.plain_table import plain_table
+from frostline.plan.describe import shortened
 
 Share = Literal["yes", "no", "partly", "-"]
 GradientWord = Literal["yes", "zero", "not finite", "stale", "none"]
@@ -183,7 +184,7 @@ class Probe:
         elif moved == total:
             said = f"A step changes all {total} parameter tensors"
         else:
-            said = f"A step changes {moved} of {total} parameter tensors: {_short(self.changes)}"
+            said = f"A step changes {moved} of {total} parameter tensors: {shortened(self.changes)}"
         later = sum(parameter.moved_later for parameter in self.parameters)
         if later:
             said += f"; {later} more, whose gradient was 0, moved in a later one"
@@ -303,8 +304,3 @@ def _buffers(row: ProbeRow) -> str:
     if not row.buffers:
         return "-"
     return "not looked at" if row.buffers_moved is None else f"{len(row.buffers_moved)} of {row.buffers}"
-
-
-def _short(selector: str) -> str:
-    terms = selector.split(", ")
-    return selector if len(terms) <= 6 else f"{', '.join(terms[:5])} and {len(terms) - 5} more"
