@@ -16,7 +16,7 @@ import torch
 
 from frostline.base.hub import hub_in_reach
 from frostline.base.json import json_digest, parse_json
-from frostline.checkpoints.headers import shard_names, unreachable, weight_files, weight_headers
+from frostline.checkpoints.headers import WEIGHTS, shard_names, unreachable, weight_files, weight_headers
 from frostline.checkpoints.meter import Meter
 from frostline.checkpoints.source import Source, locate
 from frostline.compat.models import hub_file
@@ -26,8 +26,6 @@ from frostline.errors import ModelError
 # Elements of one piece. What works on pieces holds a few of them in fp64: some ten megabytes.
 PIECE = 1 << 20
 _HASHED = 1 << 20  # bytes; they stay in a core's cache while they are hashed
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
-_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -275,10 +273,12 @@ def _fetched(name: str) -> Path:
         if not local and not hub_in_reach():
             raise unreachable(name)
         hub_file(name, "config.json", cached_only=local)
-        for single, index in zip(_SINGLE, _INDEX, strict=True):
+        for single, index in WEIGHTS:
             if (file := hub_file(name, single, cached_only=local)) is not None:
                 return file.parent
             file = hub_file(name, index, cached_only=local)
             if file is not None and all(hub_file(name, shard, cached_only=local) for shard in shard_names(file)):
                 return file.parent
-    raise ModelError(f"The hub has no weights of '{name}' ({' or '.join(_SINGLE)}).\nCheck the name.")
+    raise ModelError(
+        f"The hub has no weights of '{name}' ({' or '.join(single for single, _ in WEIGHTS)}).\nCheck the name."
+    )

@@ -20,7 +20,7 @@ from frostline.data.tokenising import tokenise
 from frostline.engine.settings import EngineSettings
 from frostline.errors import DataError, ModelError
 from frostline.runs.devices import device_options
-from frostline.runs.metrics import THRESHOLD, first_output, metrics_for, probabilities
+from frostline.runs.metrics import THRESHOLD, evaluated, first_output, metrics_for, probabilities
 from frostline.runs.settings import MOST, require_number
 
 if TYPE_CHECKING:
@@ -137,10 +137,7 @@ class Classifier:
             DataError: If a label is unknown to the model, or as for `predict`.
         """
         tokenised = _by_length(self._tokenised(self.schema.encode(examples), examples))[0]
-        metrics = self._trainer(len(tokenised)).evaluate(tokenised)
-        named = {name.removeprefix("eval_"): float(value) for name, value in metrics.items()}
-        unasked = ("epoch", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-        return {name: value for name, value in named.items() if name not in unasked}
+        return evaluated(self._trainer(len(tokenised)).evaluate(tokenised))
 
     def _tokenised(self, dataset: datasets.Dataset, examples: Examples) -> datasets.Dataset:
         _refuse_other_width(self._name, examples)

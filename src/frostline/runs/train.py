@@ -32,7 +32,7 @@ from frostline.runs.card import write_card
 from frostline.runs.check import refuse_new_frozen
 from frostline.runs.defaults import Schedule
 from frostline.runs.devices import device_options
-from frostline.runs.metrics import best_metric, metrics_for
+from frostline.runs.metrics import best_metric, evaluated, metrics_for
 from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.result import TrainResult, TrainStart, finite
@@ -273,13 +273,9 @@ def _trainer(
 
 def _kept(trainer: Trainer) -> tuple[float | None, dict[str, float]]:
     """Epoch and metrics of the model that is kept, as they were measured when it was the current one."""
-    speed = ("runtime", "samples_per_second", "steps_per_second")
     for entry in trainer.state.log_history:
         if entry.get("step") == trainer.state.best_global_step and "eval_loss" in entry:
-            named = {
-                name.removeprefix("eval_"): float(value) for name, value in entry.items() if name.startswith("eval_")
-            }
-            return float(entry["epoch"]), {name: value for name, value in named.items() if name not in speed}
+            return float(entry["epoch"]), evaluated(entry)
     return None, {}
 
 

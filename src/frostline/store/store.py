@@ -14,7 +14,6 @@ import torch
 
 from frostline.base.logging import get_logger
 from frostline.errors import StoreError
-from frostline.store.backing import Backing
 from frostline.store.blocks import MOST_ROWS, Block
 from frostline.store.disk import DiskBacking
 from frostline.store.folder import FOLDER_DIGITS
@@ -38,7 +37,7 @@ class Store:
         key: All that its content depends on.
     """
 
-    def __init__(self, key: StoreKey, streams: Sequence[StoredStream], backing: Backing) -> None:
+    def __init__(self, key: StoreKey, streams: Sequence[StoredStream], backing: DiskBacking | MemoryBacking) -> None:
         self.key = key
         self._streams = streams
         self._backing = backing

@@ -28,7 +28,7 @@ from frostline.checkpoints.delta.manifest import (
 from frostline.checkpoints.delta.pair import pair
 from frostline.checkpoints.delta.result import RebuiltDelta, SavedDelta
 from frostline.checkpoints.delta.write import dtype_of_name, write_safetensors
-from frostline.checkpoints.headers import is_delta, weight_files
+from frostline.checkpoints.headers import SAFE, is_delta, is_index, weight_files
 from frostline.checkpoints.meter import Meter, Report, silent
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.skeleton import load_config, skeleton
@@ -42,8 +42,6 @@ if TYPE_CHECKING:
     from os import PathLike
 
     from transformers import PreTrainedModel
-
-_WEIGHTS = "model.safetensors"
 
 
 def save_delta(
@@ -128,7 +126,7 @@ def rebuild_delta(
     with atomic_folder(target) as folder:
         for name, file in opened.files.items():
             shutil.copyfile(file, folder / name)
-        digest = write_safetensors(folder / _WEIGHTS, opened.tensors, opened.manifest.metadata)
+        digest = write_safetensors(folder / SAFE, opened.tensors, opened.manifest.metadata)
     wanted = opened.manifest.tuned_file
     return RebuiltDelta(
         str(target), opened.base.source.name, len(opened.tensors), None if wanted is None else wanted == digest
@@ -345,8 +343,7 @@ def _copy_files(
 
 def _beside(folder: Path, weights: set[str]) -> Iterator[Path]:
     for file in sorted(folder.iterdir()):
-        is_index = file.name.endswith((".safetensors.index.json", ".bin.index.json"))
-        if file.name not in weights and not is_index:
+        if file.name not in weights and not is_index(file.name):
             yield file
 
 

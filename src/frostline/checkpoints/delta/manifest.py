@@ -13,7 +13,7 @@ from typing import Any
 from frostline.base.json import read_json, write_json
 from frostline.base.sealing import file_digest, is_digest
 from frostline.checkpoints.delta.write import dtype_of
-from frostline.checkpoints.headers import DELTA_MANIFEST
+from frostline.checkpoints.headers import DELTA_MANIFEST, is_index
 from frostline.checkpoints.tensor_files import StoredTensor, read_safe_header
 from frostline.errors import ModelError
 
@@ -128,7 +128,7 @@ def _is_list(value: object) -> bool:
 
 def may_keep(name: str) -> bool:
     """Whether a delta may bring a file of this name: a plain one in the folder itself, no weights, no code."""
-    weights = name.endswith((".safetensors.index.json", ".bin.index.json")) or name == MANIFEST
+    weights = is_index(name) or name == MANIFEST
     return _PLAIN_NAME.fullmatch(name) is not None and name.endswith(KEPT_SUFFIXES) and not weights
 
 
