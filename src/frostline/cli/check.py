@@ -42,8 +42,7 @@ def check(
         print_answer(given, as_json=as_json)
         return 0
     from frostline.plan.plan import Plan
-    from frostline.runs.check import check_checkpoint
-    from frostline.runs.first_batch import Rows
+    from frostline.runs.first_batch import Rows, check_checkpoint
 
     rows = None
     if data is not None:

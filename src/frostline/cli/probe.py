@@ -36,8 +36,7 @@ def probe(
 ) -> int:
     """Take one real training step and tell what it changed; exit status 1 where that is not what the flags say."""
     from frostline.plan.plan import Plan
-    from frostline.runs.first_batch import Rows
-    from frostline.runs.probe import probe_checkpoint
+    from frostline.runs.first_batch import Rows, probe_checkpoint
 
     rows = Rows(
         data=data,

@@ -5,14 +5,24 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import torch
-from transformers import DataCollatorWithPadding, PrinterCallback, set_seed
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
 
-from frostline.anatomy.origin import origin_of
+from frostline.anatomy.origin import Origin, origin_of
 from frostline.base.files import room_on_disk, use_mask
 from frostline.base.json import picked, write_json
 from frostline.base.logging import get_logger
@@ -22,36 +32,37 @@ from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import locate
 from frostline.data.examples import Examples
 from frostline.data.labels import LabelSchema
+from frostline.data.messages import counted
 from frostline.data.sources import place_of
 from frostline.data.tokenising import TokenStats, tokenise
-from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError
+from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError, PlanError
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import some
+from frostline.evidence.checks.flags import new_but_frozen
 from frostline.evidence.inspect.inspection import inspect_model
+from frostline.evidence.proof.proof import Proof
 from frostline.freezing.freeze import Freeze
+from frostline.plan.describe import describe
+from frostline.plan.plan import Plan
 from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
-from frostline.runs.check import refuse_new_frozen
 from frostline.runs.defaults import Schedule
 from frostline.runs.devices import device_options
+from frostline.runs.interrupt import SaveOnInterrupt
 from frostline.runs.metrics import best_metric, evaluated, metrics_for
 from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
+from frostline.runs.patience import Patience, ran_out
 from frostline.runs.result import TrainResult, TrainStart, finite
 from frostline.runs.rows import read_rows, write_held_out
+from frostline.runs.settings import TrainSettings
+from frostline.training.arguments import TrainingArguments
 from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
+from frostline.training.trainer import Trainer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
-
     import datasets
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-
-    from frostline.data.examples import Examples
-    from frostline.data.labels import LabelSchema
-    from frostline.evidence.proof.proof import Proof
-    from frostline.runs.settings import TrainSettings
-    from frostline.training.trainer import Trainer
 
 METRICS_FILE = "metrics.json"
 
@@ -109,8 +120,6 @@ def _run(
     on_start: Callable[[TrainStart], None] | None,
     callbacks: Sequence[TrainerCallback],
 ) -> TrainResult:
-    from frostline.runs.interrupt import SaveOnInterrupt
-
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     read = read_rows(settings)
     train, test, schema = read.train, read.test, read.schema
@@ -124,7 +133,7 @@ def _run(
         Freeze(model, plan)
         refuse_nothing_to_train(model, plan)
         if not settings.allow_new_frozen:
-            refuse_new_frozen(model, plan, origin)
+            _refuse_new_frozen(model, plan, origin)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     schedule = Schedule.of(model, origin, settings, len(train_set))
@@ -189,6 +198,27 @@ def _run(
     return replace(result, digest=seal.digest)
 
 
+def _refuse_new_frozen(model: nn.Module, plan: Plan, origin: Origin) -> None:
+    """Look whether a plan that is in force freezes what no checkpoint filled.
+
+    Args:
+        model: The model, frozen.
+        plan: The plan.
+        origin: Where the model's parameters come from.
+
+    Raises:
+        PlanError: If it does; the message says what else to freeze.
+    """
+    case = Case(model, known_origin=origin)
+    for finding in new_but_frozen(case):
+        rest = describe(case.anatomy, set(case.frozen).difference(finding.names))
+        mend = f"Freeze what it has ('{rest}')" if rest else "Let them train, name a checkpoint that has them"
+        raise PlanError(
+            f"'{origin.source}' lacks {counted(len(finding.names), 'tensor')} that the plan '{plan}' freezes "
+            f"({some(finding.names)}): they would stay random.\n{mend}, or pass --allow-new-frozen."
+        )
+
+
 def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
     lost = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
     if lost:
@@ -224,10 +254,6 @@ def _trainer(
     eval_set: datasets.Dataset | None,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
-    from frostline.runs.patience import Patience, ran_out
-    from frostline.training.arguments import TrainingArguments
-    from frostline.training.trainer import Trainer
-
     settings = start.settings
     metric, greater = best_metric(start.schema.problem_type)
     evaluates = eval_set is not None
