@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.base.hub import hub_in_reach
-from frostline.checkpoints.delta.delta import delta_contents
+from frostline.checkpoints.delta.delta import OpenedDelta
 from frostline.checkpoints.headers import is_delta, unreachable
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.reading import read_headers
@@ -53,10 +53,10 @@ def load_classifier(
     if source.folder is not None:
         read_headers(source)  # damaged or unsafe weights are told apart here, in a few milliseconds
     offline = source.folder is None and not hub_in_reach()
-    delta = delta_contents(source.folder) if source.folder is not None and is_delta(source.folder) else None
+    delta = OpenedDelta(source.folder) if source.folder is not None and is_delta(source.folder) else None
     load: Any
     if delta is not None:
-        load = partial(classifier_class(config, name).from_pretrained, None, state_dict=delta.tensors)
+        load = partial(classifier_class(config, name).from_pretrained, None, state_dict=delta.values())
     else:
         found = AutoModelForSequenceClassification.from_pretrained
         load = partial(found, source.name, trust_remote_code=trust_remote_code, local_files_only=offline)

@@ -19,6 +19,7 @@ from frostline.data.messages import counted
 from frostline.data.tokenising import tokenise
 from frostline.engine.settings import EngineSettings
 from frostline.errors import DataError, ModelError
+from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.runs.devices import device_options
 from frostline.runs.metrics import THRESHOLD, evaluated, first_output, metrics_for, probabilities
 from frostline.runs.settings import MOST, require_number
@@ -192,8 +193,6 @@ def _by_length(tokenised: datasets.Dataset) -> tuple[datasets.Dataset, NDArray[n
 
 def _refuse_other_width(name: str, examples: Examples) -> None:
     """Refuse pairs for a model that a run trained on single texts, and single texts for one trained on pairs."""
-    from frostline.runs.train import METRICS_FILE
-
     try:
         metrics = read_json(Path(name).expanduser() / METRICS_FILE)
         columns = metrics["settings"]["text_columns"]

@@ -18,6 +18,7 @@ from frostline.base.json import read_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import OutputError
+from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
 from frostline.runs.settings import given
 from frostline.training.checkpoints import newest_sealed
 
@@ -27,8 +28,8 @@ _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
 _REPLACED = "replaced"
 _OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED}
-_OUR_CHECKPOINTS = re.compile(r"checkpoint-\d+|proof\.json")
-_LEFT_BY_A_RUN = {"proof.json", "metrics.json"}
+_OUR_CHECKPOINTS = re.compile(rf"checkpoint-\d+|{re.escape(PROOF_FILE)}")
+_LEFT_BY_A_RUN = {PROOF_FILE, METRICS_FILE}
 # What is compared beside the options: digests of the rows, which would tell the user nothing.
 _IN_WORDS = {
     "train_digest": "other training rows",

@@ -41,6 +41,7 @@ from frostline.evidence.checks.findings import some
 from frostline.evidence.checks.flags import new_but_frozen
 from frostline.evidence.inspect.inspection import inspect_model
 from frostline.evidence.proof.proof import Proof
+from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
 from frostline.plan.plan import Plan
@@ -63,8 +64,6 @@ from frostline.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import datasets
-
-METRICS_FILE = "metrics.json"
 
 
 def run_training(

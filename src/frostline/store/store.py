@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 import torch
@@ -111,12 +110,6 @@ class Store:
     def bytes_used(self) -> int:
         """Bytes that its values take in memory, or its files on disk."""
         return self._backing.bytes_used
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether `complete` was called, in this run or an earlier one, and no row was lost since."""
-        rows = self._backing.completed_rows
-        return rows is not None and rows <= self.rows
 
     def __contains__(self, digest: bytes) -> bool:
         return self._find([digest]) != [None]
@@ -258,7 +251,5 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

@@ -21,6 +21,7 @@ from frostline.errors import PlanError
 from frostline.evidence.probe.movement import Probe
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint, frozen_names
 from frostline.evidence.proof.proof import Proof, compare
+from frostline.evidence.proof.run_result import PROOF_FILE
 from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags, is_pinned
 from frostline.plan.describe import describe
@@ -28,7 +29,6 @@ from frostline.plan.plan import FrozenMode, Plan
 from frostline.training.first_step import FirstStep, can_be_watched
 
 FINGERPRINT_FILE = "fingerprint.json"
-PROOF_FILE = "proof.json"
 
 
 @dataclass(slots=True)

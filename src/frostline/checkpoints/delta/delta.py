@@ -5,7 +5,6 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -121,7 +120,7 @@ def rebuild_delta(
         ModelError: If the delta is damaged or hostile, or the base is another one.
         OutputError: If `out` is in use or cannot be written.
     """
-    opened = _Opened(delta, base, report)
+    opened = OpenedDelta(delta, base, report)
     target = Path(out).expanduser()
     with atomic_folder(target) as folder:
         for name, file in opened.files.items():
@@ -147,55 +146,12 @@ def load_delta(delta: str | PathLike[str], base: str | PathLike[str] | None = No
     Raises:
         ModelError: If the delta is damaged or hostile, or the base is another one.
     """
-    opened = _Opened(delta, base)
+    opened = OpenedDelta(delta, base)
     model_class: Any = type(opened.model)
     with quiet():
         model = model_class.from_pretrained(None, config=opened.model.config, state_dict=opened.values(), dtype="auto")
     model.name_or_path = model.config.name_or_path = str(opened.folder)  # as from_pretrained sets both
     return cast("PreTrainedModel", model)
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaContents:
-    """What a delta stands for, with what its base brings.
-
-    Attributes:
-        tensors: Per name, the tensor.
-        files: Per name, the file beside the weights.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    files: dict[str, Path]
-
-    @contextmanager
-    def files_in_one_folder(self) -> Iterator[Path]:
-        """Yield a folder that holds the files, and that is gone afterwards."""
-        with tempfile.TemporaryDirectory() as name:
-            for file in self.files:
-                shutil.copyfile(self.files[file], Path(name) / file)
-            yield Path(name)
-
-
-def stored_delta(delta: Path) -> dict[str, StoredTensor]:
-    """Find where the tensors lie that a delta stands for.
-
-    Returns:
-        Per name, the tensor, in the delta or in its base.
-
-    Raises:
-        ModelError: As `delta_contents`.
-    """
-    return _Opened(delta, None).tensors
-
-
-def delta_contents(delta: Path) -> DeltaContents:
-    """Read what a delta stands for into memory.
-
-    Raises:
-        ModelError: If it is damaged or hostile, or the base that it names is another one by now or out of reach.
-    """
-    opened = _Opened(delta, None)
-    return DeltaContents(opened.values(), opened.files)
 
 
 def delta_headers(delta: Path) -> dict[str, torch.Tensor]:
@@ -213,8 +169,13 @@ def delta_headers(delta: Path) -> dict[str, torch.Tensor]:
     return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in tensors.items()}
 
 
-class _Opened:
+class OpenedDelta:
     """A delta and its base, looked through: nothing of it is used before all of it is found to fit.
+
+    Args:
+        delta: The delta's folder.
+        base: The base; by default what the delta names.
+        report: Is called with the number of bytes that were hashed so far, and that of all.
 
     Attributes:
         manifest: What the delta says of itself.
@@ -222,9 +183,14 @@ class _Opened:
         model: The classifier that the configuration makes, without values.
         tensors: Per name, every tensor of the tuned checkpoint.
         files: Per name, the file to copy beside the weights.
+
+    Raises:
+        ModelError: If it is damaged or hostile, or the base is another one by now or out of reach.
     """
 
-    def __init__(self, delta: str | PathLike[str], base: str | PathLike[str] | None, report: Report = silent) -> None:
+    def __init__(
+        self, delta: str | PathLike[str], base: str | PathLike[str] | None = None, report: Report = silent
+    ) -> None:
         self.folder = folder = Path(given_name(delta)).expanduser()
         if not folder.is_dir():
             raise ModelError(f"There is no folder '{folder}'.\nGive the folder that 'frostline delta save' wrote.")
@@ -260,6 +226,14 @@ class _Opened:
     def values(self) -> dict[str, torch.Tensor]:
         """Every tensor of the tuned checkpoint, in memory."""
         return {name: tensor.read(0, tensor.elements).reshape(tensor.shape) for name, tensor in self.tensors.items()}
+
+    @contextmanager
+    def files_in_one_folder(self) -> Iterator[Path]:
+        """Yield a folder that holds the files, and that is gone afterwards."""
+        with tempfile.TemporaryDirectory() as name:
+            for file in self.files:
+                shutil.copyfile(self.files[file], Path(name) / file)
+            yield Path(name)
 
 
 def _rebuilt(

@@ -14,14 +14,12 @@ def peft_base_trains(case: Case) -> Iterator[Finding]:
     configs = _configs(case)
     if not configs:
         return
-    adapters = case.anatomy.kinds.get("adapters", frozenset())
     biases = case.anatomy.kinds.get("bias", frozenset())
     biases_train = any(str(getattr(config, "bias", "none")) not in {"none", "None"} for config in configs)
-    head = _head(case)
     names = [
         name
         for name in case.trainable
-        if name not in adapters and name not in head and not (biases_train and name in biases)
+        if name not in case.adapters and name not in case.head and not (biases_train and name in biases)
     ]
     if names:
         yield case.find(
@@ -37,8 +35,7 @@ def head_not_saved(case: Case) -> Iterator[Finding]:
     """The head is no part of what PEFT trains and saves."""
     if not _configs(case):
         return
-    adapters = case.anatomy.kinds.get("adapters", frozenset())
-    outside = [name for name in _head(case) if name not in adapters and ".original_module." not in name]
+    outside = [name for name in case.head if name not in case.adapters and ".original_module." not in name]
     if not outside or _adapted(case, outside):
         return
     trains = [name for name in outside if case.parameters[name].requires_grad]
@@ -55,10 +52,6 @@ def head_not_saved(case: Case) -> Iterator[Finding]:
         cause=cause,
         mend="Give the configuration task_type='SEQ_CLS', or name the head in modules_to_save.",
     )
-
-
-def _head(case: Case) -> tuple[str, ...]:
-    return tuple(name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names)
 
 
 def _adapted(case: Case, names: list[str]) -> bool:

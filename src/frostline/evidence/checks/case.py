@@ -63,6 +63,16 @@ class Case:
         return tuple(name for name, parameter in self.parameters.items() if not parameter.requires_grad)
 
     @cached_property
+    def head(self) -> tuple[str, ...]:
+        """Names of the parameters of the head."""
+        return tuple(name for unit in self.anatomy.units if unit.kind == "head" for name in unit.parameter_names)
+
+    @cached_property
+    def adapters(self) -> frozenset[str]:
+        """Names of the parameters that adapters added."""
+        return self.anatomy.kinds.get("adapters", frozenset())
+
+    @cached_property
     def proof(self) -> Proof | None:
         """What moved since the earlier fingerprint; None without one."""
         return None if self.before is None else verify(self.before, self.model)

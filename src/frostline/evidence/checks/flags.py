@@ -26,11 +26,10 @@ def everything_frozen(case: Case) -> Iterator[Finding]:
 
 def head_frozen(case: Case) -> Iterator[Finding]:
     """The head is frozen, and something beneath it trains."""
-    head = [name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names]
-    in_adapters = case.anatomy.kinds.get("adapters", frozenset())
+    head = case.head
     if not head or not case.trainable or any(case.parameters[name].requires_grad for name in head):
         return
-    if in_adapters:  # adapters have a check of their own for the head
+    if case.adapters:  # they have a check of their own for the head
         return
     from_checkpoint = all(case.origin.of(name) == "pretrained" for name in head)
     yield case.find(
@@ -46,13 +45,12 @@ def new_but_frozen(case: Case) -> Iterator[Finding]:
     """A parameter that no checkpoint filled does not train."""
     if not case.frozen or not case.trainable:
         return
-    in_adapters = case.anatomy.kinds.get("adapters", frozenset())
     told = {name.rpartition(".")[0] for name in left_as_drawn(case)}  # by the check of a head that trains in part
     names = [
         name
         for name in case.frozen
         if case.origin.of(name) == "new"
-        and name not in in_adapters
+        and name not in case.adapters
         and name.rpartition(".")[0] not in told
         and ".original_module." not in name
         and not _is_table(case, name)

@@ -32,8 +32,8 @@ def left_as_drawn(case: Case) -> dict[str, str]:
     Biases are left out: whatever they are, what trains around them makes up for it. So is what holds one number
     throughout, as a fresh normalisation does.
     """
-    head = [name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names]
-    if case.anatomy.kinds.get("adapters"):  # adapters have a check of their own for the head
+    head = case.head
+    if case.adapters:  # they have a check of their own for the head
         return {}
     still = {name: why for name in head if (why := _why_still(case, name))}
     if len(still) == len(head):

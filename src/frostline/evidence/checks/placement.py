@@ -35,7 +35,7 @@ def tied_conflict(case: Case) -> Iterator[Finding]:
 
 def trains_below_frozen(case: Case) -> Iterator[Finding]:
     """Something trains beneath whole frozen layers, which then still take part in the backward pass."""
-    if case.anatomy.kinds.get("adapters"):  # adapters are put where they are on purpose
+    if case.adapters:  # they are put where they are on purpose
         return
     below: set[str] = set()
     found: list[str] = []

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
     from frostline.evidence.proof.proof import Proof
 
 
+PROOF_FILE, METRICS_FILE = "proof.json", "metrics.json"  # that a run leaves
+
+
 @dataclass(frozen=True, slots=True)
 class Disagreement:
     """Two files that do not agree.
