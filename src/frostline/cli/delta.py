@@ -11,13 +11,7 @@ from frostline.cli import options
 from frostline.cli.bar import byte_bar
 from frostline.cli.render import print_answer
 
-delta = typer.Typer(
-    name="delta",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Keep only the tensors that fine-tuning changed, and rebuild the whole from them.",
-)
+delta = options.group("delta", "Keep only the tensors that fine-tuning changed, and rebuild the whole from them.")
 
 
 @delta.command()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")],
+    model: options.ClassifierFolder,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]…", help="Texts; - reads them from a pipe.")
     ] = None,
@@ -37,7 +37,7 @@ def predict(
     out: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a CSV file instead of printing.")] = None,
     text_column: options.TextColumn = "text",
     limit: Annotated[int | None, typer.Option(help="Rows at most, the first ones.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    batch_size: options.RowsPerStep = 32,
     max_length: options.MaxLength = None,
     device: options.Device = DeviceOption.auto,
     as_json: options.Json = False,

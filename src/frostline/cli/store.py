@@ -11,13 +11,7 @@ from frostline.cli import options
 from frostline.cli.render import print_json, print_table, print_text
 from frostline.errors import StoreError
 
-store = typer.Typer(
-    name="store",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="List, verify or clear the activations that runs kept on disk.",
-)
+store = options.group("store", "List, verify or clear the activations that runs kept on disk.")
 
 StoreDir = Annotated[
     Path | None,

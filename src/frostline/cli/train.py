@@ -140,11 +140,11 @@ def train(
 def print_start(start: TrainStart) -> None:
     """Print what is settled before the first step."""
     print_inspection(start.inspection)
-    labels = f"{len(start.schema.names)} labels" if start.schema.names else "one value"
+    labels = f"{len(start.read.schema.names)} labels" if start.read.schema.names else "one value"
     evaluation = f"; {start.eval_rows:,} rows for evaluation" if start.eval_rows is not None else ""
     print_text(
         "",
-        f"Data: {start.tokens}; {start.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
+        f"Data: {start.tokens}; {start.read.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
         f"Training: epochs {start.schedule.epochs:g}, batch size {start.settings.batch_size}, "
         f"learning rate {start.schedule.learning_rate:g}, seed {start.settings.seed}.",
     )
@@ -161,14 +161,14 @@ def _parts(start: TrainStart) -> Iterator[str]:
         yield f"Chosen: {start.schedule.chosen}."
     if start.schedule.warning:
         yield f"Warning: {start.schedule.warning}"
-    if start.held_out is not None:
-        yield f"Held out: {len(start.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
+    if start.read.held_out is not None:
+        yield f"Held out: {len(start.read.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
     if start.eval_rows is None:
         yield "Nothing is held out, so nothing will say how good the model is on new texts: --eval FILE, or --eval 10%."
-    if (start.rows, start.eval_rows or 0) != start.available:
-        rows, eval_rows = start.available
+    if (start.rows, start.eval_rows or 0) != start.read.available:
+        rows, eval_rows = start.read.available
         evaluation = f", {start.eval_rows:,} of {eval_rows:,} for evaluation" if eval_rows else ""
-        how = "drawn by the seed" if start.schema.problem_type == REGRESSION else "drawn by the seed, labels balanced"
+        how = f"drawn by the seed{', labels balanced' * (start.read.schema.problem_type != REGRESSION)}"
         yield f"Limit: {start.rows:,} of {rows:,} rows for training{evaluation}; {how}."
 
 

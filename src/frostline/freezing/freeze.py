@@ -151,16 +151,13 @@ class Freeze:
         self.restore()
 
 
-def _saves_plan(model: nn.Module) -> bool:
-    return isinstance(vars(model).get("save_pretrained"), SaveWithPlan)
-
-
 def _savers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a model and those inside it where it is a wrapper, if they save themselves and write no plan yet."""
     for path in beginnings(unwrap(model).prefix.rstrip(".")):
         module = model.get_submodule(path)
         # A wrapper may hand on a method that it has not.
-        if hasattr(type(module), "save_pretrained") and not _saves_plan(module):
+        writes_plan = isinstance(vars(module).get("save_pretrained"), SaveWithPlan)
+        if hasattr(type(module), "save_pretrained") and not writes_plan:
             yield module
 
 

@@ -11,12 +11,12 @@ from frostline.base.json import picked
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from frostline.data.labels import LabelSchema
     from frostline.data.tokenising import TokenStats
     from frostline.evidence.inspect.inspection import Inspection
     from frostline.evidence.proof.proof import Proof
     from frostline.runs.baseline import Baseline
     from frostline.runs.defaults import Schedule
+    from frostline.runs.rows import RunRows
     from frostline.runs.settings import TrainSettings
     from frostline.training.engine_report import EngineReport
 
@@ -27,12 +27,9 @@ class TrainStart:
 
     Attributes:
         settings: What was asked for.
-        schema: What the labels are.
+        read: The rows, and what their labels are.
         rows: Training rows.
         eval_rows: Evaluation rows; None where there are none.
-        available: Training and evaluation rows before the limit was applied.
-        held_out: Numbers of the rows of the training data (from 1) that are held out for evaluation; None where
-            evaluation has rows of its own, or none.
         tokens: What tokenising the training rows gave.
         inspection: What is frozen, and where it came from.
         schedule: Epochs and peak rate, as they were given or chosen.
@@ -40,11 +37,9 @@ class TrainStart:
     """
 
     settings: TrainSettings
-    schema: LabelSchema
+    read: RunRows
     rows: int
     eval_rows: int | None
-    available: tuple[int, int]
-    held_out: tuple[int, ...] | None
     tokens: TokenStats
     inspection: Inspection
     schedule: Schedule
@@ -94,8 +89,8 @@ class TrainResult:
             **picked(start, "rows", "eval_rows"),
             **picked(start.schedule, "epochs", "learning_rate", "chosen", "warning"),
             **picked(start.inspection, "parameters", "trainable_parameters"),
-            "problem_type": start.schema.problem_type,
-            "labels": list(start.schema.names),
+            "problem_type": start.read.schema.problem_type,
+            "labels": list(start.read.schema.names),
             "proof": str(self.proof),
             "engine": self.engine.to_dict() if self.engine is not None else None,
             "settings": start.settings.to_dict(),

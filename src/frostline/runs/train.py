@@ -142,11 +142,9 @@ def _run(
     checkpoint = newest_sound(folder.checkpoints) if resume else None
     start = TrainStart(
         settings=settings,
-        schema=schema,
+        read=read,
         rows=len(train_set),
         eval_rows=len(eval_set) if eval_set is not None else None,
-        available=read.available,
-        held_out=read.held_out,
         tokens=tokens,
         inspection=inspect_model(model, origin),
         schedule=schedule,
@@ -254,7 +252,7 @@ def _trainer(
     callbacks: list[TrainerCallback],
 ) -> Trainer:
     settings = start.settings
-    metric, greater = best_metric(start.schema.problem_type)
+    metric, greater = best_metric(start.read.schema.problem_type)
     evaluates = eval_set is not None
     arguments = TrainingArguments(
         output_dir=str(folder.checkpoints),
@@ -289,7 +287,7 @@ def _trainer(
         train_dataset=train_set,
         eval_dataset=eval_set,
         processing_class=tokenizer,
-        compute_metrics=metrics_for(start.schema.problem_type),
+        compute_metrics=metrics_for(start.read.schema.problem_type),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -329,8 +327,8 @@ def _leave(
             tokenizer.save_pretrained(staged)
         write_proof(result.proof, staged)
         write_json(staged / METRICS_FILE, finite(result.to_dict() | {"history": history}))
-        if result.start.held_out is not None:
-            write_held_out(result.start, staged)
+        if result.start.read.held_out is not None:
+            write_held_out(result.start.settings, result.start.read.held_out, staged)
         write_card(result, staged)
         use_mask(staged)
         seal = Seal.of(staged)

@@ -225,14 +225,12 @@ def _watch_step(optimizer: Any, before: _Before) -> None:
 
 def _rounded_off(found: Probe, optimizer: Any, before: _Before) -> set[str]:
     """Names of the parameters whose step is lost to rounding; measured for those that had no optimizer state yet."""
-    lost = set()
-    for one in found.parameters:
-        if one.stayed_with_gradient and one.name in before.fresh:
-            kept = before.kept[one.name]
-            gradient = kept.tensor.grad
-            if gradient is not None and lost_to_rounding(optimizer, before.fresh[one.name], {}, kept.before, gradient):
-                lost.add(one.name)
-    return lost
+    stayed = {one.name: before.kept[one.name] for one in found.parameters if one.stayed_with_gradient}
+    return {
+        name
+        for name, kept in stayed.items()
+        if lost_to_rounding(optimizer, before.fresh.get(name), {}, kept.before, kept.tensor.grad)
+    }
 
 
 def _fits(tensors: Sequence[torch.Tensor]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -95,8 +96,7 @@ def save_delta(
             base_files=base_files,
         )
         renamed = {name: old for name, old in kept.items() if manifest.expected(old) != name}
-        manifest = Manifest(**_fields(manifest) | {"renamed": renamed})
-        manifest.write(folder / MANIFEST)
+        replace(manifest, renamed=renamed).write(folder / MANIFEST)
         size = sum(file.stat().st_size for file in folder.iterdir())
     return SavedDelta(str(target), first.source.name, tuple(stored), len(kept), tuple(files), tuple(left_out), size)
 
@@ -259,10 +259,6 @@ def _rebuilt(
             raise ModelError(f"The delta '{folder}' is refused: it cannot cast {name[:80]!r} to {word[:20]!r}.")
         tensors[name] = tensors[name].cast(dtype)
     return tensors, names
-
-
-def _fields(manifest: Manifest) -> dict[str, Any]:
-    return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
 
 
 def _skeleton(name: str, folder: Path) -> PreTrainedModel:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from torch import nn
-
 from frostline.anatomy.wrappers import unwrap
 from frostline.compat.models import gives_gradients_to_inputs
 from frostline.compat.modules import is_checkpointed_reentrantly
@@ -59,15 +57,10 @@ def _in_checkpoints(case: Case) -> frozenset[str]:
     }
     found: set[str] = set()
     for module in case.model.modules():
-        if id(module) in layers and _is_reentrant(module):
+        checkpointed = id(module) in layers and getattr(module, "gradient_checkpointing", False)
+        if checkpointed and is_checkpointed_reentrantly(module):
             found |= {names[id(parameter)] for parameter in module.parameters()}
     return frozenset(found)
-
-
-def _is_reentrant(module: nn.Module) -> bool:
-    if not getattr(module, "gradient_checkpointing", False):
-        return False
-    return is_checkpointed_reentrantly(module)
 
 
 def _inputs_require_grad(case: Case) -> bool:

@@ -87,12 +87,8 @@ def _moves_unasked(optimizer: Any, group: dict[str, Any], gradient: float | None
     else:
         still.grad = torch.full((2, 2), gradient)
     moving.grad = torch.ones(2, 2)
-    options = {**group, "lr": torch.tensor(0.1) if _is_tensor(group.get("lr")) else 0.1}
+    options = {**group, "lr": torch.tensor(0.1) if isinstance(group.get("lr"), torch.Tensor) else 0.1}
     return step_of_its_kind(inner, options, tensors, {}) and not torch.equal(still, torch.ones(2, 2))
-
-
-def _is_tensor(value: object) -> bool:
-    return isinstance(value, torch.Tensor)
 
 
 CHECKS = (stale_grad, decay_without_grad, gradient_always_zero)

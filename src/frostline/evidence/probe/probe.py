@@ -112,15 +112,13 @@ def probe(
 
 def _rounded_off(model: nn.Module, optimizer: Any, gradients: Mapping[str, torch.Tensor | None]) -> frozenset[str]:
     """Names of the parameters whose step is lost to rounding, measured; all is as it was before the step."""
-    lost = set()
-    for name, gradient in gradients.items():
-        parameter = model.get_parameter(name)
-        options = group_of(optimizer, parameter)
-        if gradient is None or options is None:
-            continue
-        if lost_to_rounding(optimizer, options, optimizer.state.get(parameter, {}), parameter.detach(), gradient):
-            lost.add(name)
-    return frozenset(lost)
+    parameters = {name: model.get_parameter(name) for name in gradients}
+    steps = ((name, group_of(optimizer, one), optimizer.state.get(one, {}), one) for name, one in parameters.items())
+    return frozenset(
+        name
+        for name, options, state, parameter in steps
+        if lost_to_rounding(optimizer, options, state, parameter.detach(), gradients[name])
+    )
 
 
 def _optimizer(model: nn.Module, given: Any, lr: float) -> tuple[Any, str]:
