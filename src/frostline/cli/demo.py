@@ -17,7 +17,7 @@ from frostline.errors import OutputError, SelectorError
 
 if TYPE_CHECKING:
     from frostline.demo.corpus import Corpus
-    from frostline.runs.result import TrainResult
+    from frostline.runs.train_result import TrainResult
 
 FREEZE = "embeddings, layers[:4]"
 _TYPO = "encoder.layer.1"
@@ -95,8 +95,8 @@ def _control(model: Path) -> None:
 
 def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> TrainResult:
     from frostline.cli.progress import TrainingProgress
-    from frostline.runs.settings import TrainSettings
     from frostline.runs.train import run_training
+    from frostline.runs.train_settings import TrainSettings
 
     train, test = files
     _title("3. Train", f"{len(corpus.train):,} rows, one epoch, fp32 on the CPU.")

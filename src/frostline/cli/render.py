@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
-    from frostline.runs.result import finite
+    from frostline.runs.train_result import finite
 
     print(printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False)))
 

@@ -15,7 +15,7 @@ from frostline.cli.render import metrics_line, print_inspection, print_json, pri
 from frostline.data.labels import REGRESSION
 
 if TYPE_CHECKING:
-    from frostline.runs.result import TrainResult, TrainStart
+    from frostline.runs.train_result import TrainResult, TrainStart
 
 
 class StoreOption(StrEnum):
@@ -88,8 +88,8 @@ def train(
 ) -> None:
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
     from frostline.cli.progress import TrainingProgress
-    from frostline.runs.settings import TrainSettings
     from frostline.runs.train import run_training
+    from frostline.runs.train_settings import TrainSettings
 
     settings = TrainSettings(
         model=options.model_of(None, model),

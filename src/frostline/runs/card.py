@@ -8,7 +8,7 @@ from typing import Any
 
 from frostline.base.escaping import printable
 from frostline.evidence.inspect.inspection import COLUMNS, row_cells
-from frostline.runs.result import TrainResult
+from frostline.runs.train_result import TrainResult
 
 CARD_FILE = "README.md"
 _LABELS_SHOWN = 20

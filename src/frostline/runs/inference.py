@@ -22,7 +22,7 @@ from frostline.errors import DataError, ModelError
 from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.runs.devices import device_options
 from frostline.runs.metrics import THRESHOLD, evaluated, first_output, metrics_for, probabilities
-from frostline.runs.settings import MOST, require_number
+from frostline.runs.train_settings import MOST, require_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -19,7 +19,7 @@ from frostline.base.logging import get_logger
 from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import OutputError
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
-from frostline.runs.settings import given
+from frostline.runs.train_settings import given
 from frostline.training.checkpoints import newest_sealed
 
 _LOCK_FILE = ".lock"

@@ -13,7 +13,7 @@ from frostline.base.json import write_json
 from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
 from frostline.data.parts import balanced, held_out
-from frostline.runs.settings import TrainSettings
+from frostline.runs.train_settings import TrainSettings
 
 HELD_OUT_FILE = "held-out.json"
 

@@ -54,9 +54,9 @@ from frostline.runs.metrics import best_metric, evaluated, metrics_for
 from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.patience import Patience, ran_out
-from frostline.runs.result import TrainResult, TrainStart, finite
 from frostline.runs.rows import read_rows, write_held_out
-from frostline.runs.settings import TrainSettings
+from frostline.runs.train_result import TrainResult, TrainStart, finite
+from frostline.runs.train_settings import TrainSettings
 from frostline.training.arguments import TrainingArguments
 from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound

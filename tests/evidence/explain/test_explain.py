@@ -10,7 +10,7 @@ import pytest
 import frostline as fl
 from frostline.evidence.checks.run import REGISTRY
 from frostline.evidence.explain.explain import MESSAGES_PAGE
-from frostline.evidence.explain.messages import MESSAGES
+from frostline.evidence.explain.known_messages import MESSAGES
 from tests.evidence.checks.cases import loaded
 from tests.evidence.provoke import PROVOKED, said
 from tests.models import tiny

@@ -16,6 +16,7 @@ from frostline.base.files import atomic_folder
 from frostline.base.sealing import SEAL_FILE, file_digest
 from frostline.checkpoints.conversions import Places
 from frostline.checkpoints.delta.compare import same_values
+from frostline.checkpoints.delta.delta_result import RebuiltDelta, SavedDelta
 from frostline.checkpoints.delta.manifest import (
     MANIFEST,
     TENSORS,
@@ -26,7 +27,6 @@ from frostline.checkpoints.delta.manifest import (
     same_content,
 )
 from frostline.checkpoints.delta.pair import pair
-from frostline.checkpoints.delta.result import RebuiltDelta, SavedDelta
 from frostline.checkpoints.delta.write import dtype_of_name, write_safetensors
 from frostline.checkpoints.headers import SAFE, is_delta, is_index, weight_files
 from frostline.checkpoints.meter import Meter, Report, silent

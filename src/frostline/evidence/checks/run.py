@@ -12,17 +12,17 @@ from frostline.anatomy.origin import Origin
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.evidence.checks import (
     adapters,
+    batch_gradients,
     checkpointing,
     distributed,
     drift,
     flags,
-    gradients,
     head,
     history,
     modes,
     optimizer,
-    placement,
     precision,
+    where_and_when,
 )
 from frostline.evidence.checks.backward_pass import try_batch
 from frostline.evidence.checks.case import Case
@@ -31,8 +31,8 @@ from frostline.evidence.optimizers import refuse_no_optimizer
 from frostline.evidence.proof.fingerprint import Fingerprint
 
 MODULES: tuple[Any, ...] = (
-    *(flags, head, modes, optimizer, drift, gradients),
-    *(checkpointing, placement, history, precision, distributed, adapters),
+    *(flags, head, modes, optimizer, drift, batch_gradients),
+    *(checkpointing, where_and_when, history, precision, distributed, adapters),
 )
 # Every check there is under its slug, which is the function's name; the docs have a section for each.
 REGISTRY: dict[str, Callable[[Case], Iterator[Finding]]] = {

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.base.json import picked
 from frostline.evidence.checks.findings import PAGE, some
-from frostline.evidence.explain.messages import MESSAGES, Message
+from frostline.evidence.explain.known_messages import MESSAGES, Message
 
 if TYPE_CHECKING:
     from torch import nn

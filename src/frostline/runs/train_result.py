@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from frostline.runs.baseline import Baseline
     from frostline.runs.defaults import Schedule
     from frostline.runs.rows import RunRows
-    from frostline.runs.settings import TrainSettings
+    from frostline.runs.train_settings import TrainSettings
     from frostline.training.engine_report import EngineReport
 
 
