@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 from dataclasses import asdict, is_dataclass
 from pathlib import Path
@@ -76,3 +77,12 @@ def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return list(map(_plain, value))
     return dict(value) if isinstance(value, dict) else value
+
+
+def finite(values: Any) -> Any:
+    """Plain values with None for numbers that JSON does not have, such as the loss of a run that diverged."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

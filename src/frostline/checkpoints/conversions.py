@@ -40,7 +40,7 @@ class Part:
         first = next(iter(self.sources.values()))
         if self.conversion is None:
             return dict.fromkeys(self.shapes, first)
-        values = [source.read(0, source.elements).reshape(source.shape) for source in self.sources.values()]
+        values = [source.load() for source in self.sources.values()]
         try:
             made = self.conversion.run(values)
         except Exception as error:  # noqa: BLE001 - whatever an operation makes of shapes that do not fit

@@ -5,17 +5,14 @@ from __future__ import annotations
 import pickle
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from frostline.base.hub import hub_in_reach
 from frostline.base.json import read_json
+from frostline.checkpoints.source import Source
 from frostline.compat.models import dtype_in_header, hub_file, without_values
 from frostline.errors import ModelError
-
-if TYPE_CHECKING:
-    import torch
-
-    from frostline.checkpoints.source import Source
 
 DELTA_MANIFEST = "delta.json"
 SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
@@ -99,7 +96,6 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _file_headers(file: Path) -> dict[str, torch.Tensor]:
-    import torch
     from safetensors import SafetensorError
 
     try:
@@ -142,7 +138,6 @@ def _cached_folder(name: str) -> Path | None:
 
 
 def _hub_headers(name: str) -> dict[str, torch.Tensor]:
-    import torch
     from huggingface_hub import get_safetensors_metadata
     from huggingface_hub.errors import NotASafetensorsRepoError
 

@@ -88,6 +88,10 @@ class StoredTensor:
             _fill(stream, memoryview(buffer), self.file)
         return torch.frombuffer(buffer, dtype=stored).to(self.dtype)
 
+    def load(self) -> torch.Tensor:
+        """Read the whole tensor."""
+        return self.read(0, self.elements).reshape(self.shape)
+
     def pieces(self, elements: int | None = None) -> Iterator[torch.Tensor]:
         """Read the elements piece by piece.
 

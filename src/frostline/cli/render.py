@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from frostline.base.escaping import printable, printable_json, printable_lines
+from frostline.base.json import finite
 from frostline.cli.layout import lay_out, wrap
 
 if TYPE_CHECKING:
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
 
 def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
-    from frostline.runs.train_result import finite
-
     print(printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False)))
 
 

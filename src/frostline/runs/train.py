@@ -24,7 +24,7 @@ from transformers import (
 
 from frostline.anatomy.origin import Origin, origin_of
 from frostline.base.files import room_on_disk, use_mask
-from frostline.base.json import picked, write_json
+from frostline.base.json import finite, picked, write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
@@ -55,7 +55,7 @@ from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.patience import Patience, ran_out
 from frostline.runs.rows import read_rows, write_held_out
-from frostline.runs.train_result import TrainResult, TrainStart, finite
+from frostline.runs.train_result import TrainResult, TrainStart
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.arguments import TrainingArguments
 from frostline.training.callback import refuse_nothing_to_train, write_proof

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from frostline.base.json import picked
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from frostline.data.tokenising import TokenStats
-    from frostline.evidence.inspect.inspection import Inspection
-    from frostline.evidence.proof.proof import Proof
-    from frostline.runs.baseline import Baseline
-    from frostline.runs.defaults import Schedule
-    from frostline.runs.rows import RunRows
-    from frostline.runs.train_settings import TrainSettings
-    from frostline.training.engine_report import EngineReport
+from frostline.data.tokenising import TokenStats
+from frostline.evidence.inspect.inspection import Inspection
+from frostline.evidence.proof.proof import Proof
+from frostline.runs.baseline import Baseline
+from frostline.runs.defaults import Schedule
+from frostline.runs.rows import RunRows
+from frostline.runs.train_settings import TrainSettings
+from frostline.training.engine_report import EngineReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,12 +91,3 @@ class TrainResult:
             "engine": self.engine.to_dict() if self.engine is not None else None,
             "settings": start.settings.to_dict(),
         }
-
-
-def finite(values: Any) -> Any:
-    """Plain values with None for numbers that JSON does not have, such as the loss of a run that diverged."""
-    if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values

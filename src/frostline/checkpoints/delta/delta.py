@@ -225,7 +225,7 @@ class OpenedDelta:
 
     def values(self) -> dict[str, torch.Tensor]:
         """Every tensor of the tuned checkpoint, in memory."""
-        return {name: tensor.read(0, tensor.elements).reshape(tensor.shape) for name, tensor in self.tensors.items()}
+        return {name: tensor.load() for name, tensor in self.tensors.items()}
 
     @contextmanager
     def files_in_one_folder(self) -> Iterator[Path]:
