@@ -92,6 +92,11 @@ class Case:
         """Ids of the tensors that the optimizer holds."""
         return frozenset(id(parameter) for group in self.groups for parameter in group["params"])
 
+    def in_group(self, group: dict[str, Any], names: Iterable[str]) -> list[str]:
+        """Those of some parameters that a group of the optimizer holds."""
+        ids = {id(parameter) for parameter in group["params"]}
+        return [name for name in names if id(self.parameters[name]) in ids]
+
     def units_of(self, names: Iterable[str]) -> tuple[Unit, ...]:
         """The units of some parameters, buffers or modules, in depth order."""
         wanted = tuple(names)

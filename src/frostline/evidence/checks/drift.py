@@ -40,8 +40,7 @@ def stale_grad(case: Case) -> Iterator[Finding]:
 def decay_without_grad(case: Case) -> Iterator[Finding]:
     """The optimizer moves parameters that have no gradient: tried on a tensor of its own."""
     for group in case.groups:
-        ids = {id(parameter) for parameter in group["params"]}
-        names = [name for name in case.frozen if id(case.parameters[name]) in ids]
+        names = case.in_group(group, case.frozen)
         if names and _moves_unasked(case.optimizer, group, None):
             yield case.find(
                 "error",
@@ -58,10 +57,9 @@ def gradient_always_zero(case: Case) -> Iterator[Finding]:
         return
     names = set()
     for group in case.groups:
-        ids = {id(parameter) for parameter in group["params"]}
-        inside = {name for name in case.trial.zero if id(case.parameters[name]) in ids}
+        inside = case.in_group(group, case.trial.zero)
         if inside and _moves_unasked(case.optimizer, group, 0.0):
-            names |= inside
+            names.update(inside)
     if not names:
         return
     units = [[name for name in unit.parameter_names if name in names] for unit in case.units_of(names)]

@@ -56,8 +56,7 @@ def duplicate_in_optimizer(case: Case) -> Iterator[Finding]:
 def zero_lr(case: Case) -> Iterator[Finding]:
     """A group that holds what trains has a learning rate of zero, and no schedule that would raise it."""
     for number, group in enumerate(case.groups):
-        ids = {id(parameter) for parameter in group["params"]}
-        names = [name for name in case.trainable if id(case.parameters[name]) in ids]
+        names = case.in_group(group, case.trainable)
         if names and _rate(group) == 0 and not float(group.get("initial_lr", 0)):
             yield case.find(
                 "warning",

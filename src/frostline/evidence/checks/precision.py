@@ -22,11 +22,10 @@ def update_lost_to_rounding(case: Case) -> Iterator[Finding]:
     normalised = any(word in type(case.optimizer).__name__.lower() for word in _NORMALISED)
     lost = []
     for group in case.groups:
-        ids = {id(parameter) for parameter in group["params"]}
         rate = float(group.get("lr", 0.0))
-        for name in case.trainable:
+        for name in case.in_group(group, case.trainable):
             parameter = case.parameters[name]
-            if id(parameter) in ids and _is_half(parameter) and rate:
+            if _is_half(parameter) and rate:
                 step = _step(case, name, rate, normalised=normalised)
                 if step is not None and _share_lost(parameter, step) > _LOST:
                     lost.append(name)

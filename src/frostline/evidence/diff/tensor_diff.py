@@ -238,17 +238,5 @@ def _compared(name: str, base_name: str, one: StoredTensor, other: StoredTensor)
         rows = min(one.shape[0], other.shape[0])
         shorter = one if one.shape[0] == rows else other
         common, change = liken(one, other, shorter.elements)
-    return TensorDiff(
-        name,
-        base_name,
-        "",
-        None,
-        verdict,
-        rows,
-        common,
-        one.shape,
-        other.shape,
-        dtype_word(one.dtype),
-        dtype_word(other.dtype),
-        change,
-    )
+    was, now = dtype_word(one.dtype), dtype_word(other.dtype)
+    return TensorDiff(name, base_name, "", None, verdict, rows, common, one.shape, other.shape, was, now, change)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 from os import PathLike, fspath
 from typing import Any, Literal
@@ -230,8 +230,7 @@ def _folded(units: Sequence[Unit], rows: Sequence[InspectionRow]) -> Iterable[In
 
     def key(pair: tuple[Unit, InspectionRow]) -> tuple[Any, ...]:
         unit, row = pair
-        values = tuple(asdict(row).values())[1:]
-        return (unit.kind, unit.stack, values) if unit.kind == "layer" else (unit.name,)
+        return (unit.kind, unit.stack, replace(row, name="")) if unit.kind == "layer" else (unit.name,)
 
     for _, group in groupby(zip(reversed(units), reversed(rows), strict=True), key=key):
         run = list(group)
@@ -239,11 +238,7 @@ def _folded(units: Sequence[Unit], rows: Sequence[InspectionRow]) -> Iterable[In
         if len(run) == 1:
             yield row
             continue
-        values = asdict(row) | {
-            "name": f"{unit.stack} layers {unit.index}-{run[0][0].index}".lstrip(),
-            "units": len(run),
-        }
-        yield InspectionRow(**values)
+        yield replace(row, name=f"{unit.stack} layers {unit.index}-{run[0][0].index}".lstrip(), units=len(run))
 
 
 def _verdict(anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: int, origin: Origin) -> str:
