@@ -57,13 +57,13 @@ from frostline.runs.patience import Patience, ran_out
 from frostline.runs.rows import read_rows, write_held_out
 from frostline.runs.train_result import TrainResult, TrainStart
 from frostline.runs.train_settings import TrainSettings
-from frostline.training.arguments import TrainingArguments
 from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
-from frostline.training.trainer import Trainer
 
 if TYPE_CHECKING:
     import datasets
+
+    from frostline.training.trainer import Trainer
 
 
 def run_training(
@@ -251,6 +251,10 @@ def _trainer(
     eval_set: datasets.Dataset | None,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
+    # They take a second to load; what cannot be used is told before.
+    from frostline.training.arguments import TrainingArguments
+    from frostline.training.trainer import Trainer
+
     settings = start.settings
     metric, greater = best_metric(start.read.schema.problem_type)
     evaluates = eval_set is not None
