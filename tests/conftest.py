@@ -69,7 +69,7 @@ _LONG = (
     *("training/test_resume", "training/test_engine_callback", "training/test_ranks", "training/test_first_step"),
     *("training/test_trainer", "training/test_store_session", "training/test_callback", "training/test_drop_in"),
     *("cli/test_train", "cli/test_app", "cli/test_width", "cli/test_escaping", "cli/test_demo", "cli/test_pipe"),
-    *("cli/test_verify", "checkpoints/test_hub", "runs/test_train", "anatomy/test_giant", "engine/test_engine"),
+    *("cli/test_verify", "checkpoints/test_hub", "runs/test_train.py", "anatomy/test_giant", "engine/test_engine"),
 )
 
 

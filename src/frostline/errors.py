@@ -20,6 +20,7 @@ An error quotes what the user gave and says the mend, in one or two lines.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Iterator
 from typing import Any, ClassVar
 
 
@@ -79,6 +80,15 @@ class DriftError(FrostlineError):
     def __init__(self, message: str, proof: Any) -> None:
         super().__init__(message)
         self.proof = proof
+
+
+def causes(error: BaseException | None) -> Iterator[BaseException]:
+    """Yield an error, then what led to it, down to the first cause."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def as_given(value: Any) -> str:

@@ -98,8 +98,8 @@ def trained(tmp_path_factory: pytest.TempPathFactory, quick_bert: Path, datasets
     """The folder of a finished run; it is not to be changed."""
     import datasets
 
-    from frostline.runs.settings import TrainSettings
     from frostline.runs.train import run_training
+    from frostline.runs.train_settings import TrainSettings
 
     folder = tmp_path_factory.mktemp("trained")
     file = tiny.write_csv(folder / "easy.csv", tiny.easy_rows(24))

@@ -12,8 +12,8 @@ from rich.console import Console
 from frostline.cli import progress
 from frostline.cli.progress import TrainingProgress
 from frostline.cli.render import metrics_line, print_json, print_table, print_text
-from frostline.runs.settings import TrainSettings
 from frostline.runs.train import run_training
+from frostline.runs.train_settings import TrainSettings
 
 if TYPE_CHECKING:
     from pathlib import Path

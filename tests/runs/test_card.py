@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from huggingface_hub import ModelCard
 
-from frostline.runs.settings import TrainSettings
 from frostline.runs.train import run_training
+from frostline.runs.train_settings import TrainSettings
 from tests.training import tiny
 
 if TYPE_CHECKING:
-    from frostline.runs.result import TrainResult
+    from frostline.runs.train_result import TrainResult
 
 HOSTILE = [
     "<script>alert(1)</script>",

@@ -8,7 +8,7 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, AutoMode
 from frostline.anatomy.origin import Origin
 from frostline.freezing.freeze import freeze, train_only
 from frostline.runs.defaults import HEAD_RATE, LAYERS_RATE, MEASURED_WIDTH, MOST_RATE, STEPS, Schedule
-from frostline.runs.settings import TrainSettings
+from frostline.runs.train_settings import TrainSettings
 from tests.training import tiny
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ import torch
 
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.errors import DataError, ModelError
+from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.runs.inference import Classifier, Predictions, examples_of
-from frostline.runs.settings import TrainSettings
-from frostline.runs.train import METRICS_FILE, run_training
+from frostline.runs.train import run_training
+from frostline.runs.train_settings import TrainSettings
 from tests.training import tiny
 
 if TYPE_CHECKING:

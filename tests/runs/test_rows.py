@@ -10,8 +10,8 @@ import pytest
 
 from frostline.errors import DataError
 from frostline.runs.rows import HELD_OUT_FILE, read_rows
-from frostline.runs.settings import TrainSettings
 from frostline.runs.train import run_training
+from frostline.runs.train_settings import TrainSettings
 from tests.training import tiny
 
 if TYPE_CHECKING:

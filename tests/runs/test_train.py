@@ -11,14 +11,14 @@ from transformers import AutoModelForSequenceClassification, AutoTokenizer, Trai
 from frostline.errors import DataError, DivergedError, DriftError, ModelError
 from frostline.plan.plan import Plan
 from frostline.runs.inference import Classifier
-from frostline.runs.settings import TrainSettings
 from frostline.runs.train import run_training
+from frostline.runs.train_settings import TrainSettings
 from tests.training import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from frostline.runs.result import TrainResult, TrainStart
+    from frostline.runs.train_result import TrainResult, TrainStart
 
 FILES = {"README.md", "config.json", "metrics.json", "model.safetensors", "plan.json", "proof.json", "tokenizer.json"}
 

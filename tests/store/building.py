@@ -69,6 +69,12 @@ def holds(store: Store, rows: Sequence[int]) -> bool:
     return same(store.get(digests(rows)), packed(rows))
 
 
+def is_complete(store: Store) -> bool:
+    """Whether `complete` was called, in this process or an earlier one, and no row was lost since."""
+    rows = store._backing.completed_rows
+    return rows is not None and rows <= store.rows
+
+
 def same(found: dict[str, Packed], wanted: dict[str, Packed]) -> bool:
     return found.keys() == wanted.keys() and all(
         found[name].values.dtype == wanted[name].values.dtype

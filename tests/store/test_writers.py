@@ -14,7 +14,7 @@ from filelock import FileLock
 
 from frostline.errors import OutputError, StoreError
 from frostline.store.store import Store
-from tests.store.building import STREAMS, digests, holds, key, on_disk, place, put
+from tests.store.building import STREAMS, digests, holds, is_complete, key, on_disk, place, put
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -42,7 +42,7 @@ def test_two_writers_see_each_other(tmp_path: Path) -> None:
         one.complete()
         two.refresh()
         assert holds(two, [5, 4])
-        assert two.is_complete
+        assert is_complete(two)
     assert indexes(tmp_path) == ["w0000.index", "w0001.index"]
     with on_disk(tmp_path) as store:
         assert store.rows == 5
@@ -201,7 +201,7 @@ def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(FileLock, "acquire", _refused)
     with on_disk(tmp_path) as store:
         assert holds(store, [1])
-        assert store.is_complete
+        assert is_complete(store)
         put(store, [1])
         with pytest.raises(OutputError, match="cannot be written: Permission denied"):
             put(store, [2])

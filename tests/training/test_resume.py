@@ -18,15 +18,15 @@ from transformers import TrainerCallback
 from frostline.base.sealing import Seal
 from frostline.errors import DriftError, OutputError
 from frostline.runs.interrupt import SaveOnInterrupt
-from frostline.runs.settings import TrainSettings
 from frostline.runs.train import run_training
+from frostline.runs.train_settings import TrainSettings
 from frostline.training.checkpoints import newest_sound
 from tests.training import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from frostline.runs.result import TrainResult
+    from frostline.runs.train_result import TrainResult
 
 STEPS = 3  # per epoch: 24 rows in batches of 8
 

@@ -6,6 +6,7 @@ import re
 from typing import TYPE_CHECKING, Literal
 
 from frostline.anatomy.wrappers import adapter_parts
+from frostline.base.modules import beginnings
 
 if TYPE_CHECKING:
     from torch import nn
@@ -34,11 +35,6 @@ def kinds_of(model: nn.Module) -> dict[Kind, frozenset[str]]:
             found["bias"].add(name)
         if "norm" in type(modules[owner]).__name__.lower():
             found["norms"].add(name)
-        if not parts.isdisjoint(_beginnings(name)):
+        if not parts.isdisjoint(beginnings(name)):
             found["adapters"].add(name)
     return {kind: frozenset(names) for kind, names in found.items()}
-
-
-def _beginnings(name: str) -> set[str]:
-    parts = name.split(".")
-    return {".".join(parts[:depth]) for depth in range(1, len(parts) + 1)}

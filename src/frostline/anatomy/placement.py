@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from frostline.anatomy.wrappers import unwrap
+from frostline.base.modules import beginnings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -112,13 +113,13 @@ class Placement:
         self._spans = {
             stack.name: (self._rank[stack.layers[0][0]], self._rank[stack.layers[-1][-1]]) for stack in stacks
         }
-        self._around = {ancestor for stack in stacks for path in stack.paths for ancestor in _ancestors(path)}
+        self._around = {ancestor for stack in stacks for path in stack.paths for ancestor in beginnings(path)[:-1]}
         self._tower = next((stack.name for stack in stacks if stack.name in {"vision", "audio"}), None)
 
     def __call__(self, name: str) -> Place:
         """Place a parameter or buffer by its name."""
         owner, _, leaf = name.rpartition(".")
-        for path in (owner, *reversed(_ancestors(owner))):
+        for path in reversed(beginnings(owner)):
             if path in self._layers:
                 return self._layers[path]
         kind = self._kind(owner, leaf)
@@ -135,10 +136,7 @@ class Placement:
 
     def _scope(self, owner: str) -> str | None:
         """The stack that a module stands with; None where it stands between several."""
-        for path in (owner, *reversed(_ancestors(owner))):
-            if path in self._scopes:
-                return self._scopes[path]
-        return None
+        return next((self._scopes[path] for path in reversed(beginnings(owner)) if path in self._scopes), None)
 
     def _kind(self, owner: str, leaf: str) -> UnitKind:
         full = f"{owner}.{leaf}" if owner else leaf
@@ -196,20 +194,14 @@ class Placement:
         return behind or _FINAL_NORM.fullmatch(own) is not None or around.endswith(_FINAL_IN)
 
 
-def _ancestors(path: str) -> list[str]:
-    """Paths of the modules that hold a module, from the outermost (``""``) on."""
-    parts = path.split(".")
-    return ["", *(".".join(parts[:depth]) for depth in range(1, len(parts)))] if path else []
-
-
 def _scopes(stacks: Sequence[Stack], base: str) -> dict[str, str]:
     """Per stack the outermost module that holds it and no other one; of the only stack, the backbone."""
     if len(stacks) == 1:
         return {base: stacks[0].name}
     scopes = {}
     for stack in stacks:
-        others = {ancestor for other in stacks if other is not stack for ancestor in _ancestors(other.paths[0])}
-        own = [path for path in _ancestors(stack.paths[0]) if path not in others]
+        others = {ancestor for other in stacks if other is not stack for ancestor in beginnings(other.paths[0])[:-1]}
+        own = [path for path in beginnings(stack.paths[0])[:-1] if path not in others]
         if own:
             scopes[own[0]] = stack.name
     return scopes

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any, cast
 
+from frostline.base.dtypes import can_have_gradient
 from frostline.compat.modules import COMPILED_CHILD, FSDP_CHILD, are_adapters_disabled
 from frostline.errors import ModelError, as_given
 
@@ -133,14 +134,10 @@ def notes_on(model: nn.Module) -> tuple[str, ...]:
             quantised.get("quant_method") if isinstance(quantised, dict) else getattr(quantised, "quant_method", "")
         )
         notes.append(f"The checkpoint is quantised ({method}); sizes without its weights loaded are those before that.")
-    integers = [name for name, parameter in model.named_parameters() if not _is_floating(parameter)]
+    integers = [name for name, parameter in model.named_parameters() if not can_have_gradient(parameter)]
     if integers:
         notes.append(f"{len(integers)} parameters are integers (quantised weights), which no optimizer can train.")
     return tuple(notes)
-
-
-def _is_floating(tensor: Any) -> bool:
-    return bool(tensor.is_floating_point() or tensor.is_complex())
 
 
 def _adapter_notes(model: nn.Module) -> Iterator[str]:

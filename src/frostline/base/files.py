@@ -8,16 +8,13 @@ import re
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TextIO
 
-from frostline.errors import OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
-    from io import BufferedReader
-    from typing import TextIO
+from frostline.errors import OutputError, causes
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/\d+/fd")
@@ -48,22 +45,21 @@ def room_on_disk(place: Path, *, can_resume: Callable[[], bool] = lambda: False)
 
 def is_no_room(error: BaseException | None) -> bool:
     """Whether an error, or one that led to it, says that the disk is full."""
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
-        if isinstance(error, OSError) and error.errno in _NO_ROOM:
-            return True
+    return any(
+        (isinstance(cause, OSError) and cause.errno in _NO_ROOM)
         # safetensors and torch report the operating system's words only.
-        if any(os.strerror(number) in str(error) for number in _NO_ROOM):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
+        or any(os.strerror(number) in str(cause) for number in _NO_ROOM)
+        for cause in causes(error)
+    )
+
+
+def existing_folder(place: Path) -> Path:
+    """The nearest folder that is there: the place itself, or one that is to hold it."""
+    return next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
 
 
 def _free(place: Path) -> str:
-    while not place.exists() and place != place.parent:
-        place = place.parent
-    return f"{shutil.disk_usage(place).free / 1e6:,.0f} MB"
+    return f"{shutil.disk_usage(existing_folder(place)).free / 1e6:,.0f} MB"
 
 
 def open_regular(file: Path) -> BufferedReader:

@@ -1,16 +1,16 @@
-"""Reading JSON files that somebody else may have written or changed."""
+"""JSON: files that somebody else may have written or changed, files of our own, and results as plain values."""
 
 from __future__ import annotations
 
+import hashlib
 import json
+import math
 import re
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, is_dataclass
+from pathlib import Path
+from typing import Any
 
 from frostline.base.files import open_regular
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
 
 LARGEST = 64 << 20  # bytes of a file
 _HALF = re.compile(r"\\u[dD]")  # only such an escape can stand for half a character
@@ -51,3 +51,38 @@ def parse_json(text: str) -> Any:
         code = ord(error.object[error.start])
         raise ValueError(f"it holds half a character, \\u{code:04x}, as is left of an emoji cut in two") from None
     return values
+
+
+def write_json(file: Path, values: Any, *, indent: int | None = 1, ensure_ascii: bool = False) -> None:
+    """Write plain values into a file in UTF-8, with an end of line."""
+    text = json.dumps(values, indent=indent, ensure_ascii=ensure_ascii)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def json_digest(values: Any) -> str:
+    """SHA-256 of plain values, in hex digits; the order of keys does not matter."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+
+
+def picked(result: Any, *names: str) -> dict[str, Any]:
+    """Give some attributes of a result by their names, in that order, as plain values."""
+    return {name: _plain(getattr(result, name)) for name in names}
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "to_dict"):
+        return value.to_dict()
+    if is_dataclass(value) and not isinstance(value, type):
+        return asdict(value)
+    if isinstance(value, tuple | list):
+        return list(map(_plain, value))
+    return dict(value) if isinstance(value, dict) else value
+
+
+def finite(values: Any) -> Any:
+    """Plain values with None for numbers that JSON does not have, such as the loss of a run that diverged."""
+    if isinstance(values, dict):
+        return {key: finite(value) for key, value in values.items()}
+    if isinstance(values, list | tuple):
+        return [finite(value) for value in values]
+    return None if isinstance(values, float) and not math.isfinite(values) else values

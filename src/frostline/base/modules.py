@@ -21,6 +21,12 @@ def module_at(model: nn.Module, path: str) -> nn.Module:
     return model
 
 
+def beginnings(path: str) -> list[str]:
+    """Paths of the modules that hold one, from the outermost (``""``) on, and its own last: ``"", "a", "a.b"``."""
+    parts = path.split(".") if path else []
+    return [".".join(parts[:depth]) for depth in range(len(parts) + 1)]
+
+
 def modules_of(model: nn.Module) -> list[nn.Module]:
     """A module and all modules inside it, each once, in the order of ``modules()``."""
     found: dict[nn.Module, None] = {}

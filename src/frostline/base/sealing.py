@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import re
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from frostline.base.files import atomic_file, open_regular
-from frostline.base.json import read_json
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from frostline.base.json import json_digest, read_json, write_json
 
 SEAL_FILE = "files.json"
 _VERSION = 1
@@ -61,13 +58,13 @@ class Seal:
     @property
     def digest(self) -> str:
         """One SHA-256 for all files, in hex digits."""
-        return hashlib.sha256(json.dumps(self.files, sort_keys=True).encode()).hexdigest()
+        return json_digest(self.files)
 
     def write(self, folder: Path) -> None:
         """Write the seal into its folder."""
         values = {"version": _VERSION, "digest": self.digest, "files": self.files}
         with atomic_file(folder / SEAL_FILE) as file:
-            file.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_json(file, values)
 
     def missing(self, folder: Path) -> list[str]:
         """Names of the files that a folder lacks."""

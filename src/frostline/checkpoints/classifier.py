@@ -5,8 +5,10 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from frostline.base.hub import hub_in_reach
-from frostline.checkpoints.delta.delta import delta_contents
+from frostline.checkpoints.delta.delta import OpenedDelta
 from frostline.checkpoints.headers import is_delta, unreachable
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.reading import read_headers
@@ -42,7 +44,6 @@ def load_classifier(
     Raises:
         ModelError: If it cannot be found, read or built.
     """
-    import torch
     from transformers import AutoModelForSequenceClassification
 
     source = locate(name)
@@ -52,10 +53,10 @@ def load_classifier(
     if source.folder is not None:
         read_headers(source)  # damaged or unsafe weights are told apart here, in a few milliseconds
     offline = source.folder is None and not hub_in_reach()
-    delta = delta_contents(source.folder) if source.folder is not None and is_delta(source.folder) else None
+    delta = OpenedDelta(source.folder) if source.folder is not None and is_delta(source.folder) else None
     load: Any
     if delta is not None:
-        load = partial(classifier_class(config, name).from_pretrained, None, state_dict=delta.tensors)
+        load = partial(classifier_class(config, name).from_pretrained, None, state_dict=delta.values())
     else:
         found = AutoModelForSequenceClassification.from_pretrained
         load = partial(found, source.name, trust_remote_code=trust_remote_code, local_files_only=offline)
@@ -147,8 +148,6 @@ def position_limit(model: PreTrainedModel) -> int | None:
 
     RoBERTa and its kin count positions from behind the padding token's id, so their table is longer than that.
     """
-    import torch
-
     limit = getattr(model.config.get_text_config(), "max_position_embeddings", None)
     for name, module in model.named_modules():
         if isinstance(module, torch.nn.Embedding) and name.endswith("position_embeddings") and limit:
@@ -164,7 +163,6 @@ def refuse_strange_tokens(model: PreTrainedModel, tokenised: datasets.Dataset, n
         ModelError: If one is outside it, so that the tokenizer belongs to another model.
     """
     import pyarrow.compute as pc
-    import torch
 
     table = model.get_input_embeddings()
     if not isinstance(table, torch.nn.Embedding):

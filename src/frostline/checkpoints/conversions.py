@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import torch
+
 from frostline.checkpoints.tensor_files import StoredTensor
 from frostline.compat.models import LoaderNames, converted
 from frostline.errors import ModelError
@@ -12,7 +14,6 @@ from frostline.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    import torch
     from transformers import PreTrainedModel
 
 
@@ -39,7 +40,7 @@ class Part:
         first = next(iter(self.sources.values()))
         if self.conversion is None:
             return dict.fromkeys(self.shapes, first)
-        values = [source.read(0, source.elements).reshape(source.shape) for source in self.sources.values()]
+        values = [source.load() for source in self.sources.values()]
         try:
             made = self.conversion.run(values)
         except Exception as error:  # noqa: BLE001 - whatever an operation makes of shapes that do not fit
@@ -134,8 +135,6 @@ def _parts(model: PreTrainedModel, tensors: Mapping[str, StoredTensor]) -> list[
 
 
 def _shapes(conversion: Conversion, sources: Iterable[StoredTensor], key: str) -> dict[str, tuple[int, ...] | None]:
-    import torch
-
     try:
         made = conversion.run([torch.empty(source.shape, dtype=source.dtype, device="meta") for source in sources])
     except Exception:  # noqa: BLE001 - whatever an operation makes of shapes that do not fit

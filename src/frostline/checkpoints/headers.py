@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import pickle
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
 
 from frostline.base.hub import hub_in_reach
 from frostline.base.json import read_json
+from frostline.checkpoints.source import Source
 from frostline.compat.models import dtype_in_header, hub_file, without_values
 from frostline.errors import ModelError
 
-if TYPE_CHECKING:
-    import torch
-
-    from frostline.checkpoints.source import Source
-
 DELTA_MANIFEST = "delta.json"
-_SAFE, _SAFE_INDEX = "model.safetensors", "model.safetensors.index.json"
-_PICKLED, _PICKLED_INDEX = "pytorch_model.bin", "pytorch_model.bin.index.json"
+SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
+# Files of weights, or of their index, in the order in which transformers looks for them.
+WEIGHTS = tuple((single, f"{single}.index.json") for single in (SAFE, _PICKLED))
 
 
 def weight_headers(source: Source) -> dict[str, torch.Tensor]:
@@ -54,15 +53,20 @@ def weight_files(folder: Path, name: str) -> list[Path]:
     Raises:
         ModelError: If there are none, or one that the index names is missing.
     """
-    for single, index in ((_SAFE, _SAFE_INDEX), (_PICKLED, _PICKLED_INDEX)):
+    for single, index in WEIGHTS:
         if (folder / single).is_file():
             return [folder / single]
         if (folder / index).is_file():
             return _shards(folder / index)
     raise ModelError(
-        f"The folder '{name}' has a config.json but no weights ({_SAFE} or {_PICKLED}).\n"
+        f"The folder '{name}' has a config.json but no weights ({SAFE} or {_PICKLED}).\n"
         "Copy the weights beside it; 'frostline inspect --from-config' looks at the configuration alone."
     )
+
+
+def is_index(name: str) -> bool:
+    """Whether a file has the name of an index of weights."""
+    return name.endswith((".safetensors.index.json", ".bin.index.json"))
 
 
 def shard_names(index: Path) -> list[str]:
@@ -92,7 +96,6 @@ def _shards(index: Path) -> list[Path]:
 
 
 def _file_headers(file: Path) -> dict[str, torch.Tensor]:
-    import torch
     from safetensors import SafetensorError
 
     try:
@@ -127,7 +130,7 @@ def _file_headers(file: Path) -> dict[str, torch.Tensor]:
 
 def _cached_folder(name: str) -> Path | None:
     """The hub's cache folder of a model, if its weights are in it."""
-    for file in (_SAFE, _SAFE_INDEX, _PICKLED, _PICKLED_INDEX):
+    for file in chain(*WEIGHTS):
         found = hub_file(name, file, cached_only=True)
         if found is not None:
             return found.parent
@@ -135,7 +138,6 @@ def _cached_folder(name: str) -> Path | None:
 
 
 def _hub_headers(name: str) -> dict[str, torch.Tensor]:
-    import torch
     from huggingface_hub import get_safetensors_metadata
     from huggingface_hub.errors import NotASafetensorsRepoError
 
@@ -147,7 +149,7 @@ def _hub_headers(name: str) -> dict[str, torch.Tensor]:
         # Names inside a pickle cannot be had without the file.
         file = hub_file(name, _PICKLED)
         if file is None:
-            raise ModelError(f"The hub gave no weights of '{name}' ({_SAFE} or {_PICKLED}).\nCheck the name.") from None
+            raise ModelError(f"The hub gave no weights of '{name}' ({SAFE} or {_PICKLED}).\nCheck the name.") from None
         return _file_headers(file)
     except OSError as error:
         raise ModelError(f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}") from None

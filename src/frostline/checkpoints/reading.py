@@ -2,19 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from os import PathLike
 
-from frostline.checkpoints.delta.delta import delta_headers, stored_delta
+import torch
+
+from frostline.checkpoints.delta.delta import OpenedDelta, delta_headers
 from frostline.checkpoints.headers import is_delta, weight_headers
-from frostline.checkpoints.source import locate
+from frostline.checkpoints.source import Source, locate
 from frostline.checkpoints.tensor_files import Checkpoint
-
-if TYPE_CHECKING:
-    from os import PathLike
-
-    import torch
-
-    from frostline.checkpoints.source import Source
 
 
 def read_headers(source: Source) -> dict[str, torch.Tensor]:
@@ -43,5 +38,5 @@ def open_checkpoint(name: str | PathLike[str]) -> Checkpoint:
     """
     source = locate(name)
     if source.folder is not None and is_delta(source.folder):
-        return Checkpoint(source, source.folder, stored_delta(source.folder), {})
+        return Checkpoint(source, source.folder, OpenedDelta(source.folder).tensors, {})
     return Checkpoint.open(name)

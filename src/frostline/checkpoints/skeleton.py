@@ -6,6 +6,8 @@ import copy
 import re
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
 from frostline.base.hub import hub_in_reach
 from frostline.base.json import read_json
 from frostline.checkpoints.headers import unreachable
@@ -145,8 +147,6 @@ def skeleton(config: PretrainedConfig, name: str, *, trust_remote_code: bool = F
     Raises:
         ModelError: If the configuration does not make a classifier.
     """
-    import torch
-
     model_class = classifier_class(config, name, trust_remote_code=trust_remote_code)
     own = copy.deepcopy(config)
     attend_eagerly(own)  # nothing is computed; others want libraries and devices of their own

@@ -3,35 +3,29 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import struct
 import zipfile
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from os import PathLike, cpu_count
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from frostline.base.hub import hub_in_reach
-from frostline.base.json import parse_json
-from frostline.checkpoints.headers import shard_names, unreachable, weight_files, weight_headers
+from frostline.base.json import json_digest, parse_json
+from frostline.checkpoints.headers import WEIGHTS, shard_names, unreachable, weight_files, weight_headers
+from frostline.checkpoints.meter import Meter
 from frostline.checkpoints.source import Source, locate
 from frostline.compat.models import hub_file
 from frostline.compat.tensors import offset_in_file
 from frostline.errors import ModelError
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
-
-    import torch
-
-    from frostline.checkpoints.meter import Meter
-
 # Elements of one piece. What works on pieces holds a few of them in fp64: some ten megabytes.
 PIECE = 1 << 20
 _HASHED = 1 << 20  # bytes; they stay in a core's cache while they are hashed
-_SINGLE = ("model.safetensors", "pytorch_model.bin")
-_INDEX = ("model.safetensors.index.json", "pytorch_model.bin.index.json")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -82,8 +76,6 @@ class StoredTensor:
         Raises:
             ModelError: If the file became shorter meanwhile.
         """
-        import torch
-
         if self.values is not None:
             return self.values.reshape(-1)[start:stop].to(self.dtype)
         if stop <= start:
@@ -95,6 +87,10 @@ class StoredTensor:
             stream.seek(self.offset + start * size)
             _fill(stream, memoryview(buffer), self.file)
         return torch.frombuffer(buffer, dtype=stored).to(self.dtype)
+
+    def load(self) -> torch.Tensor:
+        """Read the whole tensor."""
+        return self.read(0, self.elements).reshape(self.shape)
 
     def pieces(self, elements: int | None = None) -> Iterator[torch.Tensor]:
         """Read the elements piece by piece.
@@ -108,8 +104,6 @@ class StoredTensor:
 
     def raw_pieces(self) -> Iterator[memoryview]:
         """Read the bytes piece by piece, in row-major order."""
-        import torch
-
         for piece in self.pieces():
             yield piece.contiguous().view(torch.uint8).numpy().data
 
@@ -209,7 +203,7 @@ def digests_of(tensors: Mapping[str, StoredTensor], meter: Meter | None = None) 
 
 def whole_digest(digests: dict[str, str]) -> str:
     """One digest for all tensors, in hex digits; it does not depend on their order."""
-    return hashlib.sha256(json.dumps(digests, sort_keys=True).encode()).hexdigest()
+    return json_digest(digests)
 
 
 def read_safe_header(file: Path) -> tuple[dict[str, Any], int]:
@@ -239,8 +233,6 @@ def _safe_tensors(
 
 
 def _pickled_tensors(file: Path, tensors: dict[str, StoredTensor], aliases: dict[str, str]) -> None:
-    import torch
-
     in_pieces = as_is = _stored_as_is(file)
     table: dict[str, torch.Tensor] = {}
     if as_is:
@@ -285,10 +277,12 @@ def _fetched(name: str) -> Path:
         if not local and not hub_in_reach():
             raise unreachable(name)
         hub_file(name, "config.json", cached_only=local)
-        for single, index in zip(_SINGLE, _INDEX, strict=True):
+        for single, index in WEIGHTS:
             if (file := hub_file(name, single, cached_only=local)) is not None:
                 return file.parent
             file = hub_file(name, index, cached_only=local)
             if file is not None and all(hub_file(name, shard, cached_only=local) for shard in shard_names(file)):
                 return file.parent
-    raise ModelError(f"The hub has no weights of '{name}' ({' or '.join(_SINGLE)}).\nCheck the name.")
+    raise ModelError(
+        f"The hub has no weights of '{name}' ({' or '.join(single for single, _ in WEIGHTS)}).\nCheck the name."
+    )

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.checkpoints.meter import Report
+from frostline.checkpoints.meter import Report, silent
 
 
 @contextmanager
@@ -23,8 +20,6 @@ def byte_bar(title: str) -> Iterator[Report]:
     """
     from rich.console import Console
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    from frostline.checkpoints.meter import silent
 
     console = Console(stderr=True)
     if not console.is_terminal:

@@ -8,6 +8,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import FrozenModeOption
+from frostline.cli.render import print_answer
 from frostline.errors import SettingsError
 
 if TYPE_CHECKING:
@@ -36,15 +37,12 @@ def check(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> int:
     """Look for faults of freezing; exit status 1 for an error or a warning, notes do not count."""
-    from frostline.cli.render import print_json, print_text
-
     if explain is not None:
         given = _explanation(explain, model if named is None else options.model_of(model, named))
-        print_json(given.to_dict()) if as_json else print_text(str(given))
+        print_answer(given, as_json=as_json)
         return 0
     from frostline.plan.plan import Plan
-    from frostline.runs.check import check_checkpoint
-    from frostline.runs.first_batch import Rows
+    from frostline.runs.first_batch import Rows, check_checkpoint
 
     rows = None
     if data is not None:
@@ -52,10 +50,7 @@ def check(
         rows = Rows(data=data, count=_ROWS, text_columns=texts, label_columns=labels)
     plan = Plan.named(freeze, train_only, frozen_mode.value)
     findings = check_checkpoint(options.model_of(model, named), plan, rows, trust_remote_code=trust_remote_code)
-    if as_json:
-        print_json(findings.to_dict())
-    else:
-        print_text(str(findings))
+    print_answer(findings, as_json=as_json)
     return 0 if findings.ok else 1
 
 

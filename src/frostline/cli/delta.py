@@ -8,14 +8,10 @@ from typing import Annotated
 import typer
 
 from frostline.cli import options
+from frostline.cli.bar import byte_bar
+from frostline.cli.render import print_answer
 
-delta = typer.Typer(
-    name="delta",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="Keep only the tensors that fine-tuning changed, and rebuild the whole from them.",
-)
+delta = options.group("delta", "Keep only the tensors that fine-tuning changed, and rebuild the whole from them.")
 
 
 @delta.command()
@@ -27,15 +23,10 @@ def save(
 ) -> None:
     """Save what TUNED has and BASE does not."""
     from frostline.checkpoints.delta.delta import save_delta
-    from frostline.cli.bar import byte_bar
-    from frostline.cli.render import print_json, print_text
 
     with byte_bar("comparing and hashing") as report:
         saved = save_delta(base, tuned, options.place(out), report=report)
-    if as_json:
-        print_json(saved.to_dict())
-    else:
-        print_text(str(saved))
+    print_answer(saved, as_json=as_json)
 
 
 @delta.command()
@@ -47,12 +38,7 @@ def load(
 ) -> None:
     """Rebuild the folder that a delta was saved from, bit by bit."""
     from frostline.checkpoints.delta.delta import rebuild_delta
-    from frostline.cli.bar import byte_bar
-    from frostline.cli.render import print_json, print_text
 
     with byte_bar("hashing") as report:
         rebuilt = rebuild_delta(folder, options.place(out), base, report=report)
-    if as_json:
-        print_json(rebuilt.to_dict())
-    else:
-        print_text(str(rebuilt))
+    print_answer(rebuilt, as_json=as_json)

@@ -9,12 +9,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from frostline.base.sealing import SEAL_FILE
 from frostline.cli import options
-from frostline.errors import OutputError
+from frostline.cli.render import metrics_line, print_inspection, print_proof, print_text
+from frostline.cli.train import baseline_lines
+from frostline.errors import OutputError, SelectorError
 
 if TYPE_CHECKING:
     from frostline.demo.corpus import Corpus
-    from frostline.runs.result import TrainResult
+    from frostline.runs.train_result import TrainResult
 
 FREEZE = "embeddings, layers[:4]"
 _TYPO = "encoder.layer.1"
@@ -26,7 +29,6 @@ def demo(
     ),
 ) -> None:
     """See, control, train and prove: a real pretrained model on real text, without a network."""
-    from frostline.cli.render import print_text
     from frostline.demo.corpus import build_corpus, write_corpus
     from frostline.demo.model import find_demo_model
 
@@ -50,8 +52,6 @@ def demo(
 
 def _refuse_other_content(target: Path) -> None:
     """Refuse a folder in which something else than an earlier demo lies, whose files the demo would replace."""
-    from frostline.base.sealing import SEAL_FILE
-
     try:
         known = {entry.name for entry in target.iterdir()} - {"data", "model", "model.partial"}
     except NotADirectoryError:
@@ -69,7 +69,6 @@ def _program() -> str:
 
 
 def _see(model: Path) -> None:
-    from frostline.cli.render import print_inspection
     from frostline.evidence.inspect.inspection import inspect
 
     _title("1. See", "What would train, if nothing is done?")
@@ -77,8 +76,6 @@ def _see(model: Path) -> None:
 
 
 def _control(model: Path) -> None:
-    from frostline.cli.render import print_inspection, print_text
-    from frostline.errors import SelectorError
     from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
     from frostline.freezing.freeze import freeze
 
@@ -98,10 +95,8 @@ def _control(model: Path) -> None:
 
 def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> TrainResult:
     from frostline.cli.progress import TrainingProgress
-    from frostline.cli.render import metrics_line, print_text
-    from frostline.cli.train import baseline_lines
-    from frostline.runs.settings import TrainSettings
     from frostline.runs.train import run_training
+    from frostline.runs.train_settings import TrainSettings
 
     train, test = files
     _title("3. Train", f"{len(corpus.train):,} rows, one epoch, fp32 on the CPU.")
@@ -136,13 +131,9 @@ def _train(model: Path, files: tuple[Path, Path], out: Path, corpus: Corpus) -> 
 
 
 def _prove(result: TrainResult) -> None:
-    from frostline.cli.render import print_proof
-
     _title("4. Prove", "Every tensor's SHA-256 before the first step and after the last, compared.")
     print_proof(result.proof)
 
 
 def _title(step: str, text: str) -> None:
-    from frostline.cli.render import print_text
-
     print_text("", f"== {step} == {text}", "")

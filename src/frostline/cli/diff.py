@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from frostline.cli import options
+from frostline.cli.bar import byte_bar
+from frostline.cli.render import print_json, print_table, print_text
 
 if TYPE_CHECKING:
     from frostline.checkpoints.delta.compare import Change
@@ -27,8 +29,6 @@ def diff(
     as_json: options.Json = False,
 ) -> None:
     """Compare two checkpoints tensor by tensor, in constant memory."""
-    from frostline.cli.bar import byte_bar
-    from frostline.cli.render import print_json, print_text
     from frostline.evidence.diff.diff import diff as compare
 
     with byte_bar("comparing") as report:
@@ -48,8 +48,6 @@ def diff(
 
 
 def _print(found: Diff, *, tensors: bool) -> None:
-    from frostline.cli.render import print_table, print_text
-
     print_text(found.verdict, "")
     figures = ("max change", "relative L2", "cosine")
     if tensors:

@@ -8,23 +8,23 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption
+from frostline.cli.render import metrics_line, print_json, print_text
 
 
 def evaluate(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")],
+    model: options.ClassifierFolder,
     data: Annotated[str, typer.Option(metavar="FILE", help="Rows with labels.")],
     text_column: options.TextColumn = "text",
     label_column: options.LabelColumn = "label",
     limit: Annotated[int | None, typer.Option(help="Rows at most: drawn by the seed, balanced over labels.")] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the part that --limit takes.")] = 42,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    batch_size: options.RowsPerStep = 32,
     max_length: options.MaxLength = None,
     device: options.Device = DeviceOption.auto,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Compare a classifier's predictions with given labels."""
-    from frostline.cli.render import metrics_line, print_json, print_text
     from frostline.data.examples import read_examples
     from frostline.data.parts import balanced
     from frostline.runs.inference import Classifier

@@ -8,6 +8,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import FrozenModeOption
+from frostline.cli.render import print_inspection, print_json, print_text
 
 
 def inspect(
@@ -25,7 +26,6 @@ def inspect(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """See what would train: read from the configuration and the headers of the weights alone."""
-    from frostline.cli.render import print_inspection, print_json, print_text
     from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
     from frostline.freezing.freeze import Freeze
     from frostline.plan.plan import Plan

@@ -81,7 +81,16 @@ TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run model code that comes with the checkpoint.")
 ]
 Device = Annotated[DeviceOption, typer.Option(help="Where to run; auto takes an accelerator where there is one.")]
+ClassifierFolder = Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")]
+RowsPerStep = Annotated[int, typer.Option(min=1, help="Rows per step.")]
 MaxLength = Annotated[int | None, typer.Option(help="Tokens per row at most; by default what the model takes.")]
+
+
+def group(name: str, said: str) -> typer.Typer:
+    """Make a command that has commands of its own."""
+    return typer.Typer(
+        name=name, no_args_is_help=True, rich_markup_mode=None, pretty_exceptions_enable=False, help=said
+    )
 
 
 def model_of(argument: str | None, option: str | None) -> str:

@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from frostline.base.escaping import printable
+from frostline.base.files import output_text, writes_through
 from frostline.cli import options
+from frostline.cli.layout import wrap
 from frostline.cli.options import DeviceOption
-from frostline.data.examples import TEXT_NAMES
+from frostline.cli.pipe import is_piped, read_lines
+from frostline.cli.render import print_json, print_text, terminal_width
+from frostline.data.examples import TEXT_NAMES, Examples, read_examples
 from frostline.data.labels import MULTI, REGRESSION
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.data.examples import Examples
     from frostline.runs.inference import Predictions
 
 
 def predict(
-    model: Annotated[str, typer.Argument(metavar="DIR", help="The folder of a run, or any trained classifier.")],
+    model: options.ClassifierFolder,
     texts: Annotated[
         list[str] | None, typer.Argument(metavar="[TEXT]…", help="Texts; - reads them from a pipe.")
     ] = None,
@@ -34,16 +37,13 @@ def predict(
     out: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a CSV file instead of printing.")] = None,
     text_column: options.TextColumn = "text",
     limit: Annotated[int | None, typer.Option(help="Rows at most, the first ones.")] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows per step.")] = 32,
+    batch_size: options.RowsPerStep = 32,
     max_length: options.MaxLength = None,
     device: options.Device = DeviceOption.auto,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Predict the labels of texts, with probabilities."""
-    from frostline.cli.pipe import is_piped, read_lines
-    from frostline.cli.render import print_json, print_text
-    from frostline.data.examples import read_examples
     from frostline.runs.inference import Classifier, examples_of
 
     piped = data is None and (texts == ["-"] or (not texts and is_piped()))
@@ -87,9 +87,6 @@ def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:
 
 def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
     """Per row the answer and its texts, in a pipe in one line, on a terminal in lines that end with a word."""
-    from frostline.cli.layout import wrap
-    from frostline.cli.render import terminal_width
-
     width = terminal_width()
     texts = (examples.dataset[name] for name in TEXT_NAMES[: len(examples.text_columns)])
     for label, shares, *own in zip(predictions.labels, predictions.probabilities, *texts, strict=True):
@@ -103,11 +100,6 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
 
 
 def _write(rows: list[dict[str, Any]], file: Path) -> None:
-    import csv
-
-    from frostline.base.files import output_text, writes_through
-    from frostline.cli.render import print_text
-
     with output_text(file) as stream:
         writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
         writer.writeheader()

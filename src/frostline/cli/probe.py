@@ -8,6 +8,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
+from frostline.cli.render import print_answer, print_table, print_text
 
 if TYPE_CHECKING:
     from frostline.evidence.probe.movement import Probe
@@ -34,10 +35,8 @@ def probe(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> int:
     """Take one real training step and tell what it changed; exit status 1 where that is not what the flags say."""
-    from frostline.cli.render import print_json
     from frostline.plan.plan import Plan
-    from frostline.runs.first_batch import Rows
-    from frostline.runs.probe import probe_checkpoint
+    from frostline.runs.first_batch import Rows, probe_checkpoint
 
     rows = Rows(
         data=data,
@@ -57,16 +56,12 @@ def probe(
         device=device.value,
         trust_remote_code=trust_remote_code,
     )
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        print_probe(found, parameters=parameters)
+    print_answer(found, as_json=as_json, show=lambda: print_probe(found, parameters=parameters))
     return 0 if found.ok else 1
 
 
 def print_probe(found: Probe, *, parameters: bool = False) -> None:
     """Print a probe: its sentence, and a row per unit, or per parameter."""
-    from frostline.cli.render import print_table, print_text
     from frostline.evidence.probe import movement
 
     print_text(found.verdict, "")

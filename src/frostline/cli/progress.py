@@ -11,12 +11,11 @@ from transformers import TrainerCallback
 
 from frostline.base.escaping import printable_lines
 from frostline.cli.render import metrics_line, print_text
+from frostline.runs.metrics import evaluated
 
 if TYPE_CHECKING:
     from rich.progress import TaskID
     from transformers import TrainerControl, TrainerState, TrainingArguments
-
-_SPEED = ("runtime", "samples_per_second", "steps_per_second")
 
 
 class TrainingProgress(TrainerCallback):
@@ -75,13 +74,10 @@ class TrainingProgress(TrainerCallback):
         """Say how good the model is after this epoch; an evaluation after training is told elsewhere."""
         if self._ended or self._quiet:
             return
-        metrics = {
-            name.removeprefix("eval_"): value
-            for name, value in (kwargs.get("metrics") or {}).items()
-            if name.startswith("eval_") and name.removeprefix("eval_") not in _SPEED
-        }
         trained = f"training loss {self._loss:.4f}; " if self._loss is not None else ""
-        self._say(f"epoch {state.epoch or 0:.4g}: {trained}evaluation: {metrics_line(metrics)}")
+        self._say(
+            f"epoch {state.epoch or 0:.4g}: {trained}evaluation: {metrics_line(evaluated(kwargs.get('metrics') or {}))}"
+        )
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import shutil
 import sys
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from frostline.base.escaping import printable, printable_json, printable_lines
+from frostline.base.json import finite
+from frostline.cli.layout import lay_out, wrap
 
 if TYPE_CHECKING:
     from frostline.evidence.inspect.inspection import Inspection
@@ -17,9 +19,23 @@ if TYPE_CHECKING:
 
 def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
-    from frostline.runs.result import finite
-
     print(printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False)))
+
+
+def print_answer(found: Any, *, as_json: bool, show: Callable[[], None] | None = None) -> None:
+    """Print a result as JSON, or as text.
+
+    Args:
+        found: The result; it has a `to_dict`.
+        as_json: Whether JSON was asked for.
+        show: Prints it as text; by default it is printed as `str` gives it.
+    """
+    if as_json:
+        print_json(found.to_dict())
+    elif show is not None:
+        show()
+    else:
+        print_text(str(found))
 
 
 def print_text(*texts: str, whole: bool = False) -> None:
@@ -29,8 +45,6 @@ def print_text(*texts: str, whole: bool = False) -> None:
         *texts: Each of one line or several.
         whole: Whether lines stay as they are, since they are there to be copied.
     """
-    from frostline.cli.layout import wrap
-
     width = None if whole else terminal_width()
     for line in (line for text in texts for line in printable_lines(text).split("\n")):
         for part in [line] if width is None else wrap(line, width):
@@ -46,8 +60,6 @@ def print_table(
     titles: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = (), minor: Sequence[str] = ()
 ) -> None:
     """Print a table on standard output, laid out for the terminal; see `lay_out`."""
-    from frostline.cli.layout import lay_out
-
     rule = "─" if sys.stdout.encoding.lower().startswith("utf") else "-"
     cells = ([printable(cell) for cell in row] for row in rows)
     print_text(*lay_out(titles, cells, terminal_width(), right=right, minor=minor, rule=rule))

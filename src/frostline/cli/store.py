@@ -8,15 +8,10 @@ from typing import Annotated
 import typer
 
 from frostline.cli import options
+from frostline.cli.render import print_json, print_table, print_text
 from frostline.errors import StoreError
 
-store = typer.Typer(
-    name="store",
-    no_args_is_help=True,
-    rich_markup_mode=None,
-    pretty_exceptions_enable=False,
-    help="List, verify or clear the activations that runs kept on disk.",
-)
+store = options.group("store", "List, verify or clear the activations that runs kept on disk.")
 
 StoreDir = Annotated[
     Path | None,
@@ -33,7 +28,6 @@ def list_(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys 
     """Say what each store is for, how large it is, and whether it is complete."""
     from rich.filesize import decimal
 
-    from frostline.cli.render import print_json, print_table, print_text
     from frostline.store.listing import describe, stores_in
 
     folder = _folder(store_dir)
@@ -71,7 +65,6 @@ def verify(store_dir: StoreDir = None, as_json: options.Json = False, keys: Keys
     """Compare all stored data with its checksums; the status is 1 where something is damaged."""
     from rich.filesize import decimal
 
-    from frostline.cli.render import print_json, print_text
     from frostline.store.listing import stores_in
     from frostline.store.listing import verify as verify_store
 
@@ -104,7 +97,6 @@ def clear(
     """Delete stores; what they held is computed again when it is needed."""
     from rich.filesize import decimal
 
-    from frostline.cli.render import print_json, print_text
     from frostline.store.listing import clear as clear_store
     from frostline.store.listing import stores_in
 

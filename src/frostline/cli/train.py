@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -10,12 +11,11 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
+from frostline.cli.render import metrics_line, print_inspection, print_json, print_text
 from frostline.data.labels import REGRESSION
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.runs.result import TrainResult, TrainStart
+    from frostline.runs.train_result import TrainResult, TrainStart
 
 
 class StoreOption(StrEnum):
@@ -88,9 +88,8 @@ def train(
 ) -> None:
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
     from frostline.cli.progress import TrainingProgress
-    from frostline.cli.render import print_json
-    from frostline.runs.settings import TrainSettings
     from frostline.runs.train import run_training
+    from frostline.runs.train_settings import TrainSettings
 
     settings = TrainSettings(
         model=options.model_of(None, model),
@@ -140,14 +139,12 @@ def train(
 
 def print_start(start: TrainStart) -> None:
     """Print what is settled before the first step."""
-    from frostline.cli.render import print_inspection, print_text
-
     print_inspection(start.inspection)
-    labels = f"{len(start.schema.names)} labels" if start.schema.names else "one value"
+    labels = f"{len(start.read.schema.names)} labels" if start.read.schema.names else "one value"
     evaluation = f"; {start.eval_rows:,} rows for evaluation" if start.eval_rows is not None else ""
     print_text(
         "",
-        f"Data: {start.tokens}; {start.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
+        f"Data: {start.tokens}; {start.read.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
         f"Training: epochs {start.schedule.epochs:g}, batch size {start.settings.batch_size}, "
         f"learning rate {start.schedule.learning_rate:g}, seed {start.settings.seed}.",
     )
@@ -164,21 +161,19 @@ def _parts(start: TrainStart) -> Iterator[str]:
         yield f"Chosen: {start.schedule.chosen}."
     if start.schedule.warning:
         yield f"Warning: {start.schedule.warning}"
-    if start.held_out is not None:
-        yield f"Held out: {len(start.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
+    if start.read.held_out is not None:
+        yield f"Held out: {len(start.read.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
     if start.eval_rows is None:
         yield "Nothing is held out, so nothing will say how good the model is on new texts: --eval FILE, or --eval 10%."
-    if (start.rows, start.eval_rows or 0) != start.available:
-        rows, eval_rows = start.available
+    if (start.rows, start.eval_rows or 0) != start.read.available:
+        rows, eval_rows = start.read.available
         evaluation = f", {start.eval_rows:,} of {eval_rows:,} for evaluation" if eval_rows else ""
-        how = "drawn by the seed" if start.schema.problem_type == REGRESSION else "drawn by the seed, labels balanced"
+        how = f"drawn by the seed{', labels balanced' * (start.read.schema.problem_type != REGRESSION)}"
         yield f"Limit: {start.rows:,} of {rows:,} rows for training{evaluation}; {how}."
 
 
 def print_result(result: TrainResult, *, explain: bool = False) -> None:
     """Print what the run left."""
-    from frostline.cli.render import metrics_line, print_text
-
     kept = f" (of epoch {result.best_epoch:g}, the best)" if result.best_epoch is not None else ""
     if result.metrics:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
@@ -197,8 +192,6 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
 
 def baseline_lines(result: TrainResult) -> Iterator[str]:
     """What the same answer for every row reaches, and what is wanting where the run did hardly better."""
-    from frostline.cli.render import metrics_line
-
     if result.baseline is not None:
         yield f"Baseline (always {result.baseline.answer}): {metrics_line(result.baseline.metrics)}"
     yield from result.shortfall.splitlines()

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from frostline.cli import options
+from frostline.cli.render import print_answer
 
 
 def verify(
@@ -23,13 +24,9 @@ def verify(
     as_json: options.Json = False,
 ) -> None:
     """Check the proof of a training run again, from the files alone; the status is 1 where they contradict it."""
-    from frostline.cli.render import print_json, print_text
     from frostline.evidence.proof.run_proof import verify_run
 
     found = verify_run(run, base, no_base=no_base, digest=digest)
-    if as_json:
-        print_json(found.to_dict())
-    else:
-        print_text(str(found))
+    print_answer(found, as_json=as_json)
     if not found.ok:
         raise typer.Exit(1)

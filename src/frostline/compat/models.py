@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -156,8 +157,6 @@ def converted(
         taken: Name, pattern and values of each tensor; on the meta device too.
         model: The model that is loaded into.
     """
-    import copy
-
     own = copy.deepcopy(conversion)
     for name, pattern, value in taken:
         own.add_tensor(key, name, pattern, value)

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Callable
 from functools import cache
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
 import torch
+from torch import Tensor
 
 # Trees of arguments. In: torch 2.2 and newer. No public name has all of them.
 from torch.nn.modules.batchnorm import _BatchNorm as BatchNorm  # In: all. What all kinds of BatchNorm are.
 from torch.utils._python_dispatch import TorchDispatchMode  # In: all. Told of every operator beneath autograd.
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map, tree_structure, tree_unflatten
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import Tensor
 
 __all__ = [
     "BatchNorm",

@@ -17,7 +17,6 @@ import ast
 import contextlib
 import csv
 import hashlib
-import json
 import os
 import platform
 import re
@@ -26,14 +25,12 @@ import tokenize
 import unicodedata
 import warnings
 from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
+from frostline.base.json import json_digest
 from frostline.errors import DataError, OutputError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 # What a top-level module is for. What serves every area has none (containers, the language's own
 # tools); so have modules that 3.12 or 3.13 removed, that the corpora of all versions be alike.
@@ -321,7 +318,7 @@ def _paragraphs(docstring: str) -> Iterator[list[str]]:
 def _digest(*sides: Sequence[Row]) -> str:
     """SHA-256 of the rows, side after side."""
     content = [[[row.text, row.label, row.source] for row in rows] for rows in sides]
-    return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json_digest(content)
 
 
 def _write_csv(path: Path, rows: Sequence[Row]) -> None:

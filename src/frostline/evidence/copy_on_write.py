@@ -9,16 +9,13 @@ arguments it writes into. Kernels that do not go through torch's operators are n
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 import torch
 
 from frostline.compat.tensors import TorchDispatchMode, schema_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from frostline.evidence.tensor_copy import TensorCopy
+from frostline.evidence.tensor_copy import TensorCopy, tensors_in
 
 
 class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -51,7 +48,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
         named = kwargs or {}
         for place, name in self._places(func):
             value = args[place] if place < len(args) else named.get(name)
-            for tensor in _tensors(value):
+            for tensor in tensors_in(value):
                 for one in self._kept.get(_address(tensor), ()):
                     self._save(one)
         return func(*args, **named)
@@ -76,14 +73,6 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
             )
             self._written[func] = found
         return found
-
-
-def _tensors(value: Any) -> Iterator[torch.Tensor]:
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _tensors(inner)
 
 
 def _address(tensor: torch.Tensor) -> int:

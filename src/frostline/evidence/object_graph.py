@@ -8,13 +8,13 @@ from __future__ import annotations
 import sys
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from functools import partial
 from io import IOBase
 from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -23,9 +23,6 @@ from frostline.base.random_state import rewinding
 from frostline.compat.tensors import hooks_of
 from frostline.evidence.optimizers import is_optimizer
 from frostline.evidence.tensor_copy import TensorCopy
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
 
 # Values that never change, left alone before anything else is asked of them; and those that are not followed.
 _PLAIN = (type(None), bool, int, float, complex, str, bytes, range, torch.dtype, torch.device, torch.Size)

@@ -5,15 +5,13 @@ from __future__ import annotations
 import copy
 import inspect
 from collections import defaultdict
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 
 from frostline.base.random_state import RngState
 from frostline.errors import SettingsError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
 
 
 def is_optimizer(value: Any) -> bool:

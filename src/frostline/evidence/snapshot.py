@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+import torch
+from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from frostline.base.logging import get_logger
@@ -12,14 +15,7 @@ from frostline.base.random_state import RngState
 from frostline.evidence.copy_on_write import Watch
 from frostline.evidence.object_graph import ObjectGraph, bound_to_move
 from frostline.evidence.optimizers import held, learning_rates
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-    from torch import nn
-
-    from frostline.evidence.tensor_copy import TensorCopy
+from frostline.evidence.tensor_copy import TensorCopy
 
 
 class Snapshot:

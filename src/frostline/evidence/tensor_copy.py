@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 # Whole numbers of the same size, whose equality is the equality of bits (that of floats is not: NaN, and -0 = 0).
 _WHOLE = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
@@ -88,6 +86,15 @@ class TensorCopy:
         # Only where they differ: a tensor whose elements overlap in memory cannot be written into.
         if self._copy is not None and not same_bits(self._copy, self._data):
             self._data.copy_(self._copy)
+
+
+def tensors_in(value: Any) -> Iterator[torch.Tensor]:
+    """Yield the tensors in a value, however deep in mappings and sequences."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for inner in value.values() if isinstance(value, Mapping) else value:
+            yield from tensors_in(inner)
 
 
 def same_bits(one: torch.Tensor, other: torch.Tensor) -> bool:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import inspect
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import Any, Self, cast
 from weakref import WeakKeyDictionary, ref
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module, unwrap
+from frostline.base.dtypes import can_have_gradient
+from frostline.base.modules import beginnings
 from frostline.compat.models import hub_file
 from frostline.compat.modules import COMPILED_CHILD, is_compiled_in_place
 from frostline.errors import PlanError
@@ -17,12 +22,6 @@ from frostline.freezing.mode import follow_flags, frozen_mode_of, frozen_modules
 from frostline.plan.describe import describe
 from frostline.plan.plan import PLAN_FILE, FrozenMode, Plan
 from frostline.plan.selectors import join
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-    from types import TracebackType
-
-    from torch import nn
 
 
 @dataclass(slots=True, eq=False)
@@ -148,26 +147,17 @@ class Freeze:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.restore()
-
-
-def _saves_plan(model: nn.Module) -> bool:
-    return isinstance(vars(model).get("save_pretrained"), SaveWithPlan)
 
 
 def _savers(model: nn.Module) -> Iterator[nn.Module]:
     """Yield a model and those inside it where it is a wrapper, if they save themselves and write no plan yet."""
-    path = unwrap(model).prefix.rstrip(".")
-    for depth in range(len(path.split(".")) + 1 if path else 1):
-        module = model.get_submodule(".".join(path.split(".")[:depth]))
+    for path in beginnings(unwrap(model).prefix.rstrip(".")):
+        module = model.get_submodule(path)
         # A wrapper may hand on a method that it has not.
-        if hasattr(type(module), "save_pretrained") and not _saves_plan(module):
+        writes_plan = isinstance(vars(module).get("save_pretrained"), SaveWithPlan)
+        if hasattr(type(module), "save_pretrained") and not writes_plan:
             yield module
 
 
@@ -266,7 +256,7 @@ def train_only(model: nn.Module, selectors: str | Iterable[str], *, frozen_mode:
 def _refuse_whole_numbers(model: nn.Module, plan: Plan, flags: dict[str, bool]) -> None:
     """Refuse to train what cannot have a gradient, before anything is changed."""
     for name, parameter in model.named_parameters():
-        if flags.get(name) and not (parameter.is_floating_point() or parameter.is_complex()):
+        if flags.get(name) and not can_have_gradient(parameter):
             raise PlanError(
                 f"The plan '{plan}' trains {name}, but its values are whole numbers ({parameter.dtype}), which have "
                 "no gradient.\nTake it away from what trains with a term '~NAME'."

@@ -7,16 +7,12 @@ module decides for it. The attribute is an object with a reference to its module
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Iterator
 
 from torch import nn
 
 from frostline.base.modules import modules_of
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
-
-    from frostline.plan.plan import FrozenMode
+from frostline.plan.plan import FrozenMode
 
 
 class StayInEval:

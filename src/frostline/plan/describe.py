@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from frostline.anatomy.modelmap import ModelMap, Unit
+from frostline.anatomy.modelmap import ModelMap, Unit
 
 _DETOUR = 2
 
@@ -43,6 +40,12 @@ def describe(anatomy: ModelMap, names: Iterable[str]) -> str:
     # What is added up reads more easily than what is taken away; so that has to be shorter by some terms.
     ways.sort(key=lambda terms: len(terms) + _DETOUR * any(term.startswith("~") for term in terms))
     return ", ".join(ways[0])
+
+
+def shortened(selector: str) -> str:
+    """Leave out what is beyond six terms of a selector, for a sentence."""
+    terms = selector.split(", ")
+    return selector if len(terms) <= 6 else f"{', '.join(terms[:5])} and {len(terms) - 5} more"
 
 
 def _added(anatomy: ModelMap, wanted: frozenset[str]) -> list[str]:

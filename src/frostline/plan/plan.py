@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.base.json import read_json
+from frostline.base.json import picked, read_json, write_json
 from frostline.errors import PlanError
 from frostline.plan.describe import describe
 from frostline.plan.recipe import compile_selector
@@ -98,12 +97,7 @@ class Plan:
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as plain values, as its file holds them."""
-        return {
-            "version": _VERSION,
-            "freeze": self.freeze,
-            "train_only": self.train_only,
-            "frozen_mode": self.frozen_mode,
-        }
+        return {"version": _VERSION} | picked(self, "freeze", "train_only", "frozen_mode")
 
     @classmethod
     def from_dict(cls, values: Any) -> Plan:
@@ -129,7 +123,7 @@ class Plan:
             The file.
         """
         file = Path(folder) / PLAN_FILE
-        file.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
+        write_json(file, self.to_dict(), indent=2, ensure_ascii=True)
         return file
 
     @classmethod

@@ -5,11 +5,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.base.json import picked
 from frostline.base.logging import get_logger
+from frostline.base.modules import beginnings
 from frostline.errors import SelectorError
 from frostline.plan.selectors import UNIT_WORDS, Term, join, marked, parse
 
@@ -37,7 +39,7 @@ class Decision:
 
     def to_dict(self) -> dict[str, Any]:
         """The decision as plain values."""
-        return {"name": self.name, "selected": self.selected, "term": self.term}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,10 +61,7 @@ class Recipe:
 
     def to_dict(self) -> dict[str, Any]:
         """The recipe as plain values."""
-        return {
-            "expression": self.expression,
-            "decisions": [decision.to_dict() for decision in self.decisions],
-        }
+        return picked(self, "expression", "decisions")
 
     def __str__(self) -> str:
         width = max((len(decision.name) for decision in self.decisions), default=0)
@@ -211,7 +210,7 @@ class _Matcher:
         return [
             name
             for name in self._names
-            if any(map(pattern.fullmatch, self._both(name))) or not modules.isdisjoint(_ancestors(name))
+            if any(map(pattern.fullmatch, self._both(name))) or not modules.isdisjoint(beginnings(name))
         ]
 
     def nothing_matched(self, expression: str, term: Term) -> str:
@@ -249,8 +248,3 @@ class _Matcher:
             return f"it has no stack '{term.stack}'.\nWrite {options}."
         stack = names[term.stack or ""]
         return f"its layers are 0 to {len(stack) - 1}.\nName one of them, or a slice such as layers[-2:]."
-
-
-def _ancestors(name: str) -> set[str]:
-    parts = name.split(".")
-    return {".".join(parts[:depth]) for depth in range(1, len(parts))}

@@ -16,15 +16,12 @@ A comma inside brackets, braces or parentheses, or behind a backslash, belongs t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 from frostline.errors import SelectorError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 TermKind = Literal["unit", "layers", "kind", "regex", "glob", "name"]
 

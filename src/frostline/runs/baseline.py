@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
-from frostline.data.labels import MULTI, SINGLE
+from frostline.data.labels import MULTI, SINGLE, LabelSchema
 from frostline.data.messages import listed, quoted
 from frostline.runs.metrics import THRESHOLD, metrics_for
-
-if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
-
-    from frostline.data.labels import LabelSchema
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from frostline.base.escaping import printable
 from frostline.evidence.inspect.inspection import COLUMNS, row_cells
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from frostline.runs.result import TrainResult
+from frostline.runs.train_result import TrainResult
 
 CARD_FILE = "README.md"
 _LABELS_SHOWN = 20
@@ -44,7 +41,7 @@ def _body(result: TrainResult) -> str:
     lines = [
         f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(_short_name(settings.model))}",
         "",
-        f"Task: {start.schema.problem_type.replace('_', ' ')}. {_labels(start.schema.names)}".rstrip(),
+        f"Task: {start.read.schema.problem_type.replace('_', ' ')}. {_labels(start.read.schema.names)}".rstrip(),
         "",
         "## What was frozen",
         "",
@@ -75,7 +72,7 @@ def _body(result: TrainResult) -> str:
     ]
     if result.metrics and result.baseline is not None:
         same = result.baseline.metrics
-        held_out = " held out of the training data" if start.held_out is not None else ""
+        held_out = " held out of the training data" if start.read.held_out is not None else ""
         lines += [
             f"## Evaluation on {start.eval_rows:,} rows{held_out}",
             "",

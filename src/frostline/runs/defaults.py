@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.origin import Origin
 from frostline.data.messages import counted
-
-if TYPE_CHECKING:
-    from torch import nn
-
-    from frostline.anatomy.origin import Origin
-    from frostline.runs.settings import TrainSettings
+from frostline.runs.train_settings import TrainSettings
 
 # Rates for a model of MEASURED_WIDTH. A wider one takes lower rates in proportion: under Adam each weight moves by
 # about the rate, so what a layer gives out moves by the rate times the layer's width. What the layers give out adds

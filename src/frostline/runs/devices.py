@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
+
 from frostline.errors import SettingsError
 
 
@@ -13,8 +15,6 @@ def device_options(device: str, dtype: str) -> dict[str, Any]:
     Raises:
         SettingsError: If this machine does not have the device, or the device not the dtype.
     """
-    import torch
-
     accelerators = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
     if device in accelerators and not accelerators[device]:
         raise SettingsError(f"device is {device!r}, but torch finds no such device here.\nPass --device cpu, or auto.")

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from collections.abc import Sequence
+from typing import Any, Literal, get_args
 
 import torch
-from torch import nn
-from transformers import DataCollatorWithPadding, PreTrainedModel
+from torch import Tensor, nn
+from transformers import DataCollatorWithPadding, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import SequenceClassifierOutput
 
 from frostline.checkpoints.classifier import position_limit
@@ -21,12 +22,6 @@ from frostline.errors import DataError, ModelError, as_given
 from frostline.runs.inference import examples_of
 from frostline.training.filling_pass import ReplayableRows, batches_of, lengths_of
 from frostline.training.padding import at_once
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from torch import Tensor
-    from transformers import PreTrainedTokenizerBase
 
 Pooling = Literal["mean"] | Position
 

@@ -13,13 +13,16 @@ import numpy as np
 from frostline.anatomy.origin import origin_of
 from frostline.base.json import read_json
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
+from frostline.data.examples import choose_columns
 from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.data.messages import counted
 from frostline.data.tokenising import tokenise
+from frostline.engine.settings import EngineSettings
 from frostline.errors import DataError, ModelError
+from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.runs.devices import device_options
-from frostline.runs.metrics import THRESHOLD, first_output, metrics_for, probabilities
-from frostline.runs.settings import MOST, require_number
+from frostline.runs.metrics import THRESHOLD, evaluated, first_output, metrics_for, probabilities
+from frostline.runs.train_settings import MOST, require_number
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,10 +138,7 @@ class Classifier:
             DataError: If a label is unknown to the model, or as for `predict`.
         """
         tokenised = _by_length(self._tokenised(self.schema.encode(examples), examples))[0]
-        metrics = self._trainer(len(tokenised)).evaluate(tokenised)
-        named = {name.removeprefix("eval_"): float(value) for name, value in metrics.items()}
-        unasked = ("epoch", "runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
-        return {name: value for name, value in named.items() if name not in unasked}
+        return evaluated(self._trainer(len(tokenised)).evaluate(tokenised))
 
     def _tokenised(self, dataset: datasets.Dataset, examples: Examples) -> datasets.Dataset:
         _refuse_other_width(self._name, examples)
@@ -157,7 +157,6 @@ class Classifier:
         )
 
         from frostline.engine.engine import Engine
-        from frostline.engine.settings import EngineSettings
 
         engine = Engine(self.model, EngineSettings()) if rows >= _WORTH_A_CHECK else None
 
@@ -194,8 +193,6 @@ def _by_length(tokenised: datasets.Dataset) -> tuple[datasets.Dataset, NDArray[n
 
 def _refuse_other_width(name: str, examples: Examples) -> None:
     """Refuse pairs for a model that a run trained on single texts, and single texts for one trained on pairs."""
-    from frostline.runs.train import METRICS_FILE
-
     try:
         metrics = read_json(Path(name).expanduser() / METRICS_FILE)
         columns = metrics["settings"]["text_columns"]
@@ -222,8 +219,6 @@ def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Exa
         DataError: If a text is empty or no valid Unicode, or a text has no partner.
     """
     from datasets import Dataset
-
-    from frostline.data.examples import choose_columns
 
     if pairs is not None and len(pairs) != len(texts):
         raise DataError(

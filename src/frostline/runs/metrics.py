@@ -9,12 +9,19 @@ import numpy as np
 from frostline.data.labels import MULTI, REGRESSION, ProblemType
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
     from transformers import EvalPrediction
 
+_TIMES = ("runtime", "samples_per_second", "steps_per_second", "model_preparation_time")
 THRESHOLD = 0.5  # a label of several counts as given from this probability on
+
+
+def evaluated(logged: Mapping[str, Any]) -> dict[str, float]:
+    """Take from what a Trainer logs of an evaluation its metrics, without ``eval_`` and without times."""
+    named = {name.removeprefix("eval_"): value for name, value in logged.items() if name.startswith("eval_")}
+    return {name: float(value) for name, value in named.items() if name not in _TIMES}
 
 
 def best_metric(problem_type: ProblemType) -> tuple[str, bool]:

@@ -3,17 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Mapping
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.plan.describe import describe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
-
-    from torch import nn
-
-    from frostline.runs.baseline import Baseline
+from frostline.runs.baseline import Baseline
 
 _UNLEARNED = 0.9  # of the same answer's loss; what could learn ended below it (docs/defaults.md)
 _BY_HEART = 0.2  # likewise: more to train would not teach more

@@ -9,19 +9,18 @@ import json
 import os
 import re
 import shutil
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from frostline.base.json import read_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import OutputError
-from frostline.runs.settings import given
+from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
+from frostline.runs.train_settings import given
 from frostline.training.checkpoints import newest_sealed
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from pathlib import Path
 
 _LOCK_FILE = ".lock"
 _SETTINGS_FILE = "run.json"
@@ -29,8 +28,8 @@ _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
 _REPLACED = "replaced"
 _OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED}
-_OUR_CHECKPOINTS = re.compile(r"checkpoint-\d+|proof\.json")
-_LEFT_BY_A_RUN = {"proof.json", "metrics.json"}
+_OUR_CHECKPOINTS = re.compile(rf"checkpoint-\d+|{re.escape(PROOF_FILE)}")
+_LEFT_BY_A_RUN = {PROOF_FILE, METRICS_FILE}
 # What is compared beside the options: digests of the rows, which would tell the user nothing.
 _IN_WORDS = {
     "train_digest": "other training rows",

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import numpy as np
 
-from frostline.data.examples import read_examples
+from frostline.base.json import write_json
+from frostline.data.examples import Examples, read_examples
 from frostline.data.labels import LabelSchema
 from frostline.data.parts import balanced, held_out
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from frostline.data.examples import Examples
-    from frostline.runs.result import TrainStart
-    from frostline.runs.settings import TrainSettings
+from frostline.runs.train_settings import TrainSettings
 
 HELD_OUT_FILE = "held-out.json"
 
@@ -68,9 +63,7 @@ def read_rows(settings: TrainSettings) -> RunRows:
     )
 
 
-def write_held_out(start: TrainStart, folder: Path) -> None:
+def write_held_out(settings: TrainSettings, rows: Sequence[int], folder: Path) -> None:
     """List the rows that were held out, by their numbers in the training data."""
-    settings = start.settings
-    rows = list(start.held_out or ())
-    told = {"data": settings.data, "share": settings.eval_data, "seed": settings.seed, "rows_from_1": rows}
-    (folder / HELD_OUT_FILE).write_text(json.dumps(told, ensure_ascii=False) + "\n", encoding="utf-8")
+    told = {"data": settings.data, "share": settings.eval_data, "seed": settings.seed, "rows_from_1": list(rows)}
+    write_json(folder / HELD_OUT_FILE, told, indent=None)

@@ -5,12 +5,26 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
-from frostline.anatomy.origin import origin_of
+import torch
+from torch import nn
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    TrainerCallback,
+    set_seed,
+)
+
+from frostline.anatomy.origin import Origin, origin_of
 from frostline.base.files import room_on_disk, use_mask
+from frostline.base.json import finite, picked, write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
@@ -18,37 +32,38 @@ from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.source import locate
 from frostline.data.examples import Examples
 from frostline.data.labels import LabelSchema
+from frostline.data.messages import counted
 from frostline.data.sources import place_of
 from frostline.data.tokenising import TokenStats, tokenise
-from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError
+from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError, PlanError
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import some
+from frostline.evidence.checks.flags import new_but_frozen
 from frostline.evidence.inspect.inspection import inspect_model
+from frostline.evidence.proof.proof import Proof
+from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.freezing.freeze import Freeze
+from frostline.plan.describe import describe
+from frostline.plan.plan import Plan
 from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
-from frostline.runs.check import refuse_new_frozen
 from frostline.runs.defaults import Schedule
 from frostline.runs.devices import device_options
-from frostline.runs.metrics import best_metric, metrics_for
+from frostline.runs.interrupt import SaveOnInterrupt
+from frostline.runs.metrics import best_metric, evaluated, metrics_for
 from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
-from frostline.runs.result import TrainResult, TrainStart, finite
+from frostline.runs.patience import Patience, ran_out
 from frostline.runs.rows import read_rows, write_held_out
+from frostline.runs.train_result import TrainResult, TrainStart
+from frostline.runs.train_settings import TrainSettings
+from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
-
     import datasets
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
-    from frostline.data.examples import Examples
-    from frostline.data.labels import LabelSchema
-    from frostline.evidence.proof.proof import Proof
-    from frostline.runs.settings import TrainSettings
     from frostline.training.trainer import Trainer
-
-METRICS_FILE = "metrics.json"
 
 
 def run_training(
@@ -104,11 +119,6 @@ def _run(
     on_start: Callable[[TrainStart], None] | None,
     callbacks: Sequence[TrainerCallback],
 ) -> TrainResult:
-    from transformers import set_seed
-
-    from frostline.runs.interrupt import SaveOnInterrupt
-    from frostline.training.callback import refuse_nothing_to_train
-
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     read = read_rows(settings)
     train, test, schema = read.train, read.test, read.schema
@@ -122,7 +132,7 @@ def _run(
         Freeze(model, plan)
         refuse_nothing_to_train(model, plan)
         if not settings.allow_new_frozen:
-            refuse_new_frozen(model, plan, origin)
+            _refuse_new_frozen(model, plan, origin)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     schedule = Schedule.of(model, origin, settings, len(train_set))
@@ -132,11 +142,9 @@ def _run(
     checkpoint = newest_sound(folder.checkpoints) if resume else None
     start = TrainStart(
         settings=settings,
-        schema=schema,
+        read=read,
         rows=len(train_set),
         eval_rows=len(eval_set) if eval_set is not None else None,
-        available=read.available,
-        held_out=read.held_out,
         tokens=tokens,
         inspection=inspect_model(model, origin),
         schedule=schedule,
@@ -187,9 +195,28 @@ def _run(
     return replace(result, digest=seal.digest)
 
 
-def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
-    import torch
+def _refuse_new_frozen(model: nn.Module, plan: Plan, origin: Origin) -> None:
+    """Look whether a plan that is in force freezes what no checkpoint filled.
 
+    Args:
+        model: The model, frozen.
+        plan: The plan.
+        origin: Where the model's parameters come from.
+
+    Raises:
+        PlanError: If it does; the message says what else to freeze.
+    """
+    case = Case(model, known_origin=origin)
+    for finding in new_but_frozen(case):
+        rest = describe(case.anatomy, set(case.frozen).difference(finding.names))
+        mend = f"Freeze what it has ('{rest}')" if rest else "Let them train, name a checkpoint that has them"
+        raise PlanError(
+            f"'{origin.source}' lacks {counted(len(finding.names), 'tensor')} that the plan '{plan}' freezes "
+            f"({some(finding.names)}): they would stay random.\n{mend}, or pass --allow-new-frozen."
+        )
+
+
+def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
     lost = [name for name, parameter in model.named_parameters() if not torch.isfinite(parameter).all()]
     if lost:
         raise DivergedError(
@@ -224,14 +251,12 @@ def _trainer(
     eval_set: datasets.Dataset | None,
     callbacks: list[TrainerCallback],
 ) -> Trainer:
-    from transformers import DataCollatorWithPadding, PrinterCallback
-
-    from frostline.runs.patience import Patience, ran_out
+    # They take a second to load; what cannot be used is told before.
     from frostline.training.arguments import TrainingArguments
     from frostline.training.trainer import Trainer
 
     settings = start.settings
-    metric, greater = best_metric(start.schema.problem_type)
+    metric, greater = best_metric(start.read.schema.problem_type)
     evaluates = eval_set is not None
     arguments = TrainingArguments(
         output_dir=str(folder.checkpoints),
@@ -251,12 +276,7 @@ def _trainer(
         logging_nan_inf_filter=False,  # a loss that is no number is said, not smoothed over
         report_to="none",
         disable_tqdm=True,
-        engine=settings.engine,
-        store=settings.store,
-        store_dir=settings.store_dir,
-        store_budget=settings.store_budget,
-        store_dtype=settings.store_dtype,
-        padding_free=settings.padding_free,
+        **picked(settings, "engine", "store", "store_dir", "store_budget", "store_dtype", "padding_free"),
         **device_options(settings.device, settings.dtype),
     )
     if settings.patience is not None:
@@ -271,7 +291,7 @@ def _trainer(
         train_dataset=train_set,
         eval_dataset=eval_set,
         processing_class=tokenizer,
-        compute_metrics=metrics_for(start.schema.problem_type),
+        compute_metrics=metrics_for(start.read.schema.problem_type),
         callbacks=callbacks,
     )
     trainer.remove_callback(PrinterCallback)
@@ -280,13 +300,9 @@ def _trainer(
 
 def _kept(trainer: Trainer) -> tuple[float | None, dict[str, float]]:
     """Epoch and metrics of the model that is kept, as they were measured when it was the current one."""
-    speed = ("runtime", "samples_per_second", "steps_per_second")
     for entry in trainer.state.log_history:
         if entry.get("step") == trainer.state.best_global_step and "eval_loss" in entry:
-            named = {
-                name.removeprefix("eval_"): float(value) for name, value in entry.items() if name.startswith("eval_")
-            }
-            return float(entry["epoch"]), {name: value for name, value in named.items() if name not in speed}
+            return float(entry["epoch"]), evaluated(entry)
     return None, {}
 
 
@@ -307,8 +323,6 @@ def _leave(
     tokenizer: PreTrainedTokenizerBase,
     history: list[dict[str, float]],
 ) -> Seal:
-    from frostline.training.callback import write_proof
-
     if result.start.settings.max_length is not None:
         tokenizer.model_max_length = result.start.settings.max_length  # so that who loads it cuts texts alike
     with folder.publish() as staged:
@@ -316,10 +330,9 @@ def _leave(
             model.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
         write_proof(result.proof, staged)
-        text = json.dumps(finite(result.to_dict() | {"history": history}), indent=1, ensure_ascii=False)
-        (staged / METRICS_FILE).write_text(text + "\n", encoding="utf-8")
-        if result.start.held_out is not None:
-            write_held_out(result.start, staged)
+        write_json(staged / METRICS_FILE, finite(result.to_dict() | {"history": history}))
+        if result.start.read.held_out is not None:
+            write_held_out(result.start.settings, result.start.read.held_out, staged)
         write_card(result, staged)
         use_mask(staged)
         seal = Seal.of(staged)

@@ -10,15 +10,13 @@ from __future__ import annotations
 import struct
 import zlib
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
 from frostline.store.row_index import DIGEST_BYTES
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
 
 _MAGIC = b"FLB2"
 _START = struct.Struct("<4sI")

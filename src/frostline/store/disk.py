@@ -9,8 +9,8 @@ from frostline.base.json import parse_json
 from frostline.errors import StoreError
 from frostline.store import folder as places
 from frostline.store.mending import mend
-from frostline.store.source import Source
 from frostline.store.writer import claim
+from frostline.store.writer_files import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

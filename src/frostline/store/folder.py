@@ -5,15 +5,13 @@ from __future__ import annotations
 import os
 import re
 import stat
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import BinaryIO
 
 from frostline.base.files import room_on_disk
 from frostline.errors import OutputError, StoreError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
 
 HEADER, COMPLETE, LOCK = "header.json", "complete", "store.lock"
 MOST_WRITERS = 10_000

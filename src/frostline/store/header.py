@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
+
+import torch
 
 from frostline.base.files import atomic_file
 from frostline.base.json import parse_json
@@ -12,12 +16,6 @@ from frostline.base.logging import get_logger
 from frostline.errors import StoreError
 from frostline.store import folder as places
 from frostline.store.spec import StoreKey, StreamSpec, dtype_name, dtype_named, plain_texts
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    import torch
 
 _FORMAT = 2
 _LARGEST = 1 << 20  # bytes

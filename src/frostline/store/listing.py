@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
 from frostline.errors import StoreError
 from frostline.store import folder as places
 from frostline.store.disk import DiskBacking
-from frostline.store.header import discard, read_header
+from frostline.store.header import Header, discard, read_header
 from frostline.store.packed import StoredStream
-from frostline.store.spec import dtype_name
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-    from pathlib import Path
-
-    from frostline.store.header import Header
-    from frostline.store.spec import StoreKey
+from frostline.store.spec import StoreKey, dtype_name
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from frostline.errors import StoreError
 from frostline.store import folder as places
-from frostline.store.source import Source
 from frostline.store.writer import claim
+from frostline.store.writer_files import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from pathlib import Path
+
+import torch
 
 from frostline.store.folder import FOLDER_DIGITS
+from frostline.store.spec import StoreKey, StreamSpec
 from frostline.store.store import Store
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
-    import torch
-
-    from frostline.store.spec import StoreKey, StreamSpec
 
 
 @dataclass(frozen=True)

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib.metadata import version
 from math import prod
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
+from frostline.base.dtypes import dtype_word
 from frostline.errors import StoreError
 
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
 _DTYPES = {
-    str(dtype).removeprefix("torch."): dtype
+    dtype_word(dtype): dtype
     for dtype in (
         *(torch.float64, torch.float32, torch.bfloat16, torch.float16),
         *(torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool),
@@ -34,7 +33,7 @@ def dtype_name(dtype: torch.dtype) -> str:
     Raises:
         StoreError: If a store does not hold that dtype.
     """
-    name = str(dtype).removeprefix("torch.")
+    name = dtype_word(dtype)
     if name not in _DTYPES:
         raise StoreError(f"A store holds no {name}, only {', '.join(_DTYPES)}.")
     return name

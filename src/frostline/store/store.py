@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import weakref
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Self
+from pathlib import Path
+from typing import Self
 
 import torch
 
 from frostline.base.logging import get_logger
 from frostline.errors import StoreError
-from frostline.store.blocks import MOST_ROWS
+from frostline.store.blocks import MOST_ROWS, Block
 from frostline.store.disk import DiskBacking
 from frostline.store.folder import FOLDER_DIGITS
 from frostline.store.header import Header, settle
 from frostline.store.memory import MemoryBacking
-from frostline.store.packed import Packed, lengths_of, select_rows, stored_streams
-from frostline.store.row_index import DIGEST_BYTES, TRUSTED, RowTable, blocks_of, segments_of, starts_and_lengths
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-    from types import TracebackType
-
-    from frostline.store.backing import Backing
-    from frostline.store.blocks import Block
-    from frostline.store.packed import Bytes, StoredStream
-    from frostline.store.row_index import Ints
-    from frostline.store.spec import StoreKey, StreamSpec
+from frostline.store.packed import Bytes, Packed, StoredStream, lengths_of, select_rows, stored_streams
+from frostline.store.row_index import DIGEST_BYTES, TRUSTED, Ints, RowTable, blocks_of, segments_of, starts_and_lengths
+from frostline.store.spec import StoreKey, StreamSpec
 
 __all__ = ["Packed", "Store"]
 
@@ -44,7 +36,7 @@ class Store:
         key: All that its content depends on.
     """
 
-    def __init__(self, key: StoreKey, streams: Sequence[StoredStream], backing: Backing) -> None:
+    def __init__(self, key: StoreKey, streams: Sequence[StoredStream], backing: DiskBacking | MemoryBacking) -> None:
         self.key = key
         self._streams = streams
         self._backing = backing
@@ -118,12 +110,6 @@ class Store:
     def bytes_used(self) -> int:
         """Bytes that its values take in memory, or its files on disk."""
         return self._backing.bytes_used
-
-    @property
-    def is_complete(self) -> bool:
-        """Whether `complete` was called, in this run or an earlier one, and no row was lost since."""
-        rows = self._backing.completed_rows
-        return rows is not None and rows <= self.rows
 
     def __contains__(self, digest: bytes) -> bool:
         return self._find([digest]) != [None]
@@ -265,7 +251,5 @@ class Store:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()

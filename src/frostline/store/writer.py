@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from frostline.store.packed import Bytes, StoredStream
     from frostline.store.row_index import Ints
-    from frostline.store.source import Source
+    from frostline.store.writer_files import Source
 
 _BLOCK_BYTES = 8 << 20
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 import transformers
 
-from frostline.engine.settings import StoreDtype, StoreWhere  # noqa: TC001 - HfArgumentParser reads annotations
+from frostline.engine.settings import EngineSettings, StoreDtype, StoreWhere
+
+_ENGINE: dict[str, Any] = {setting.name: setting for setting in fields(EngineSettings)}
 
 
 @dataclass
@@ -45,27 +47,11 @@ class TrainingArguments(transformers.TrainingArguments):
         default=True,
         metadata={"help": "Take the fast paths that a self-check finds exact. Without it every step is the plain one."},
     )
-    store: StoreWhere = field(
-        default="auto",
-        metadata={"help": "Where the frozen part's activations are kept. 'auto': where it takes the least time."},
-    )
-    store_dir: str | None = field(
-        default=None,
-        metadata={"help": "The folder for stores on disk; by default one in the user's cache."},
-    )
-    store_budget: str | None = field(
-        default=None,
-        metadata={"help": "The most that a store may take, such as '4GB'; by default half of what is free."},
-    )
+    store: StoreWhere = field(default=_ENGINE["store"].default, metadata=_ENGINE["store"].metadata)
+    store_dir: str | None = field(default=_ENGINE["store_dir"].default, metadata=_ENGINE["store_dir"].metadata)
+    store_budget: str | None = field(default=_ENGINE["store_budget"].default, metadata=_ENGINE["store_budget"].metadata)
     store_dtype: StoreDtype | None = field(
-        default=None,
-        metadata={"help": "What activations are stored as; by default as they are computed."},
+        default=_ENGINE["store_dtype"].default, metadata=_ENGINE["store_dtype"].metadata
     )
-    padding_free: bool = field(
-        default=True,
-        metadata={"help": "Run layers on real tokens only, where that is exact."},
-    )
-    guard: bool = field(
-        default=True,
-        metadata={"help": "Repeat a step on the plain path now and then, and stop what turns out to be wrong."},
-    )
+    padding_free: bool = field(default=_ENGINE["padding_free"].default, metadata=_ENGINE["padding_free"].metadata)
+    guard: bool = field(default=_ENGINE["guard"].default, metadata=_ENGINE["guard"].metadata)

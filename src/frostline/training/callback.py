@@ -4,35 +4,31 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import Any, cast
 
-from transformers import TrainerCallback
+from torch import nn
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
-from frostline.base.json import read_json
+from frostline.base.json import read_json, write_json
 from frostline.base.logging import get_logger
 from frostline.errors import PlanError
+from frostline.evidence.probe.movement import Probe
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint, frozen_names
 from frostline.evidence.proof.proof import Proof, compare
+from frostline.evidence.proof.run_result import PROOF_FILE
 from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags, is_pinned
 from frostline.plan.describe import describe
 from frostline.plan.plan import FrozenMode, Plan
 from frostline.training.first_step import FirstStep, can_be_watched
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-    from transformers import TrainerControl, TrainerState, TrainingArguments
-
-    from frostline.evidence.probe.movement import Probe
-
 FINGERPRINT_FILE = "fingerprint.json"
-PROOF_FILE = "proof.json"
 
 
 @dataclass(slots=True)
@@ -258,13 +254,11 @@ def refuse_nothing_to_train(model: nn.Module, plan: Plan | None) -> None:
 def write_proof(proof: Proof, folder: Path) -> None:
     """Write a proof into a folder, as ``proof.json``; the folder is made where it is missing."""
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / PROOF_FILE).write_text(json.dumps(proof.to_dict(), indent=1) + "\n", encoding="utf-8")
+    write_json(folder / PROOF_FILE, proof.to_dict(), ensure_ascii=True)
 
 
 def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
     """Where the checkpoint of the current step is, or would be."""
-    from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
-
     return Path(str(args.output_dir)) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from transformers import TrainerCallback
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from frostline.base.files import use_mask
 from frostline.base.json import read_json
@@ -13,9 +13,6 @@ from frostline.base.logging import get_logger
 from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import OutputError
 from frostline.training.callback import FINGERPRINT_FILE, checkpoint_folder
-
-if TYPE_CHECKING:
-    from transformers import TrainerControl, TrainerState, TrainingArguments
 
 _STATE = "trainer_state.json"
 # Without one of these the Trainer goes on all the same, and ends with other weights.

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+from torch import nn
 
 from frostline.checkpoints.delta.delta import load_delta, save_delta
 from frostline.checkpoints.headers import is_delta, weight_files
@@ -12,9 +13,6 @@ from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.skeleton import classifier_class
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, SettingsError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 DELTA_FOLDER = "delta"
 

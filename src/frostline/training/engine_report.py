@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from frostline.base.json import picked
+from frostline.engine.cost.choice import Choice
 from frostline.engine.cost.costs import bytes_text
-from frostline.engine.selfcheck.result import STORE_DTYPE, PathCheck
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-
-    from frostline.engine.cost.choice import Choice
-    from frostline.engine.selfcheck.result import SelfCheck
+from frostline.engine.selfcheck.result import STORE_DTYPE, PathCheck, SelfCheck
 
 _PLACES = {"memory": "in memory", "disk": "on disk", "nowhere": "of the frozen part computed anew each time"}
 
@@ -100,13 +97,5 @@ class EngineReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As plain values."""
-        return {
-            "line": str(self),
-            "check": self.check.to_dict(),
-            "choice": self.choice.to_dict() if self.choice is not None else None,
-            "rows": self.rows,
-            "bytes": self.bytes,
-            "computed": self.computed,
-            "seconds": round(self.seconds, 3),
-            "guard": dict(self.guard),
-        }
+        done = picked(self, "check", "choice", "rows", "bytes", "computed")
+        return {"line": str(self)} | done | {"seconds": round(self.seconds, 3), "guard": dict(self.guard)}

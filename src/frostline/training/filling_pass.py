@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.data import Subset
 from transformers import (
     DataCollatorForTokenClassification,
@@ -18,12 +19,8 @@ from transformers.trainer_utils import RemoveColumnsCollator
 
 from frostline.training.padding import PaddedAtOnce
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+Collate = Callable[[list[Any]], Any]
 
-    from numpy.typing import NDArray
-
-    Collate = Callable[[list[Any]], Any]
 
 _MASK, _IDS = "attention_mask", "input_ids"
 _ARROW_ROWS = 10_000

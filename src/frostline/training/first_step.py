@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 from accelerate.utils import DistributedType  # type: ignore[import-untyped]
+from torch import nn
 
 from frostline.evidence.copy_on_write import Watch
 from frostline.evidence.optimizers import inner_optimizer, learning_rates
@@ -22,11 +24,6 @@ from frostline.evidence.probe.observe import (
 )
 from frostline.evidence.probe.rounding import group_of, lost_to_rounding
 from frostline.evidence.tensor_copy import TensorCopy
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
-
-    from torch import nn
 
 # Copies are taken up to this size (BERT-base is 440 MB); of more, only the gradients are looked at.
 _MOST_BYTES = 512 * 2**20
@@ -228,14 +225,12 @@ def _watch_step(optimizer: Any, before: _Before) -> None:
 
 def _rounded_off(found: Probe, optimizer: Any, before: _Before) -> set[str]:
     """Names of the parameters whose step is lost to rounding; measured for those that had no optimizer state yet."""
-    lost = set()
-    for one in found.parameters:
-        if one.stayed_with_gradient and one.name in before.fresh:
-            kept = before.kept[one.name]
-            gradient = kept.tensor.grad
-            if gradient is not None and lost_to_rounding(optimizer, before.fresh[one.name], {}, kept.before, gradient):
-                lost.add(one.name)
-    return lost
+    stayed = {one.name: before.kept[one.name] for one in found.parameters if one.stayed_with_gradient}
+    return {
+        name
+        for name, kept in stayed.items()
+        if lost_to_rounding(optimizer, before.fresh.get(name), {}, kept.before, kept.tensor.grad)
+    }
 
 
 def _fits(tensors: Sequence[torch.Tensor]) -> bool:

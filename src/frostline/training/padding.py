@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from transformers import BatchEncoding, DataCollatorWithPadding
 
 from frostline.compat.models import pads_by_usual_code
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from numpy.typing import NDArray
 
 _IDS, _MASK, _TYPES = "input_ids", "attention_mask", "token_type_ids"
 _LABELS = ("label", "label_ids")

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from torch import nn
 
 from frostline.checkpoints.conversions import Places
 from frostline.checkpoints.tensor_files import Checkpoint
 from frostline.errors import ModelError
-
-if TYPE_CHECKING:
-    from torch import nn
 
 
 def load_renamed(model: nn.Module, checkpoint: str) -> None:
@@ -35,5 +32,5 @@ def load_renamed(model: nn.Module, checkpoint: str) -> None:
         return
     parts = [part for part in Places(model, stored).parts if not part.sources.keys() <= own]
     loaded = {name: tensor for part in parts for name, tensor in part.load().items()}
-    values = {name: tensor.read(0, tensor.elements).reshape(tensor.shape) for name, tensor in loaded.items()}
+    values = {name: tensor.load() for name, tensor in loaded.items()}
     model.load_state_dict(values, strict=False)

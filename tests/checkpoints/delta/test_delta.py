@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification
 import frostline as fl
 from frostline.base.sealing import file_digest
 from frostline.checkpoints.delta.delta import rebuild_delta
-from frostline.checkpoints.delta.result import RebuiltDelta, SavedDelta
+from frostline.checkpoints.delta.delta_result import RebuiltDelta, SavedDelta
 from frostline.errors import ModelError, OutputError
 from tests.checkpoints.deltas import edit, refusal
 from tests.checkpoints.folders import FORMS, tensors_of, write

@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
-from frostline.checkpoints.tensor_files import PIECE
+import torch
 
-if TYPE_CHECKING:
-    import torch
-
-    from frostline.checkpoints.tensor_files import StoredTensor
+from frostline.checkpoints.tensor_files import PIECE, StoredTensor
 
 Likeness = Literal["identical", "cast", "changed"]
 
@@ -61,8 +58,6 @@ class Change:
 
 def same_bits(base: StoredTensor, tuned: StoredTensor, elements: int | None = None) -> bool:
     """Whether two tensors of one dtype agree bit by bit in their first elements; None for all."""
-    import torch
-
     pairs = zip(base.pieces(elements), tuned.pieces(elements), strict=True)
     return all(torch.equal(one.view(torch.uint8), other.view(torch.uint8)) for one, other in pairs)
 
@@ -96,14 +91,10 @@ def liken(base: StoredTensor, tuned: StoredTensor, elements: int) -> tuple[Liken
 
 
 def _same(one: torch.Tensor, other: torch.Tensor) -> bool:
-    import torch
-
     return torch.equal(one.view(torch.uint8), other.view(torch.uint8))
 
 
 def _change(one: torch.Tensor, other: torch.Tensor) -> Change:
-    import torch
-
     wide = torch.complex128 if one.is_complex() or other.is_complex() else torch.float64
     base, tuned = one.to(wide), other.to(wide)
     product, first, second = torch.vdot(base, tuned).real, torch.vdot(base, base).real, torch.vdot(tuned, tuned).real

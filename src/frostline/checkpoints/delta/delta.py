@@ -5,14 +5,18 @@ from __future__ import annotations
 import shutil
 import tempfile
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import torch
+
+from frostline.base.dtypes import dtype_word
 from frostline.base.files import atomic_folder
 from frostline.base.sealing import SEAL_FILE, file_digest
 from frostline.checkpoints.conversions import Places
 from frostline.checkpoints.delta.compare import same_values
+from frostline.checkpoints.delta.delta_result import RebuiltDelta, SavedDelta
 from frostline.checkpoints.delta.manifest import (
     MANIFEST,
     TENSORS,
@@ -23,9 +27,8 @@ from frostline.checkpoints.delta.manifest import (
     same_content,
 )
 from frostline.checkpoints.delta.pair import pair
-from frostline.checkpoints.delta.result import RebuiltDelta, SavedDelta
 from frostline.checkpoints.delta.write import dtype_of_name, write_safetensors
-from frostline.checkpoints.headers import is_delta, weight_files
+from frostline.checkpoints.headers import SAFE, is_delta, is_index, weight_files
 from frostline.checkpoints.meter import Meter, Report, silent
 from frostline.checkpoints.quiet import quiet
 from frostline.checkpoints.skeleton import load_config, skeleton
@@ -38,10 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
     from os import PathLike
 
-    import torch
     from transformers import PreTrainedModel
-
-_WEIGHTS = "model.safetensors"
 
 
 def save_delta(
@@ -88,9 +88,7 @@ def save_delta(
             added=pairing.added,
             removed=pairing.removed,
             casts={
-                name: str(news[name].dtype).removeprefix("torch.")
-                for name, old in kept.items()
-                if news[name].dtype != olds[old].dtype
+                name: dtype_word(news[name].dtype) for name, old in kept.items() if news[name].dtype != olds[old].dtype
             },
             left_out=tuple(name for name in olds if name not in used),
             metadata=metadata or {"format": "pt"},
@@ -98,8 +96,7 @@ def save_delta(
             base_files=base_files,
         )
         renamed = {name: old for name, old in kept.items() if manifest.expected(old) != name}
-        manifest = Manifest(**_fields(manifest) | {"renamed": renamed})
-        manifest.write(folder / MANIFEST)
+        replace(manifest, renamed=renamed).write(folder / MANIFEST)
         size = sum(file.stat().st_size for file in folder.iterdir())
     return SavedDelta(str(target), first.source.name, tuple(stored), len(kept), tuple(files), tuple(left_out), size)
 
@@ -123,12 +120,12 @@ def rebuild_delta(
         ModelError: If the delta is damaged or hostile, or the base is another one.
         OutputError: If `out` is in use or cannot be written.
     """
-    opened = _Opened(delta, base, report)
+    opened = OpenedDelta(delta, base, report)
     target = Path(out).expanduser()
     with atomic_folder(target) as folder:
         for name, file in opened.files.items():
             shutil.copyfile(file, folder / name)
-        digest = write_safetensors(folder / _WEIGHTS, opened.tensors, opened.manifest.metadata)
+        digest = write_safetensors(folder / SAFE, opened.tensors, opened.manifest.metadata)
     wanted = opened.manifest.tuned_file
     return RebuiltDelta(
         str(target), opened.base.source.name, len(opened.tensors), None if wanted is None else wanted == digest
@@ -149,55 +146,12 @@ def load_delta(delta: str | PathLike[str], base: str | PathLike[str] | None = No
     Raises:
         ModelError: If the delta is damaged or hostile, or the base is another one.
     """
-    opened = _Opened(delta, base)
+    opened = OpenedDelta(delta, base)
     model_class: Any = type(opened.model)
     with quiet():
         model = model_class.from_pretrained(None, config=opened.model.config, state_dict=opened.values(), dtype="auto")
     model.name_or_path = model.config.name_or_path = str(opened.folder)  # as from_pretrained sets both
     return cast("PreTrainedModel", model)
-
-
-@dataclass(frozen=True, slots=True)
-class DeltaContents:
-    """What a delta stands for, with what its base brings.
-
-    Attributes:
-        tensors: Per name, the tensor.
-        files: Per name, the file beside the weights.
-    """
-
-    tensors: dict[str, torch.Tensor]
-    files: dict[str, Path]
-
-    @contextmanager
-    def files_in_one_folder(self) -> Iterator[Path]:
-        """Yield a folder that holds the files, and that is gone afterwards."""
-        with tempfile.TemporaryDirectory() as name:
-            for file in self.files:
-                shutil.copyfile(self.files[file], Path(name) / file)
-            yield Path(name)
-
-
-def stored_delta(delta: Path) -> dict[str, StoredTensor]:
-    """Find where the tensors lie that a delta stands for.
-
-    Returns:
-        Per name, the tensor, in the delta or in its base.
-
-    Raises:
-        ModelError: As `delta_contents`.
-    """
-    return _Opened(delta, None).tensors
-
-
-def delta_contents(delta: Path) -> DeltaContents:
-    """Read what a delta stands for into memory.
-
-    Raises:
-        ModelError: If it is damaged or hostile, or the base that it names is another one by now or out of reach.
-    """
-    opened = _Opened(delta, None)
-    return DeltaContents(opened.values(), opened.files)
 
 
 def delta_headers(delta: Path) -> dict[str, torch.Tensor]:
@@ -209,16 +163,19 @@ def delta_headers(delta: Path) -> dict[str, torch.Tensor]:
     Raises:
         ModelError: If the delta is damaged or hostile, or its base is out of reach.
     """
-    import torch
-
     manifest = Manifest.read(delta)
     stored = read_tensors(delta, manifest.tensors_file)
     tensors = _rebuilt(manifest, _open_base(manifest.base).own, stored, delta)[0] | stored
     return {name: torch.empty(tensor.shape, dtype=tensor.dtype, device="meta") for name, tensor in tensors.items()}
 
 
-class _Opened:
+class OpenedDelta:
     """A delta and its base, looked through: nothing of it is used before all of it is found to fit.
+
+    Args:
+        delta: The delta's folder.
+        base: The base; by default what the delta names.
+        report: Is called with the number of bytes that were hashed so far, and that of all.
 
     Attributes:
         manifest: What the delta says of itself.
@@ -226,9 +183,14 @@ class _Opened:
         model: The classifier that the configuration makes, without values.
         tensors: Per name, every tensor of the tuned checkpoint.
         files: Per name, the file to copy beside the weights.
+
+    Raises:
+        ModelError: If it is damaged or hostile, or the base is another one by now or out of reach.
     """
 
-    def __init__(self, delta: str | PathLike[str], base: str | PathLike[str] | None, report: Report = silent) -> None:
+    def __init__(
+        self, delta: str | PathLike[str], base: str | PathLike[str] | None = None, report: Report = silent
+    ) -> None:
         self.folder = folder = Path(given_name(delta)).expanduser()
         if not folder.is_dir():
             raise ModelError(f"There is no folder '{folder}'.\nGive the folder that 'frostline delta save' wrote.")
@@ -263,7 +225,15 @@ class _Opened:
 
     def values(self) -> dict[str, torch.Tensor]:
         """Every tensor of the tuned checkpoint, in memory."""
-        return {name: tensor.read(0, tensor.elements).reshape(tensor.shape) for name, tensor in self.tensors.items()}
+        return {name: tensor.load() for name, tensor in self.tensors.items()}
+
+    @contextmanager
+    def files_in_one_folder(self) -> Iterator[Path]:
+        """Yield a folder that holds the files, and that is gone afterwards."""
+        with tempfile.TemporaryDirectory() as name:
+            for file in self.files:
+                shutil.copyfile(self.files[file], Path(name) / file)
+            yield Path(name)
 
 
 def _rebuilt(
@@ -289,10 +259,6 @@ def _rebuilt(
             raise ModelError(f"The delta '{folder}' is refused: it cannot cast {name[:80]!r} to {word[:20]!r}.")
         tensors[name] = tensors[name].cast(dtype)
     return tensors, names
-
-
-def _fields(manifest: Manifest) -> dict[str, Any]:
-    return {name: getattr(manifest, name) for name in Manifest.__dataclass_fields__}
 
 
 def _skeleton(name: str, folder: Path) -> PreTrainedModel:
@@ -347,8 +313,7 @@ def _copy_files(
 
 def _beside(folder: Path, weights: set[str]) -> Iterator[Path]:
     for file in sorted(folder.iterdir()):
-        is_index = file.name.endswith((".safetensors.index.json", ".bin.index.json"))
-        if file.name not in weights and not is_index:
+        if file.name not in weights and not is_index(file.name):
             yield file
 
 

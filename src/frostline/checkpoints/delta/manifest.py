@@ -7,17 +7,15 @@ import re
 import stat
 import struct
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-from frostline.base.json import read_json
+from frostline.base.json import read_json, write_json
 from frostline.base.sealing import file_digest, is_digest
 from frostline.checkpoints.delta.write import dtype_of
-from frostline.checkpoints.headers import DELTA_MANIFEST
+from frostline.checkpoints.headers import DELTA_MANIFEST, is_index
 from frostline.checkpoints.tensor_files import StoredTensor, read_safe_header
 from frostline.errors import ModelError
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 MANIFEST, TENSORS = DELTA_MANIFEST, "delta.safetensors"
 # What a delta keeps beside the weights: configuration, tokenizer, plan, proof, card; never code, never pickles.
@@ -66,8 +64,7 @@ class Manifest:
 
     def write(self, file: Path) -> None:
         """Write it."""
-        text = json.dumps({"version": _VERSION} | asdict(self), indent=1, ensure_ascii=False)
-        file.write_text(text + "\n", encoding="utf-8")
+        write_json(file, {"version": _VERSION} | asdict(self))
 
     def expected(self, base_name: str) -> str:
         """The name in the tuned checkpoint that follows from one in the base."""
@@ -131,7 +128,7 @@ def _is_list(value: object) -> bool:
 
 def may_keep(name: str) -> bool:
     """Whether a delta may bring a file of this name: a plain one in the folder itself, no weights, no code."""
-    weights = name.endswith((".safetensors.index.json", ".bin.index.json")) or name == MANIFEST
+    weights = is_index(name) or name == MANIFEST
     return _PLAIN_NAME.fullmatch(name) is not None and name.endswith(KEPT_SUFFIXES) and not weights
 
 

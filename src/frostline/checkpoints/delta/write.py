@@ -5,17 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import struct
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
+import torch
+
+from frostline.base.dtypes import dtype_word
+from frostline.checkpoints.tensor_files import StoredTensor
 from frostline.errors import ModelError
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from pathlib import Path
-
-    import torch
-
-    from frostline.checkpoints.tensor_files import StoredTensor
 
 # The format's word per dtype of torch, in the order in which safetensors sorts them, from the last to the first.
 _WORDS = {
@@ -40,8 +38,6 @@ _DTYPES = {word: name for name, word in _WORDS.items()}
 
 def dtype_of(word: str) -> torch.dtype | None:
     """The dtype of torch that a word of the format means; None for one that is not known."""
-    import torch
-
     found: torch.dtype | None = getattr(torch, _DTYPES.get(word, ""), None)
     return found
 
@@ -66,7 +62,7 @@ def write_safetensors(file: Path, tensors: Mapping[str, StoredTensor], metadata:
         ModelError: If a tensor has a dtype that the format does not have.
     """
     ranks = list(_WORDS)
-    words = {name: str(tensor.dtype).removeprefix("torch.") for name, tensor in tensors.items()}
+    words = {name: dtype_word(tensor.dtype) for name, tensor in tensors.items()}
     for name, word in words.items():
         if word not in _WORDS:
             raise ModelError(f"The tensor {name} is of the dtype {word}, which safetensors files do not hold.")

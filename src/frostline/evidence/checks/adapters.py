@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import Any, cast
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 
 def peft_base_trains(case: Case) -> Iterator[Finding]:
@@ -19,18 +14,15 @@ def peft_base_trains(case: Case) -> Iterator[Finding]:
     configs = _configs(case)
     if not configs:
         return
-    adapters = case.anatomy.kinds.get("adapters", frozenset())
     biases = case.anatomy.kinds.get("bias", frozenset())
     biases_train = any(str(getattr(config, "bias", "none")) not in {"none", "None"} for config in configs)
-    head = _head(case)
     names = [
         name
         for name in case.trainable
-        if name not in adapters and name not in head and not (biases_train and name in biases)
+        if name not in case.adapters and name not in case.head and not (biases_train and name in biases)
     ]
     if names:
         yield case.find(
-            "peft-base-trains",
             "warning",
             names,
             cause=f"{len(names)} weights of the base model train beside the adapters, and PEFT does not save them: "
@@ -43,8 +35,7 @@ def head_not_saved(case: Case) -> Iterator[Finding]:
     """The head is no part of what PEFT trains and saves."""
     if not _configs(case):
         return
-    adapters = case.anatomy.kinds.get("adapters", frozenset())
-    outside = [name for name in _head(case) if name not in adapters and ".original_module." not in name]
+    outside = [name for name in case.head if name not in case.adapters and ".original_module." not in name]
     if not outside or _adapted(case, outside):
         return
     trains = [name for name in outside if case.parameters[name].requires_grad]
@@ -56,16 +47,11 @@ def head_not_saved(case: Case) -> Iterator[Finding]:
     else:
         return
     yield case.find(
-        "head-not-saved",
         "error" if trains else "warning",
         trains or fresh,
         cause=cause,
         mend="Give the configuration task_type='SEQ_CLS', or name the head in modules_to_save.",
     )
-
-
-def _head(case: Case) -> tuple[str, ...]:
-    return tuple(name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names)
 
 
 def _adapted(case: Case, names: list[str]) -> bool:
@@ -84,4 +70,4 @@ def _configs(case: Case) -> list[Any]:
     return list(found.values())
 
 
-CHECKS = (Check("peft-base-trains", peft_base_trains), Check("head-not-saved", head_not_saved))
+CHECKS = (peft_base_trains, head_not_saved)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from frostline.compat.tensors import clear_late_hooks
 from frostline.errors import ModelError
@@ -16,11 +17,6 @@ from frostline.evidence.probe.inputs import called, refuse_model, runs_alone, us
 from frostline.evidence.probe.observe import gradient_word
 from frostline.evidence.probe.step import backward, begin, own_loss
 from frostline.evidence.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
 
 _CUT_BY_CHECKPOINT = "None of the inputs have requires_grad=True"
 

@@ -2,24 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from frostline.anatomy.modelmap import ModelMap
+from torch import nn
+
+from frostline.anatomy.modelmap import ModelMap, Unit
 from frostline.anatomy.origin import Origin, origin_of
+from frostline.evidence.checks.backward_pass import Trial
 from frostline.evidence.checks.findings import Finding, Severity
-from frostline.evidence.proof.proof import verify
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
-
-    from torch import nn
-
-    from frostline.anatomy.modelmap import Unit
-    from frostline.evidence.checks.backward_pass import Trial
-    from frostline.evidence.proof.fingerprint import Fingerprint
-    from frostline.evidence.proof.proof import Proof
+from frostline.evidence.proof.fingerprint import Fingerprint
+from frostline.evidence.proof.proof import Proof, verify
 
 
 @dataclass(frozen=True)
@@ -68,6 +63,16 @@ class Case:
         return tuple(name for name, parameter in self.parameters.items() if not parameter.requires_grad)
 
     @cached_property
+    def head(self) -> tuple[str, ...]:
+        """Names of the parameters of the head."""
+        return tuple(name for unit in self.anatomy.units if unit.kind == "head" for name in unit.parameter_names)
+
+    @cached_property
+    def adapters(self) -> frozenset[str]:
+        """Names of the parameters that adapters added."""
+        return self.anatomy.kinds.get("adapters", frozenset())
+
+    @cached_property
     def proof(self) -> Proof | None:
         """What moved since the earlier fingerprint; None without one."""
         return None if self.before is None else verify(self.before, self.model)
@@ -87,6 +92,11 @@ class Case:
         """Ids of the tensors that the optimizer holds."""
         return frozenset(id(parameter) for group in self.groups for parameter in group["params"])
 
+    def in_group(self, group: dict[str, Any], names: Iterable[str]) -> list[str]:
+        """Those of some parameters that a group of the optimizer holds."""
+        ids = {id(parameter) for parameter in group["params"]}
+        return [name for name in names if id(self.parameters[name]) in ids]
+
     def units_of(self, names: Iterable[str]) -> tuple[Unit, ...]:
         """The units of some parameters, buffers or modules, in depth order."""
         wanted = tuple(names)
@@ -99,20 +109,7 @@ class Case:
             or (paths and any(name.startswith(paths) for name in (*unit.parameter_names, *unit.buffer_names)))
         )
 
-    def find(self, slug: str, severity: Severity, names: Iterable[str], *, cause: str, mend: str) -> Finding:
-        """Make a finding; its units are those of the names."""
+    def find(self, severity: Severity, names: Iterable[str], *, cause: str, mend: str) -> Finding:
+        """Make a finding; its units are those of the names, its slug is given by the check."""
         wanted = tuple(names)
-        return Finding(slug, severity, tuple(unit.name for unit in self.units_of(wanted)), wanted, cause, mend)
-
-
-@dataclass(frozen=True, slots=True)
-class Check:
-    """One check.
-
-    Attributes:
-        slug: Its short name.
-        run: Yields what it finds in a case.
-    """
-
-    slug: str
-    run: Callable[[Case], Iterator[Finding]]
+        return Finding("", severity, tuple(unit.name for unit in self.units_of(wanted)), wanted, cause, mend)

@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
 from frostline.anatomy.wrappers import unwrap
 from frostline.compat.models import gives_gradients_to_inputs
 from frostline.compat.modules import is_checkpointed_reentrantly
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 
 def checkpointing_cuts_grad(case: Case) -> Iterator[Finding]:
@@ -33,7 +25,6 @@ def checkpointing_cuts_grad(case: Case) -> Iterator[Finding]:
             return
     if lost:
         yield case.find(
-            "checkpointing-cuts-grad",
             "error",
             lost,
             cause="A reentrant checkpoint gives no gradient to what is inside it when its input requires none, and all "
@@ -50,7 +41,6 @@ def input_grads_are_not_thawing(case: Case) -> Iterator[Finding]:
     frozen = [name for name in embeddings if name in case.frozen]
     if frozen and len(frozen) == len(embeddings):
         yield case.find(
-            "input-grads-are-not-thawing",
             "note",
             frozen,
             cause="enable_input_require_grads() makes the outputs of the embeddings require a gradient, not their "
@@ -67,15 +57,10 @@ def _in_checkpoints(case: Case) -> frozenset[str]:
     }
     found: set[str] = set()
     for module in case.model.modules():
-        if id(module) in layers and _is_reentrant(module):
+        checkpointed = id(module) in layers and getattr(module, "gradient_checkpointing", False)
+        if checkpointed and is_checkpointed_reentrantly(module):
             found |= {names[id(parameter)] for parameter in module.parameters()}
     return frozenset(found)
-
-
-def _is_reentrant(module: nn.Module) -> bool:
-    if not getattr(module, "gradient_checkpointing", False):
-        return False
-    return is_checkpointed_reentrantly(module)
 
 
 def _inputs_require_grad(case: Case) -> bool:
@@ -92,7 +77,4 @@ def _trains_beneath(case: Case, inside: frozenset[str]) -> bool:
     return False
 
 
-CHECKS = (
-    Check("checkpointing-cuts-grad", checkpointing_cuts_grad),
-    Check("input-grads-are-not-thawing", input_grads_are_not_thawing),
-)
+CHECKS = (checkpointing_cuts_grad, input_grads_are_not_thawing)

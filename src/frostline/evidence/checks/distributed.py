@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import Iterator
+from typing import Any, cast
+
+from torch.nn.parallel import DistributedDataParallel
 
 from frostline.compat.modules import awaited_by_ddp, flattened_by_fsdp, shared_by_ddp
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 
 def frozen_after_ddp(case: Case) -> Iterator[Finding]:
@@ -24,7 +21,6 @@ def frozen_after_ddp(case: Case) -> Iterator[Finding]:
             names = [name for name in case.frozen if name.startswith(f"{path}.".lstrip("."))]
             what = "waits for gradients that no longer come" if noted > trains else "leaves new gradients unshared"
             yield case.find(
-                "frozen-after-ddp",
                 "error",
                 names if noted > trains else [],
                 cause=f"DistributedDataParallel was made when {noted} parameters trained; now {trains} do. It {what}.",
@@ -44,7 +40,6 @@ def ddp_unused(case: Case) -> Iterator[Finding]:
         ]
         if names:
             yield case.find(
-                "ddp-unused",
                 "error",
                 names,
                 cause=f"DistributedDataParallel waits for gradients of {len(names)} parameters that have no part in "
@@ -59,7 +54,6 @@ def fsdp_mixed(case: Case) -> Iterator[Finding]:
         flags = {parameter.requires_grad for parameter in flattened_by_fsdp(module)}
         if len(flags) == 2:
             yield case.find(
-                "fsdp-mixed",
                 "warning",
                 [path],
                 cause=f"FSDP keeps frozen and trainable parameters of {path or type(module).__name__} in one flat "
@@ -70,15 +64,9 @@ def fsdp_mixed(case: Case) -> Iterator[Finding]:
 
 
 def _wrappers(case: Case) -> Iterator[tuple[str, Any]]:
-    from torch.nn.parallel import DistributedDataParallel
-
     for path, module in case.modules.items():
         if isinstance(module, DistributedDataParallel):
             yield path, cast("Any", module)
 
 
-CHECKS = (
-    Check("frozen-after-ddp", frozen_after_ddp),
-    Check("ddp-unused", ddp_unused),
-    Check("fsdp-mixed", fsdp_mixed),
-)
+CHECKS = (frozen_after_ddp, ddp_unused, fsdp_mixed)

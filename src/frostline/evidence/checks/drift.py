@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+import torch
+
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 from frostline.evidence.checks.shaken import always_zero
 from frostline.evidence.optimizers import inner_optimizer, step_of_its_kind
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 
 def stale_grad(case: Case) -> Iterator[Finding]:
@@ -24,7 +21,6 @@ def stale_grad(case: Case) -> Iterator[Finding]:
     held = [name for name in names if id(case.parameters[name]) in case.held]
     if held:
         yield case.find(
-            "stale-grad",
             "error",
             held,
             cause=f"{len(held)} frozen parameters keep a gradient and are in the optimizer, which goes on moving them "
@@ -33,7 +29,6 @@ def stale_grad(case: Case) -> Iterator[Finding]:
         )
     elif case.optimizer is None:
         yield case.find(
-            "stale-grad",
             "note",
             names,
             cause=f"{len(names)} frozen parameters keep a gradient, which an optimizer that holds them would still "
@@ -45,11 +40,9 @@ def stale_grad(case: Case) -> Iterator[Finding]:
 def decay_without_grad(case: Case) -> Iterator[Finding]:
     """The optimizer moves parameters that have no gradient: tried on a tensor of its own."""
     for group in case.groups:
-        ids = {id(parameter) for parameter in group["params"]}
-        names = [name for name in case.frozen if id(case.parameters[name]) in ids]
+        names = case.in_group(group, case.frozen)
         if names and _moves_unasked(case.optimizer, group, None):
             yield case.find(
-                "decay-without-grad",
                 "error",
                 names,
                 cause=f"{type(case.optimizer).__name__} moves parameters that have no gradient, the frozen ones among "
@@ -64,17 +57,15 @@ def gradient_always_zero(case: Case) -> Iterator[Finding]:
         return
     names = set()
     for group in case.groups:
-        ids = {id(parameter) for parameter in group["params"]}
-        inside = {name for name in case.trial.zero if id(case.parameters[name]) in ids}
+        inside = case.in_group(group, case.trial.zero)
         if inside and _moves_unasked(case.optimizer, group, 0.0):
-            names |= inside
+            names.update(inside)
     if not names:
         return
     units = [[name for name in unit.parameter_names if name in names] for unit in case.units_of(names)]
     found = always_zero(case.model, case.batch, units)
     if found:
         yield case.find(
-            "gradient-always-zero",
             "warning",
             found,
             cause=f"{len(found)} trainable parameters get a gradient of 0 throughout, though the outputs depend on "
@@ -86,8 +77,6 @@ def gradient_always_zero(case: Case) -> Iterator[Finding]:
 
 def _moves_unasked(optimizer: Any, group: dict[str, Any], gradient: float | None) -> bool:
     """Whether one step of the same class, with the same options, changes a tensor with such a gradient throughout."""
-    import torch
-
     inner = inner_optimizer(optimizer)
     tensors = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2)]
     still, moving = tensors
@@ -96,18 +85,8 @@ def _moves_unasked(optimizer: Any, group: dict[str, Any], gradient: float | None
     else:
         still.grad = torch.full((2, 2), gradient)
     moving.grad = torch.ones(2, 2)
-    options = {**group, "lr": torch.tensor(0.1) if _is_tensor(group.get("lr")) else 0.1}
+    options = {**group, "lr": torch.tensor(0.1) if isinstance(group.get("lr"), torch.Tensor) else 0.1}
     return step_of_its_kind(inner, options, tensors, {}) and not torch.equal(still, torch.ones(2, 2))
 
 
-def _is_tensor(value: object) -> bool:
-    import torch
-
-    return isinstance(value, torch.Tensor)
-
-
-CHECKS = (
-    Check("stale-grad", stale_grad),
-    Check("decay-without-grad", decay_without_grad),
-    Check("gradient-always-zero", gradient_always_zero),
-)
+CHECKS = (stale_grad, decay_without_grad, gradient_always_zero)

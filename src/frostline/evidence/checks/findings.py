@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from frostline.base.json import picked
 
 Severity = Literal["error", "warning", "note"]
 
@@ -43,15 +43,7 @@ class Finding:
 
     def to_dict(self) -> dict[str, Any]:
         """The finding as plain values."""
-        return {
-            "slug": self.slug,
-            "severity": self.severity,
-            "units": list(self.units),
-            "names": list(self.names),
-            "cause": self.cause,
-            "mend": self.mend,
-            "link": self.link,
-        }
+        return picked(self, "slug", "severity", "units", "names", "cause", "mend", "link")
 
     def __str__(self) -> str:
         where = f" ({some(self.units)})" if self.units else ""
@@ -105,7 +97,7 @@ class Findings:
 
     def to_dict(self) -> dict[str, Any]:
         """The findings as plain values."""
-        return {"ok": self.ok, "worst": self.worst, "findings": [row.to_dict() for row in self.rows]}
+        return picked(self, "ok", "worst") | {"findings": [row.to_dict() for row in self.rows]}
 
     def __str__(self) -> str:
         return "\n\n".join((self.verdict, *map(str, self.rows)))

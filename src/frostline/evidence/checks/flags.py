@@ -3,17 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 from frostline.evidence.checks.head import left_as_drawn
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 _LIKE_THE_FLAG = 0.8  # the similarity that difflib gives "requires_gard" is 0.92, "require_grads" 0.92
 _OTHER_WORDS = ("trainable",)  # the flag's name in Keras
@@ -23,7 +17,6 @@ def everything_frozen(case: Case) -> Iterator[Finding]:
     """No parameter trains."""
     if case.parameters and not case.trainable:
         yield case.find(
-            "everything-frozen",
             "error",
             case.parameters,
             cause=f"All {len(case.parameters)} parameters are frozen, so a backward pass fails or changes nothing.",
@@ -33,15 +26,13 @@ def everything_frozen(case: Case) -> Iterator[Finding]:
 
 def head_frozen(case: Case) -> Iterator[Finding]:
     """The head is frozen, and something beneath it trains."""
-    head = [name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names]
-    in_adapters = case.anatomy.kinds.get("adapters", frozenset())
+    head = case.head
     if not head or not case.trainable or any(case.parameters[name].requires_grad for name in head):
         return
-    if in_adapters:  # adapters have a check of their own for the head
+    if case.adapters:  # they have a check of their own for the head
         return
     from_checkpoint = all(case.origin.of(name) == "pretrained" for name in head)
     yield case.find(
-        "head-frozen",
         "note" if from_checkpoint else "warning",
         head,
         cause="The head is frozen while what lies beneath it trains"
@@ -54,20 +45,18 @@ def new_but_frozen(case: Case) -> Iterator[Finding]:
     """A parameter that no checkpoint filled does not train."""
     if not case.frozen or not case.trainable:
         return
-    in_adapters = case.anatomy.kinds.get("adapters", frozenset())
     told = {name.rpartition(".")[0] for name in left_as_drawn(case)}  # by the check of a head that trains in part
     names = [
         name
         for name in case.frozen
         if case.origin.of(name) == "new"
-        and name not in in_adapters
+        and name not in case.adapters
         and name.rpartition(".")[0] not in told
         and ".original_module." not in name
         and not _is_table(case, name)
     ]
     if names:
         yield case.find(
-            "new-but-frozen",
             "warning",
             names,
             cause=f"The checkpoint has no values for {some(names)}: they are freshly initialised and stay random.",
@@ -102,7 +91,6 @@ def _is_flag(key: str, value: object) -> bool:
 
 def _no_op(case: Case, owner: str, key: str, names: list[str], *, value: bool) -> Finding:
     return case.find(
-        "no-op-flag",
         "error",
         names,
         cause=f"{owner}.{key} = {value} is a plain attribute that torch never reads: the flags inside say otherwise.",
@@ -110,9 +98,4 @@ def _no_op(case: Case, owner: str, key: str, names: list[str], *, value: bool) -
     )
 
 
-CHECKS = (
-    Check("everything-frozen", everything_frozen),
-    Check("head-frozen", head_frozen),
-    Check("new-but-frozen", new_but_frozen),
-    Check("no-op-flag", no_op_flag),
-)
+CHECKS = (everything_frozen, head_frozen, new_but_frozen, no_op_flag)

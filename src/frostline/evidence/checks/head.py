@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 
 def head_partly_trained(case: Case) -> Iterator[Finding]:
@@ -22,7 +16,6 @@ def head_partly_trained(case: Case) -> Iterator[Finding]:
     if drawn:
         unknown = any(case.origin.of(name) == "unknown" for name in drawn)
         yield case.find(
-            "head-partly-trained",
             "warning",
             drawn,
             cause="A part of the head stays as it was drawn while the rest of it trains: "
@@ -39,8 +32,8 @@ def left_as_drawn(case: Case) -> dict[str, str]:
     Biases are left out: whatever they are, what trains around them makes up for it. So is what holds one number
     throughout, as a fresh normalisation does.
     """
-    head = [name for unit in case.anatomy.units if unit.kind == "head" for name in unit.parameter_names]
-    if case.anatomy.kinds.get("adapters"):  # adapters have a check of their own for the head
+    head = case.head
+    if case.adapters:  # they have a check of their own for the head
         return {}
     still = {name: why for name in head if (why := _why_still(case, name))}
     if len(still) == len(head):
@@ -72,4 +65,4 @@ def _varies(values: torch.Tensor) -> bool:
     return bool((flat != flat[:1]).any())
 
 
-CHECKS = (Check("head-partly-trained", head_partly_trained),)
+CHECKS = (head_partly_trained,)

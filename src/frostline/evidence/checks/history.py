@@ -2,16 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 
 def moved_while_frozen(case: Case) -> Iterator[Finding]:
@@ -21,7 +15,6 @@ def moved_while_frozen(case: Case) -> Iterator[Finding]:
     late = [tensor.name for tensor in case.proof.tensors if tensor.moved and tensor.name in case.proof.newly_frozen]
     if case.proof.drifted:
         yield case.find(
-            "moved-while-frozen",
             "error",
             case.proof.drifted,
             cause=f"{len(case.proof.drifted)} tensors that were frozen when the fingerprint was taken changed since: "
@@ -30,7 +23,6 @@ def moved_while_frozen(case: Case) -> Iterator[Finding]:
         )
     elif late:
         yield case.find(
-            "moved-while-frozen",
             "warning",
             late,
             cause=f"{len(late)} tensors that are frozen now changed since the fingerprint was taken, when they were "
@@ -48,7 +40,6 @@ def still_while_trainable(case: Case) -> Iterator[Finding]:
     names, still = [tensor.name for tensor in rows], {tensor.unit for tensor in rows}
     if names:
         yield case.find(
-            "still-while-trainable",
             "warning",
             names,
             cause=f"Nothing moved in what may train: {some(tuple(sorted(still)))}.",
@@ -56,4 +47,4 @@ def still_while_trainable(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS = (Check("moved-while-frozen", moved_while_frozen), Check("still-while-trainable", still_while_trainable))
+CHECKS = (moved_while_frozen, still_while_trainable)

@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+from torch import nn
+
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 from frostline.freezing.mode import frozen_modules, is_pinned
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from torch import nn
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 
 def dropout_in_frozen(case: Case) -> Iterator[Finding]:
@@ -22,7 +16,6 @@ def dropout_in_frozen(case: Case) -> Iterator[Finding]:
     names = [path for path, module in _lively(case).items() if _drops(module)]
     if names:
         yield case.find(
-            "dropout-in-frozen",
             "note",
             names,
             cause=f"Dropout is on in frozen modules ({some(names)}), so that they give another output each time.",
@@ -40,7 +33,6 @@ def norm_stats_in_frozen(case: Case) -> Iterator[Finding]:
     ]
     if names:
         yield case.find(
-            "norm-stats-in-frozen",
             "warning",
             names,
             cause=f"Every batch moves the running statistics of frozen normalisations: {some(names)}.",
@@ -71,4 +63,4 @@ def _is_rate(value: object) -> bool:
     return isinstance(value, float) and value > 0
 
 
-CHECKS = (Check("dropout-in-frozen", dropout_in_frozen), Check("norm-stats-in-frozen", norm_stats_in_frozen))
+CHECKS = (dropout_in_frozen, norm_stats_in_frozen)

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 
 def trainable_not_in_optimizer(case: Case) -> Iterator[Finding]:
@@ -22,7 +17,6 @@ def trainable_not_in_optimizer(case: Case) -> Iterator[Finding]:
     names = [name for name in case.trainable if id(case.parameters[name]) not in case.held]
     if names:
         yield case.find(
-            "trainable-not-in-optimizer",
             "warning",
             names,
             cause=f"{len(names)} trainable parameters are not in the optimizer and will never move: {some(names)}.",
@@ -38,7 +32,6 @@ def optimizer_holds_strangers(case: Case) -> Iterator[Finding]:
         complete = all(id(case.parameters[name]) in case.held for name in case.trainable)
         shapes = [str(tuple(parameter.shape)) for parameter in strangers]
         yield case.find(
-            "optimizer-holds-strangers",
             "warning" if complete and case.trainable else "error",
             [],
             cause=f"The optimizer holds {len(strangers)} tensors the model does not have, of shape {some(shapes)}: "
@@ -53,7 +46,6 @@ def duplicate_in_optimizer(case: Case) -> Iterator[Finding]:
     names = [name for name, parameter in case.parameters.items() if counts[id(parameter)] > 1]
     if names:
         yield case.find(
-            "duplicate-in-optimizer",
             "error",
             names,
             cause=f"The optimizer holds {some(names)} more than once, and moves it as often in every step.",
@@ -64,11 +56,9 @@ def duplicate_in_optimizer(case: Case) -> Iterator[Finding]:
 def zero_lr(case: Case) -> Iterator[Finding]:
     """A group that holds what trains has a learning rate of zero, and no schedule that would raise it."""
     for number, group in enumerate(case.groups):
-        ids = {id(parameter) for parameter in group["params"]}
-        names = [name for name in case.trainable if id(case.parameters[name]) in ids]
+        names = case.in_group(group, case.trainable)
         if names and _rate(group) == 0 and not float(group.get("initial_lr", 0)):
             yield case.find(
-                "zero-lr",
                 "warning",
                 names,
                 cause=f"Group {number} of the optimizer has a learning rate of 0: {some(names)} will not move.",
@@ -81,9 +71,4 @@ def _rate(group: dict[str, Any]) -> float | None:
     return None if rate is None else float(rate)
 
 
-CHECKS = (
-    Check("trainable-not-in-optimizer", trainable_not_in_optimizer),
-    Check("optimizer-holds-strangers", optimizer_holds_strangers),
-    Check("duplicate-in-optimizer", duplicate_in_optimizer),
-    Check("zero-lr", zero_lr),
-)
+CHECKS = (trainable_not_in_optimizer, optimizer_holds_strangers, duplicate_in_optimizer, zero_lr)

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterator
+from typing import Any
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+import torch
 
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.base.dtypes import can_have_gradient, dtype_word
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 _LOST = 0.5  # share of a tensor's elements that a step leaves as they are
 _SAMPLE = 65_536  # elements looked at per tensor
@@ -26,18 +22,16 @@ def update_lost_to_rounding(case: Case) -> Iterator[Finding]:
     normalised = any(word in type(case.optimizer).__name__.lower() for word in _NORMALISED)
     lost = []
     for group in case.groups:
-        ids = {id(parameter) for parameter in group["params"]}
         rate = float(group.get("lr", 0.0))
-        for name in case.trainable:
+        for name in case.in_group(group, case.trainable):
             parameter = case.parameters[name]
-            if id(parameter) in ids and _is_half(parameter) and rate:
+            if _is_half(parameter) and rate:
                 step = _step(case, name, rate, normalised=normalised)
                 if step is not None and _share_lost(parameter, step) > _LOST:
                     lost.append(name)
     if lost:
-        dtypes = {str(case.parameters[name].dtype).removeprefix("torch.") for name in lost}
+        dtypes = {dtype_word(case.parameters[name].dtype) for name in lost}
         yield case.find(
-            "update-lost-to-rounding",
             "warning",
             lost,
             cause=f"A step of the optimizer is below the resolution of {', '.join(sorted(dtypes))} for most elements "
@@ -47,8 +41,6 @@ def update_lost_to_rounding(case: Case) -> Iterator[Finding]:
 
 
 def _is_half(parameter: torch.Tensor) -> bool:
-    import torch
-
     return parameter.dtype in {torch.bfloat16, torch.float16} and parameter.device.type != "meta"
 
 
@@ -61,8 +53,6 @@ def _step(case: Case, name: str, rate: float, *, normalised: bool) -> Any:
 
 
 def _share_lost(parameter: torch.Tensor, step: Any) -> float:
-    import torch
-
     values = parameter.detach().reshape(-1)[:_SAMPLE]
     sizes = step.reshape(-1)[:_SAMPLE] if isinstance(step, torch.Tensor) else step
     stepped = (values.float() - sizes).to(values.dtype)
@@ -72,12 +62,9 @@ def _share_lost(parameter: torch.Tensor, step: Any) -> float:
 
 def fp16_unscale(case: Case) -> Iterator[Finding]:
     """Weights in fp16 train: a GradScaler refuses their gradients, and without one they underflow."""
-    import torch
-
     names = [name for name in case.trainable if case.parameters[name].dtype == torch.float16]
     if names:
         yield case.find(
-            "fp16-unscale",
             "warning",
             names,
             cause=f"{len(names)} trainable parameters are in float16, whose gradients a GradScaler refuses "
@@ -88,14 +75,9 @@ def fp16_unscale(case: Case) -> Iterator[Finding]:
 
 def integer_weights(case: Case) -> Iterator[Finding]:
     """Weights are whole numbers, which no gradient moves."""
-    names = [
-        name
-        for name, parameter in case.parameters.items()
-        if not (parameter.is_floating_point() or parameter.is_complex())
-    ]
+    names = [name for name, parameter in case.parameters.items() if not can_have_gradient(parameter)]
     if names:
         yield case.find(
-            "integer-weights",
             "note",
             names,
             cause=f"{len(names)} parameters are whole numbers (quantised weights), which cannot train: {some(names)}.",
@@ -103,8 +85,4 @@ def integer_weights(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS = (
-    Check("update-lost-to-rounding", update_lost_to_rounding),
-    Check("fp16-unscale", fp16_unscale),
-    Check("integer-weights", integer_weights),
-)
+CHECKS = (update_lost_to_rounding, fp16_unscale, integer_weights)

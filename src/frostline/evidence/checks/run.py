@@ -2,49 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
 
+from torch import nn
+
+from frostline.anatomy.origin import Origin
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.evidence.checks import (
     adapters,
+    batch_gradients,
     checkpointing,
     distributed,
     drift,
     flags,
-    gradients,
     head,
     history,
     modes,
     optimizer,
-    placement,
     precision,
+    where_and_when,
 )
 from frostline.evidence.checks.backward_pass import try_batch
-from frostline.evidence.checks.case import Case, Check
-from frostline.evidence.checks.findings import Findings
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, Findings
 from frostline.evidence.optimizers import refuse_no_optimizer
+from frostline.evidence.proof.fingerprint import Fingerprint
 
-if TYPE_CHECKING:
-    from torch import nn
-
-    from frostline.anatomy.origin import Origin
-    from frostline.evidence.proof.fingerprint import Fingerprint
-
-# Every check there is; the docs have a section for each.
-REGISTRY: tuple[Check, ...] = (
-    *flags.CHECKS,
-    *head.CHECKS,
-    *modes.CHECKS,
-    *optimizer.CHECKS,
-    *drift.CHECKS,
-    *gradients.CHECKS,
-    *checkpointing.CHECKS,
-    *placement.CHECKS,
-    *history.CHECKS,
-    *precision.CHECKS,
-    *distributed.CHECKS,
-    *adapters.CHECKS,
+MODULES: tuple[Any, ...] = (
+    *(flags, head, modes, optimizer, drift, batch_gradients),
+    *(checkpointing, where_and_when, history, precision, distributed, adapters),
 )
+# Every check there is under its slug, which is the function's name; the docs have a section for each.
+REGISTRY: dict[str, Callable[[Case], Iterator[Finding]]] = {
+    found.__name__.replace("_", "-"): found for module in MODULES for found in module.CHECKS
+}
 
 
 def check(
@@ -81,4 +74,4 @@ def check(
     refuse_no_optimizer(optimizer)
     trial = None if batch is None else try_batch(model, batch)
     case = Case(model, optimizer, trial, before, origin, batch)
-    return Findings.of(finding for one in REGISTRY for finding in one.run(case))
+    return Findings.of(replace(found, slug=slug) for slug, look in REGISTRY.items() for found in look(case))

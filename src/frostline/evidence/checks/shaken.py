@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Sequence
+from typing import Any
 
 import torch
+from torch import nn
 
 from frostline.base.random_state import RngState
 from frostline.evidence.checks.backward_pass import without_late_hooks
@@ -13,11 +14,7 @@ from frostline.evidence.probe.inputs import called, runs_alone, usable_batch
 from frostline.evidence.probe.observe import gradient_word
 from frostline.evidence.probe.step import backward, begin, clear_gradients
 from frostline.evidence.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from torch import nn
+from frostline.evidence.tensor_copy import tensors_in
 
 _DRAWS = 3  # of dropout
 _AWAY = 0.1  # noise relative to a tensor's own values: another point, at which a model still behaves alike
@@ -111,7 +108,7 @@ class _Shaken:
         """What the model gives, each time at the same draw; gradients are on, as hooks in the forward may need them."""
         self._random.restore()
         output = called(runs_alone(self._model), self._batch)
-        return [tensor for tensor in _tensors(output) if tensor.is_floating_point()]
+        return [tensor for tensor in tensors_in(output) if tensor.is_floating_point()]
 
     def _shake(self, tensors: Iterable[torch.Tensor], size: float) -> None:
         """Add noise to tensors, of a size relative to what they hold."""
@@ -134,12 +131,3 @@ def _moved(before: torch.Tensor, after: torch.Tensor) -> float:
     difference = (after.detach().double() - before.double()).abs()
     rounding = _ROUNDING * torch.finfo(before.dtype).eps * float(before.abs().amax())
     return float(difference.norm()) if float(difference.amax()) > rounding else 0.0
-
-
-def _tensors(output: Any) -> Iterator[torch.Tensor]:
-    """Yield the tensors of an output, however deep in mappings and sequences."""
-    if isinstance(output, torch.Tensor):
-        yield output
-    elif isinstance(output, Mapping | list | tuple):
-        for value in output.values() if isinstance(output, Mapping) else output:
-            yield from _tensors(value)

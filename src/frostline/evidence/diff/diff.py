@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.base.escaping import printable
+from frostline.base.json import picked
 from frostline.checkpoints.delta.compare import Change
 from frostline.checkpoints.meter import Meter, Report, silent
 from frostline.checkpoints.reading import open_checkpoint
@@ -49,13 +50,7 @@ class UnitDiff:
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain values."""
-        return {
-            "name": self.name,
-            "verdict": self.verdict,
-            "tensors": self.tensors,
-            "counts": dict(self.counts),
-            **figures(self.change),
-        }
+        return picked(self, "name", "verdict", "tensors", "counts") | figures(self.change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +74,7 @@ class Violation:
 
     def to_dict(self) -> dict[str, Any]:
         """The violation as plain values."""
-        return {"name": self.name, "expected": self.expected, "found": self.found}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,19 +129,8 @@ class Diff:
 
     def to_dict(self) -> dict[str, Any]:
         """The diff as plain values; a figure that is no finite number stays as Python has it."""
-        return {
-            "base": self.base,
-            "tuned": self.tuned,
-            "model_class": self.model_class,
-            "verdict": self.verdict,
-            "ok": self.ok,
-            "added": self.added,
-            "removed": self.removed,
-            "note": self.note,
-            "violations": [violation.to_dict() for violation in self.violations],
-            "units": [unit.to_dict() for unit in self.units],
-            "tensors": [tensor.to_dict() for tensor in self.tensors],
-        }
+        about = ("base", "tuned", "model_class", "verdict", "ok", "added", "removed", "note")
+        return picked(self, *about, "violations", "units", "tensors")
 
 
 def diff(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+from frostline.base.dtypes import dtype_word
+from frostline.base.json import picked
 from frostline.checkpoints.conversions import Part, Places
 from frostline.checkpoints.delta.compare import Change, Likeness, liken, same_bits
 from frostline.checkpoints.delta.pair import Pairing, pair
@@ -83,29 +85,15 @@ class TensorDiff:
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain values."""
-        return {
-            "name": self.name,
-            "base_name": self.base_name,
-            "unit": self.unit,
-            "parameter": self.parameter,
-            "verdict": self.verdict,
-            "renamed": self.renamed,
-            "as_loaded": self.as_loaded,
-            "rows": self.rows,
-            "common": self.common,
-            "base_shape": None if self.base_shape is None else list(self.base_shape),
-            "tuned_shape": None if self.tuned_shape is None else list(self.tuned_shape),
-            "base_dtype": self.base_dtype,
-            "tuned_dtype": self.tuned_dtype,
-            **figures(self.change),
-        }
+        placed = picked(self, "name", "base_name", "unit", "parameter", "verdict", "renamed", "as_loaded")
+        compared = picked(self, "rows", "common", "base_shape", "tuned_shape", "base_dtype", "tuned_dtype")
+        return placed | compared | figures(self.change)
 
 
 def figures(change: Change | None) -> dict[str, float | None]:
     """The figures of a change as plain values."""
-    if change is None:
-        return {"max_abs": None, "relative_l2": None, "cosine": None}
-    return {"max_abs": change.max_abs, "relative_l2": change.relative_l2, "cosine": change.cosine}
+    names = ("max_abs", "relative_l2", "cosine")
+    return dict.fromkeys(names) if change is None else picked(change, *names)
 
 
 class Comparison:
@@ -216,7 +204,7 @@ def _cut(old: Part, new: Part, one: StoredTensor, other: StoredTensor) -> Iterat
     """A row per parameter of what is stored as one tensor."""
     if one.dtype == other.dtype and one.shape == other.shape and same_bits(one, other):
         for name, shape in new.shapes.items():
-            word = _word(other)
+            word = dtype_word(other.dtype)
             yield TensorDiff(
                 name, name, "", name, "identical", None, None, shape, shape, word, word, Change(), as_loaded=True
             )
@@ -232,11 +220,11 @@ def _as_loaded(old: Part, new: Part) -> Iterator[TensorDiff]:
 
 
 def _missing(name: str, one: StoredTensor) -> TensorDiff:
-    return TensorDiff(name, name, "", None, "missing", base_shape=one.shape, base_dtype=_word(one))
+    return TensorDiff(name, name, "", None, "missing", base_shape=one.shape, base_dtype=dtype_word(one.dtype))
 
 
 def _extra(name: str, other: StoredTensor) -> TensorDiff:
-    return TensorDiff(name, None, "", None, "extra", tuned_shape=other.shape, tuned_dtype=_word(other))
+    return TensorDiff(name, None, "", None, "extra", tuned_shape=other.shape, tuned_dtype=dtype_word(other.dtype))
 
 
 def _compared(name: str, base_name: str, one: StoredTensor, other: StoredTensor) -> TensorDiff:
@@ -250,10 +238,5 @@ def _compared(name: str, base_name: str, one: StoredTensor, other: StoredTensor)
         rows = min(one.shape[0], other.shape[0])
         shorter = one if one.shape[0] == rows else other
         common, change = liken(one, other, shorter.elements)
-    return TensorDiff(
-        name, base_name, "", None, verdict, rows, common, one.shape, other.shape, _word(one), _word(other), change
-    )
-
-
-def _word(tensor: StoredTensor) -> str:
-    return str(tensor.dtype).removeprefix("torch.")
+    was, now = dtype_word(one.dtype), dtype_word(other.dtype)
+    return TensorDiff(name, base_name, "", None, verdict, rows, common, one.shape, other.shape, was, now, change)

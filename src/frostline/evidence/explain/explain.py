@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.wrappers import refuse_no_module
+from frostline.base.json import picked
 from frostline.evidence.checks.findings import PAGE, some
-from frostline.evidence.explain.messages import MESSAGES, Message
+from frostline.evidence.explain.known_messages import MESSAGES, Message
 
 if TYPE_CHECKING:
     from torch import nn
@@ -47,16 +48,7 @@ class Explanation:
 
     def to_dict(self) -> dict[str, Any]:
         """The explanation as plain values."""
-        return {
-            "phrase": self.phrase,
-            "source": self.source,
-            "cause": self.cause,
-            "mend": self.mend,
-            "slug": self.slug,
-            "units": list(self.units),
-            "names": list(self.names),
-            "link": self.link,
-        }
+        return picked(self, "phrase", "source", "cause", "mend", "slug", "units", "names", "link")
 
     def __str__(self) -> str:
         where = f"\n  In this model: {some(self.units)}." if self.units else ""

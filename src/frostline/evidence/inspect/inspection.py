@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import groupby
 from os import PathLike, fspath
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap, Unit
 from frostline.anatomy.origin import Origin, match, origin_of
 from frostline.base.escaping import printable
+from frostline.base.json import picked
 from frostline.base.plain_table import plain_table
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.freezing.mode import is_pinned
-from frostline.plan.describe import describe
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Sequence
-
-    from torch import nn
+from frostline.plan.describe import describe, shortened
 
 Trainable = Literal["yes", "no", "partly", "-"]
 
@@ -85,19 +84,13 @@ class Inspection:
 
     def to_dict(self) -> dict[str, Any]:
         """The inspection as plain values."""
-        return {
-            "model_class": self.model_class,
-            "verdict": self.verdict,
-            "parameters": self.parameters,
-            "trainable_parameters": self.trainable_parameters,
-            "rows": [asdict(row) for row in self.rows],
+        origin = {
             "checkpoint": self.origin.source,
             "new": sorted(self.origin.new),
             "unused": list(self.origin.unused),
-            "tied": [list(group) for group in self.tied],
-            "remarks": list(self.remarks),
-            "names": dict(self.names),
         }
+        found = picked(self, "model_class", "verdict", "parameters", "trainable_parameters", "rows")
+        return found | origin | picked(self, "tied", "remarks") | {"names": dict(self.names)}
 
     def __str__(self) -> str:
         lines = [self.verdict, "", *plain_table(COLUMNS, (row_cells(row) for row in self.rows), RIGHT_ALIGNED)]
@@ -237,8 +230,7 @@ def _folded(units: Sequence[Unit], rows: Sequence[InspectionRow]) -> Iterable[In
 
     def key(pair: tuple[Unit, InspectionRow]) -> tuple[Any, ...]:
         unit, row = pair
-        values = tuple(asdict(row).values())[1:]
-        return (unit.kind, unit.stack, values) if unit.kind == "layer" else (unit.name,)
+        return (unit.kind, unit.stack, replace(row, name="")) if unit.kind == "layer" else (unit.name,)
 
     for _, group in groupby(zip(reversed(units), reversed(rows), strict=True), key=key):
         run = list(group)
@@ -246,11 +238,7 @@ def _folded(units: Sequence[Unit], rows: Sequence[InspectionRow]) -> Iterable[In
         if len(run) == 1:
             yield row
             continue
-        values = asdict(row) | {
-            "name": f"{unit.stack} layers {unit.index}-{run[0][0].index}".lstrip(),
-            "units": len(run),
-        }
-        yield InspectionRow(**values)
+        yield replace(row, name=f"{unit.stack} layers {unit.index}-{run[0][0].index}".lstrip(), units=len(run))
 
 
 def _verdict(anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: int, origin: Origin) -> str:
@@ -263,7 +251,7 @@ def _verdict(anatomy: ModelMap, flags: dict[str, bool], total: int, trainable: i
     trains = describe(anatomy, (name for name, trains in flags.items() if trains))
     return (
         f"Partly frozen: fine-tuning updates {trainable:,} of {total:,} parameters ({_percent(trainable / total)}): "
-        f"{_short(trains)}. Frozen: {_short(frozen)}."
+        f"{shortened(trains)}. Frozen: {shortened(frozen)}."
     )
 
 
@@ -283,11 +271,6 @@ def _percent(share: float) -> str:
     if percent > 99.99:
         return "more than 99.99 %"
     return f"{percent:.2g} %" if percent < 10 else f"{percent:.2f} %" if percent >= 99 else f"{percent:.0f} %"
-
-
-def _short(selector: str) -> str:
-    terms = selector.split(", ")
-    return selector if len(terms) <= 6 else f"{', '.join(terms[:5])} and {len(terms) - 5} more"
 
 
 def _ties(groups: Iterable[tuple[str, ...]]) -> Iterator[str]:

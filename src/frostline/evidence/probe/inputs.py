@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 from torch.nn.parallel import DataParallel, DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from frostline.anatomy.wrappers import held_by, refuse_no_module
 from frostline.compat.modules import COMPILED_CHILD, NO_FORWARD
 from frostline.errors import DataError, ModelError, as_given
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from torch import nn
 
 
 def refuse_model(model: Any) -> None:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
+from frostline.base.json import picked
 from frostline.base.plain_table import plain_table
-
-if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+from frostline.plan.describe import shortened
 
 Share = Literal["yes", "no", "partly", "-"]
 GradientWord = Literal["yes", "zero", "not finite", "stale", "none"]
@@ -184,7 +184,7 @@ class Probe:
         elif moved == total:
             said = f"A step changes all {total} parameter tensors"
         else:
-            said = f"A step changes {moved} of {total} parameter tensors: {_short(self.changes)}"
+            said = f"A step changes {moved} of {total} parameter tensors: {shortened(self.changes)}"
         later = sum(parameter.moved_later for parameter in self.parameters)
         if later:
             said += f"; {later} more, whose gradient was 0, moved in a later one"
@@ -193,17 +193,8 @@ class Probe:
 
     def to_dict(self) -> dict[str, Any]:
         """The probe as plain values."""
-        return {
-            "model_class": self.model_class,
-            "verdict": self.verdict,
-            "ok": self.ok,
-            "changes": self.changes,
-            "loss": self.loss,
-            "optimizer": self.optimizer,
-            "skipped": self.skipped,
-            "strangers": self.strangers,
-            "copied_bytes": self.copied_bytes,
-            "rows": [asdict(row) for row in self.rows],
+        step = ("model_class", "verdict", "ok", "changes", "loss", "optimizer", "skipped", "strangers", "copied_bytes")
+        return picked(self, *step, "rows") | {
             "parameters": {
                 parameter.name: {key: value for key, value in asdict(parameter).items() if key != "name"}
                 | {"cause": parameter.cause if parameter.surprising and not self.skipped else None}
@@ -313,8 +304,3 @@ def _buffers(row: ProbeRow) -> str:
     if not row.buffers:
         return "-"
     return "not looked at" if row.buffers_moved is None else f"{len(row.buffers_moved)} of {row.buffers}"
-
-
-def _short(selector: str) -> str:
-    terms = selector.split(", ")
-    return selector if len(terms) <= 6 else f"{', '.join(terms[:5])} and {len(terms) - 5} more"

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.base.dtypes import dtype_word
 from frostline.evidence.optimizers import held, learning_rates
 from frostline.evidence.probe.movement import GradientWord, Phase, Probe, ProbeParameter, relative, row_of
 from frostline.evidence.tensor_copy import TensorCopy, same_bits, squares
 from frostline.plan.describe import describe
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
-
-    import torch
-    from torch import nn
 
 
 def gradient_words(model: nn.Module) -> dict[str, GradientWord]:
@@ -123,7 +122,7 @@ def _parameter(
         change=relative(distance**0.5, size**0.5),
         distance=distance**0.5,
         size=size**0.5,
-        dtype=str(tensor.dtype).removeprefix("torch."),
+        dtype=dtype_word(tensor.dtype),
         elements=tensor.numel(),
     )
 

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import torch
+from torch import nn
 
 from frostline.evidence.optimizers import inner_optimizer, refuse_no_optimizer, scaler_of
 from frostline.evidence.probe.inputs import refuse_model, runs_alone, usable_batch
+from frostline.evidence.probe.movement import Phase, Probe
 from frostline.evidence.probe.observe import gradient_words, optimizer_in_words, read_step, with_rounded_off
 from frostline.evidence.probe.rounding import group_of, lost_to_rounding
 from frostline.evidence.probe.step import backward, begin, clear_gradients, computed_in, loss_of, optimize
 from frostline.evidence.snapshot import Snapshot
-
-if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
-
-    from torch import nn
-
-    from frostline.evidence.probe.movement import Phase, Probe
 
 LEARNING_RATE = 5e-5  # of transformers' TrainingArguments
 
@@ -116,15 +112,13 @@ def probe(
 
 def _rounded_off(model: nn.Module, optimizer: Any, gradients: Mapping[str, torch.Tensor | None]) -> frozenset[str]:
     """Names of the parameters whose step is lost to rounding, measured; all is as it was before the step."""
-    lost = set()
-    for name, gradient in gradients.items():
-        parameter = model.get_parameter(name)
-        options = group_of(optimizer, parameter)
-        if gradient is None or options is None:
-            continue
-        if lost_to_rounding(optimizer, options, optimizer.state.get(parameter, {}), parameter.detach(), gradient):
-            lost.add(name)
-    return frozenset(lost)
+    parameters = {name: model.get_parameter(name) for name in gradients}
+    steps = ((name, group_of(optimizer, one), optimizer.state.get(one, {}), one) for name, one in parameters.items())
+    return frozenset(
+        name
+        for name, options, state, parameter in steps
+        if lost_to_rounding(optimizer, options, state, parameter.detach(), gradients[name])
+    )
 
 
 def _optimizer(model: nn.Module, given: Any, lr: float) -> tuple[Any, str]:

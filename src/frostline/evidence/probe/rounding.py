@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import copy
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from typing import Any
 
 import torch
 
 from frostline.evidence.optimizers import step_of_its_kind
 from frostline.evidence.tensor_copy import same_bits
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 
 def group_of(optimizer: Any, parameter: torch.Tensor) -> dict[str, Any] | None:
@@ -23,21 +21,25 @@ def group_of(optimizer: Any, parameter: torch.Tensor) -> dict[str, Any] | None:
 
 
 def lost_to_rounding(
-    optimizer: Any, options: dict[str, Any], state: Mapping[str, Any], before: torch.Tensor, gradient: torch.Tensor
+    optimizer: Any,
+    options: dict[str, Any] | None,
+    state: Mapping[str, Any],
+    before: torch.Tensor,
+    gradient: torch.Tensor | None,
 ) -> bool:
     """Measure whether the step of an optimizer moves a parameter, but not to another number of its dtype.
 
     Args:
         optimizer: The optimizer; it stays as it is.
-        options: Those of the parameter's group, before the step.
+        options: Those of the parameter's group, before the step; None where they are not known.
         state: The optimizer's state of the parameter, before the step.
         before: The parameter's values, before the step.
-        gradient: Its gradient, of the same shape.
+        gradient: Its gradient, of the same shape; None where there is none.
 
     Returns:
         True only where that was measured; False too where the step cannot be taken on a copy.
     """
-    if not before.is_floating_point() or gradient.layout is not torch.strided:
+    if options is None or gradient is None or gradient.layout is not torch.strided or not before.is_floating_point():
         return False
     dtype = torch.float32 if before.device.type == "mps" else torch.float64
     wide = torch.nn.Parameter(before.detach().to(dtype, copy=True))

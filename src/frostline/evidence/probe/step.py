@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
+from torch import nn
 
 from frostline.errors import ModelError, SettingsError
 from frostline.evidence.optimizers import needs_closure
 from frostline.evidence.probe.inputs import called
-
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from torch import nn
 
 
 def begin(model: nn.Module) -> None:

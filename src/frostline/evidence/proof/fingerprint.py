@@ -6,17 +6,16 @@ import hashlib
 import os
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import torch
+from torch import nn
 
 from frostline.anatomy.ties import tied_groups
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.checkpoints.reading import open_checkpoint
 from frostline.checkpoints.tensor_files import whole_digest
 from frostline.freezing.mode import frozen_modules, is_pinned
-
-if TYPE_CHECKING:
-    import torch
-    from torch import nn
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,8 +104,6 @@ def tensor_digest(tensor: torch.Tensor) -> str:
     Args:
         tensor: Any shape, any dtype with a byte view, any device but meta.
     """
-    import torch
-
     values = tensor.detach().to("cpu").resolve_conj().resolve_neg().contiguous()
     digest = hashlib.sha256(f"{values.dtype} {tuple(values.shape)}\n".encode())
     digest.update(values.reshape(-1).view(torch.uint8).numpy().data)

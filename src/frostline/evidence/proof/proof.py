@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
+
+from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
+from frostline.base.json import picked
 from frostline.errors import DriftError, PlanError
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint
-
-if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator
-
-    from torch import nn
-
-    from frostline.plan.plan import Plan
+from frostline.plan.plan import Plan
 
 UnitVerdict = Literal["frozen", "moved", "partly moved", "unmoved", "drifted"]
 Flags = Literal["start", "end", "plan"]
@@ -167,31 +165,8 @@ class Proof:
             "version": _VERSION,
             "ok": self.ok,
             "verdict": str(self),
-            "seconds": self.seconds,
-            "share": self.share,
-            "from_step": self.from_step,
-            "flags": self.flags,
-            "thawed": list(self.thawed),
-            "newly_frozen": list(self.newly_frozen),
-            "units": [
-                {
-                    "name": unit.name,
-                    "verdict": unit.verdict,
-                    "frozen": unit.frozen,
-                    "moved": unit.moved,
-                    "tensors": unit.tensors,
-                }
-                for unit in self.units
-            ],
-            "tensors": {
-                tensor.name: {
-                    "unit": tensor.unit,
-                    "frozen": tensor.frozen,
-                    "before": tensor.before,
-                    "after": tensor.after,
-                }
-                for tensor in self.tensors
-            },
+            **picked(self, "seconds", "share", "from_step", "flags", "thawed", "newly_frozen", "units"),
+            "tensors": {tensor.name: picked(tensor, "unit", "frozen", "before", "after") for tensor in self.tensors},
         } | ({} if self.guard is None else {"guard": self.guard})
 
 

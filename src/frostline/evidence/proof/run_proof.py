@@ -16,7 +16,7 @@ from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
 from frostline.evidence.proof.fingerprint import Fingerprint
 from frostline.evidence.proof.proof import Proof, compare, planned_names
-from frostline.evidence.proof.run_result import Disagreement, RunProof
+from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE, Disagreement, RunProof
 from frostline.evidence.proof.run_weights import StoredWeights
 from frostline.plan.plan import PLAN_FILE, Plan
 
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_PROOF, _METRICS = "proof.json", "metrics.json"
 _PLANNED = ("freeze", "train_only", "frozen_mode")
 
 
@@ -75,13 +74,13 @@ def verify_run(
         raise ModelError(f"There is no folder '{source.name}'.\nGive the folder that a run left.")
     if is_delta(place):
         raise ModelError(f"'{source.name}' is a delta of a run.\nRebuild the run first: frostline delta load.")
-    stored = _read(place / _PROOF)
+    stored = _read(place / PROOF_FILE)
     if stored is None:
         raise ModelError(
-            f"The folder '{source.name}' holds no {_PROOF}, so there is no proof to check.\n"
+            f"The folder '{source.name}' holds no {PROOF_FILE}, so there is no proof to check.\n"
             "Give the folder that 'frostline train' left, or save_model of fl.Trainer after its training."
         )
-    noted = (_read(place / _METRICS) or {}).get("settings")
+    noted = (_read(place / METRICS_FILE) or {}).get("settings")
     is_of_command = isinstance(noted, dict)
     settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
     seal = _sealed(place, source.name, is_needed=is_of_command or digest is not None)
@@ -97,8 +96,8 @@ def verify_run(
     found = list(_files(place, seal, digest))
     found += _inner(stored, proof)
     if is_of_command and proof.from_step:  # the command goes on from no checkpoint without the fingerprint of its start
-        text = f"{_PROOF} begins at step {proof.from_step}, and those of 'frostline train' at 0"
-        found.append(Disagreement(_PROOF, None, text))
+        text = f"{PROOF_FILE} begins at step {proof.from_step}, and those of 'frostline train' at 0"
+        found.append(Disagreement(PROOF_FILE, None, text))
     found += _plan(place, settings, model, proof)
     check = StoredWeights(model, anatomy, proof)
     found += check.after(open_checkpoint(place))
@@ -158,7 +157,7 @@ def _named(settings: Mapping[str, Any]) -> str | None:
     name = settings.get("model")
     if not isinstance(name, str | None):
         raise ModelError(
-            f"The 'model' in {_METRICS} is {str(name)[:80]!r}, which is no name of a checkpoint.\n"
+            f"The 'model' in {METRICS_FILE} is {str(name)[:80]!r}, which is no name of a checkpoint.\n"
             "Name the base of this run with --base."
         )
     return name
@@ -186,12 +185,14 @@ def _redrawn(stored: Mapping[str, Any], anatomy: ModelMap, name: str) -> Proof:
         frozen = [tensor for tensor, row in rows.items() if row["frozen"] is True]
         step = stored.get("from_step", 0)
         if not isinstance(step, int) or step < 0:
-            raise ModelError(f"The 'from_step' in the {_PROOF} of '{name}' is {str(step)[:80]!r}, which is no step.")
+            raise ModelError(
+                f"The 'from_step' in the {PROOF_FILE} of '{name}' is {str(step)[:80]!r}, which is no step."
+            )
         return replace(compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen), from_step=step)
     except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"The {_PROOF} of '{name}' lacks {error}.\nIt is not as the run wrote it.") from None
+        raise ModelError(f"The {PROOF_FILE} of '{name}' lacks {error}.\nIt is not as the run wrote it.") from None
     except PlanError:
-        raise ModelError(f"The {_PROOF} of '{name}' is of another model: they share no tensor name.") from None
+        raise ModelError(f"The {PROOF_FILE} of '{name}' is of another model: they share no tensor name.") from None
 
 
 def _inner(stored: Mapping[str, Any], proof: Proof) -> Iterator[Disagreement]:
@@ -199,16 +200,18 @@ def _inner(stored: Mapping[str, Any], proof: Proof) -> Iterator[Disagreement]:
     drawn = proof.to_dict()
     known = drawn["tensors"]
     for name in stored["tensors"].keys() - known.keys():
-        yield Disagreement(_PROOF, name, f"{_PROOF} has a row for {printable(name)}, which the model does not have")
+        yield Disagreement(
+            PROOF_FILE, name, f"{PROOF_FILE} has a row for {printable(name)}, which the model does not have"
+        )
     for name, row in known.items():
         if name not in stored["tensors"]:
-            yield Disagreement(_PROOF, name, f"{_PROOF} has no row for {name}")
+            yield Disagreement(PROOF_FILE, name, f"{PROOF_FILE} has no row for {name}")
         elif stored["tensors"][name] != row:
-            yield Disagreement(_PROOF, name, f"the row of {name} in {_PROOF} is not what a run writes")
+            yield Disagreement(PROOF_FILE, name, f"the row of {name} in {PROOF_FILE} is not what a run writes")
     # Not the sentence that sums it up: its words may change from release to release.
     for key in ("version", "ok", "units"):
         if stored.get(key) != drawn[key]:
-            yield Disagreement(_PROOF, None, f"the '{key}' of {_PROOF} does not follow from its digests")
+            yield Disagreement(PROOF_FILE, None, f"the '{key}' of {PROOF_FILE} does not follow from its digests")
 
 
 def _plan(folder: Path, settings: Mapping[str, Any], model: PreTrainedModel, proof: Proof) -> Iterator[Disagreement]:
@@ -223,11 +226,11 @@ def _plan(folder: Path, settings: Mapping[str, Any], model: PreTrainedModel, pro
                 PLAN_FILE, None, f"{PLAN_FILE} is missing, and the proof has {len(frozen)} frozen tensors"
             )
         if settings.get("freeze") is not None or settings.get("train_only") is not None:
-            plans[_METRICS] = Plan.from_dict(
+            plans[METRICS_FILE] = Plan.from_dict(
                 {"version": 1} | {key: settings[key] for key in _PLANNED if key in settings}
             )
     except PlanError as error:
-        file = _METRICS if plans or not (folder / PLAN_FILE).exists() else PLAN_FILE
+        file = METRICS_FILE if plans or not (folder / PLAN_FILE).exists() else PLAN_FILE
         yield Disagreement(file, None, f"the plan in {file} cannot be read: {str(error).splitlines()[0].rstrip('.')}")
     for file, plan in plans.items():
         try:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostline.base.escaping import printable
+from frostline.base.json import picked
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from frostline.evidence.proof.proof import Proof
+
+
+PROOF_FILE, METRICS_FILE = "proof.json", "metrics.json"  # that a run leaves
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,7 @@ class Disagreement:
 
     def to_dict(self) -> dict[str, Any]:
         """The disagreement as plain values."""
-        return {"file": self.file, "name": self.name, "text": self.text}
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,19 +93,10 @@ class RunProof:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        return {
-            "folder": self.folder,
-            "base": self.base,
-            "ok": self.ok,
-            "verdict": str(self.proof),
-            "disagreements": [disagreement.to_dict() for disagreement in self.disagreements],
-            "hashed": self.hashed,
-            "from_base": self.from_base,
-            "unverified": dict(self.unverified),
-            "files": self.files,
-            "digest": self.digest,
-            "beside": list(self.beside),
-        }
+        counts = ("hashed", "from_base", "unverified", "files", "digest", "beside")
+        return (
+            picked(self, "folder", "base", "ok") | {"verdict": str(self.proof)} | picked(self, "disagreements", *counts)
+        )
 
 
 def _some(names: Sequence[str]) -> str:

@@ -2,17 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import isfinite
-from typing import TYPE_CHECKING
 
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 
 
 def no_gradient(case: Case) -> Iterator[Finding]:
@@ -22,7 +16,6 @@ def no_gradient(case: Case) -> Iterator[Finding]:
     missing = [name for name in case.trainable if name not in case.trial.finite]
     if len(missing) == len(case.trainable):
         yield case.find(
-            "no-gradient",
             "error",
             missing,
             cause="The batch gives no gradient to anything: the loss does not depend on what trains.",
@@ -44,7 +37,6 @@ def no_gradient(case: Case) -> Iterator[Finding]:
     idle = [name for name in missing if name not in broken]
     if broken:
         yield case.find(
-            "no-gradient",
             "warning",
             broken,
             cause=f"{len(broken)} trainable parameters run in the forward, but the batch gives them no gradient: "
@@ -53,7 +45,6 @@ def no_gradient(case: Case) -> Iterator[Finding]:
         )
     if idle:
         yield case.find(
-            "no-gradient",
             "note",
             idle,
             cause=f"{len(idle)} trainable parameters have no part in the loss of this batch: {some(idle)}.",
@@ -75,7 +66,6 @@ def non_finite_grad(case: Case) -> Iterator[Finding]:
         source = "The model holds"
     if names:
         yield case.find(
-            "non-finite-grad",
             "error",
             names,
             cause=f"{source} gradients that are not finite to {len(names)} parameters, and a step would make them so: "
@@ -84,7 +74,6 @@ def non_finite_grad(case: Case) -> Iterator[Finding]:
         )
     elif case.trial is not None and not isfinite(case.trial.loss):
         yield case.find(
-            "non-finite-grad",
             "error",
             [],
             cause=f"The loss of the batch is {case.trial.loss}.",
@@ -92,4 +81,4 @@ def non_finite_grad(case: Case) -> Iterator[Finding]:
         )
 
 
-CHECKS = (Check("no-gradient", no_gradient), Check("non-finite-grad", non_finite_grad))
+CHECKS = (no_gradient, non_finite_grad)

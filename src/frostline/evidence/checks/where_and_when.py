@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from collections.abc import Iterator
+
+import torch
 
 from frostline.anatomy.wrappers import unwrap
-from frostline.evidence.checks.case import Check
-from frostline.evidence.checks.findings import some
+from frostline.base.modules import beginnings
+from frostline.evidence.checks.case import Case
+from frostline.evidence.checks.findings import Finding, some
 from frostline.freezing.freeze import frozen_when_compiled
 from frostline.freezing.mode import is_pinned
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    import torch
-
-    from frostline.evidence.checks.case import Case
-    from frostline.evidence.checks.findings import Finding
 
 
 def tied_conflict(case: Case) -> Iterator[Finding]:
@@ -31,7 +26,6 @@ def tied_conflict(case: Case) -> Iterator[Finding]:
         trainable = [name for name in names if name not in frozen]
         if frozen and trainable:
             yield case.find(
-                "tied-conflict",
                 "error",
                 names,
                 cause=f"{frozen[0]} is frozen and shares its memory with {trainable[0]}, which trains: both move.",
@@ -41,7 +35,7 @@ def tied_conflict(case: Case) -> Iterator[Finding]:
 
 def trains_below_frozen(case: Case) -> Iterator[Finding]:
     """Something trains beneath whole frozen layers, which then still take part in the backward pass."""
-    if case.anatomy.kinds.get("adapters"):  # adapters are put where they are on purpose
+    if case.adapters:  # they are put where they are on purpose
         return
     below: set[str] = set()
     found: list[str] = []
@@ -55,7 +49,6 @@ def trains_below_frozen(case: Case) -> Iterator[Finding]:
     if found:
         units = [unit.name for unit in case.units_of(found)]
         yield case.find(
-            "trains-below-frozen",
             "note",
             found,
             cause=f"Frozen layers lie above what trains ({some(units)}): the gradient still passes through them, so "
@@ -76,7 +69,6 @@ def resize_unfroze(case: Case) -> Iterator[Finding]:
     names = [name for name in case.trainable if id(case.parameters[name]) in inside and _under_pin(case, name)]
     if names:
         yield case.find(
-            "resize-unfroze",
             "warning",
             names,
             cause=f"{some(names)} trains inside a module that was frozen: the table was replaced after fl.freeze, and "
@@ -90,7 +82,6 @@ def compiled_before_freeze(case: Case) -> Iterator[Finding]:
     names = frozen_when_compiled(case.model)
     if names:
         yield case.find(
-            "compiled-before-freeze",
             "note",
             names,
             cause=f"{len(names)} flags were changed after torch.compile: a graph that was compiled before does not "
@@ -100,8 +91,6 @@ def compiled_before_freeze(case: Case) -> Iterator[Finding]:
 
 
 def _given(core: object, name: str) -> torch.nn.Module | None:
-    import torch
-
     give = getattr(core, name, None)
     try:
         module = give() if callable(give) else None
@@ -112,13 +101,7 @@ def _given(core: object, name: str) -> torch.nn.Module | None:
 
 def _under_pin(case: Case, name: str) -> bool:
     """Whether a module above a parameter is still kept in eval mode by fl.freeze."""
-    parts = name.split(".")[:-1]
-    return any(is_pinned(case.modules[".".join(parts[:depth])]) for depth in range(len(parts) + 1))
+    return any(is_pinned(case.modules[path]) for path in beginnings(name.rpartition(".")[0]))
 
 
-CHECKS = (
-    Check("tied-conflict", tied_conflict),
-    Check("trains-below-frozen", trains_below_frozen),
-    Check("resize-unfroze", resize_unfroze),
-    Check("compiled-before-freeze", compiled_before_freeze),
-)
+CHECKS = (tied_conflict, trains_below_frozen, resize_unfroze, compiled_before_freeze)

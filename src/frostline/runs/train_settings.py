@@ -87,11 +87,7 @@ class TrainSettings:
             frequent as the rows allow; None for all.
         patience: Evaluations without a better result after which training stops; None for never.
         engine: Whether fast paths are taken.
-        store: Where activations of the frozen part are kept: ``"auto"``, ``"off"``, ``"memory"`` or ``"disk"``.
-        store_dir: The folder for stores on disk; None for the user's cache.
-        store_budget: The most that a store may take, such as ``"4GB"``; None for half of what is free.
-        store_dtype: What activations are stored as; None to store them as they are computed.
-        padding_free: Whether layers may run without padding.
+        store, store_dir, store_budget, store_dtype, padding_free: As in `EngineSettings`.
         trust_remote_code: Whether code that comes with the model may run.
         allow_new_frozen: Whether parameters that the checkpoint lacks, so that they are random, may be frozen.
 

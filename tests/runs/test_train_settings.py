@@ -10,7 +10,7 @@ import torch
 from frostline.errors import FrostlineError, PlanError
 from frostline.plan.plan import Plan
 from frostline.runs.devices import device_options
-from frostline.runs.settings import TrainSettings
+from frostline.runs.train_settings import TrainSettings
 
 
 def settings(**changes: Any) -> TrainSettings:

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import Any
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from frostline.data.labels import LabelSchema
-    from frostline.data.tokenising import TokenStats
-    from frostline.evidence.inspect.inspection import Inspection
-    from frostline.evidence.proof.proof import Proof
-    from frostline.runs.baseline import Baseline
-    from frostline.runs.defaults import Schedule
-    from frostline.runs.settings import TrainSettings
-    from frostline.training.engine_report import EngineReport
+from frostline.base.json import picked
+from frostline.data.tokenising import TokenStats
+from frostline.evidence.inspect.inspection import Inspection
+from frostline.evidence.proof.proof import Proof
+from frostline.runs.baseline import Baseline
+from frostline.runs.defaults import Schedule
+from frostline.runs.rows import RunRows
+from frostline.runs.train_settings import TrainSettings
+from frostline.training.engine_report import EngineReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,12 +23,9 @@ class TrainStart:
 
     Attributes:
         settings: What was asked for.
-        schema: What the labels are.
+        read: The rows, and what their labels are.
         rows: Training rows.
         eval_rows: Evaluation rows; None where there are none.
-        available: Training and evaluation rows before the limit was applied.
-        held_out: Numbers of the rows of the training data (from 1) that are held out for evaluation; None where
-            evaluation has rows of its own, or none.
         tokens: What tokenising the training rows gave.
         inspection: What is frozen, and where it came from.
         schedule: Epochs and peak rate, as they were given or chosen.
@@ -38,11 +33,9 @@ class TrainStart:
     """
 
     settings: TrainSettings
-    schema: LabelSchema
+    read: RunRows
     rows: int
     eval_rows: int | None
-    available: tuple[int, int]
-    held_out: tuple[int, ...] | None
     tokens: TokenStats
     inspection: Inspection
     schedule: Schedule
@@ -83,34 +76,18 @@ class TrainResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, as ``metrics.json`` holds them."""
+        start = self.start
         return {
             "eval": self.metrics,
-            "baseline": self.baseline.to_dict() if self.baseline is not None else None,
-            "shortfall": self.shortfall,
-            "train_loss": self.train_loss,
-            "steps": self.steps,
+            **picked(self, "baseline", "shortfall", "train_loss", "steps"),
             "seconds": round(self.seconds, 3),
             "best_epoch": self.best_epoch,
-            "rows": self.start.rows,
-            "eval_rows": self.start.eval_rows,
-            "epochs": self.start.schedule.epochs,
-            "learning_rate": self.start.schedule.learning_rate,
-            "chosen": self.start.schedule.chosen,
-            "warning": self.start.schedule.warning,
-            "parameters": self.start.inspection.parameters,
-            "trainable_parameters": self.start.inspection.trainable_parameters,
-            "problem_type": self.start.schema.problem_type,
-            "labels": list(self.start.schema.names),
+            **picked(start, "rows", "eval_rows"),
+            **picked(start.schedule, "epochs", "learning_rate", "chosen", "warning"),
+            **picked(start.inspection, "parameters", "trainable_parameters"),
+            "problem_type": start.read.schema.problem_type,
+            "labels": list(start.read.schema.names),
             "proof": str(self.proof),
             "engine": self.engine.to_dict() if self.engine is not None else None,
-            "settings": self.start.settings.to_dict(),
+            "settings": start.settings.to_dict(),
         }
-
-
-def finite(values: Any) -> Any:
-    """Plain values with None for numbers that JSON does not have, such as the loss of a run that diverged."""
-    if isinstance(values, dict):
-        return {key: finite(value) for key, value in values.items()}
-    if isinstance(values, list | tuple):
-        return [finite(value) for value in values]
-    return None if isinstance(values, float) and not math.isfinite(values) else values
