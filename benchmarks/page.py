@@ -17,8 +17,8 @@ _HEAD = """\
 # Performance
 
 Frostline and what people use today, side by side. `make bench` measures every row on your machine,
-`make bench ROW=top2` one of them, `make gpu` those that need a CUDA device, and `make performance` writes this page from
-what was measured.
+`make bench ROW=top2` one of them, `make gpu` those that need a CUDA device, and `make performance` writes this page
+from what was measured.
 
 - **Ratio** is the peer's time by Frostline's; for `memory`, Frostline's memory by the peer's; for `prefix`, the share
   of the limit. It is the median over the repeats (3 unless told), with the least and the greatest in brackets.

@@ -14,9 +14,9 @@ import pytest
 from frostline.store.folder import default_folder
 from tests import outside
 from tests.training import tiny
-from tests.training.conftest import on_this_machine, bert, datasets_cache
+from tests.training.conftest import bert, datasets_cache, on_this_machine
 
-__all__ = ["on_this_machine", "bert", "datasets_cache"]
+__all__ = ["bert", "datasets_cache", "on_this_machine"]
 
 USER = Path(pwd.getpwuid(os.getuid()).pw_dir)
 

@@ -1,5 +1,5 @@
 from __future__ import annotations
 
-from tests.training.conftest import on_this_machine, datasets_cache
+from tests.training.conftest import datasets_cache, on_this_machine
 
-__all__ = ["on_this_machine", "datasets_cache"]
+__all__ = ["datasets_cache", "on_this_machine"]

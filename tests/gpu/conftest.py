@@ -3,9 +3,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from tests.training.conftest import on_this_machine, datasets_cache
+from tests.training.conftest import datasets_cache, on_this_machine
 
-__all__ = ["on_this_machine", "datasets_cache"]
+__all__ = ["datasets_cache", "on_this_machine"]
 
 
 @pytest.fixture(autouse=True)

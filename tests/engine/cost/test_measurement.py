@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from frostline.engine.cost.measurement import extrapolated, calibrate
+from frostline.engine.cost.measurement import calibrate, extrapolated
 from frostline.engine.engine import Engine
 from frostline.engine.fast_paths import FastPaths
 from frostline.engine.replay.replay import NotReplayable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 import torch
 
-from frostline.engine.packing.attention import split_rows, in_parts, kept
+from frostline.engine.packing.attention import in_parts, kept, split_rows
 
 if TYPE_CHECKING:
     from torch import Tensor
