@@ -12,7 +12,7 @@ from transformers import AutoModelForSequenceClassification, BertModel, GPT2LMHe
 
 import frostline as fl
 from frostline.anatomy.origin import origin_of
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from tests.anatomy.test_modelmap import assert_complete, units
 from tests.models import batch, names_of, tiny, tiny_config, trainable
 

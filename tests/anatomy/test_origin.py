@@ -21,7 +21,7 @@ from transformers import (
 
 import frostline as fl
 from frostline.anatomy.origin import origin_of
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from tests.models import names_of, tiny, tiny_config
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from transformers import AutoModelForSequenceClassification, BertModel
 import frostline as fl
 from frostline.anatomy.origin import origin_of
 from frostline.anatomy.wrappers import unwrap
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.errors import PlanError
 from tests.anatomy.test_modelmap import assert_complete, unit, units
 from tests.models import Plain, batch, names_of, tiny, tiny_config, trainable

@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 import frostline as fl
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.errors import PlanError
 from frostline.freezing.mode import is_pinned
 from frostline.plan.plan import PLAN_FILE

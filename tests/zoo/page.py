@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import frostline as fl
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from tests.zoo.admitting import Survey, survey
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 from tests.zoo.pooling import pooled_position

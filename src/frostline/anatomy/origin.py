@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, cast
 from frostline.anatomy.kinds import kinds_of
 from frostline.anatomy.ties import tied_groups
 from frostline.anatomy.wrappers import unwrap
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.source import locate
 from frostline.compat.models import was_loaded

@@ -10,7 +10,7 @@ import torch
 from frostline.base.hub import hub_in_reach
 from frostline.checkpoints.delta.delta import OpenedDelta
 from frostline.checkpoints.headers import is_delta, unreachable
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import classifier_class, load_config
 from frostline.checkpoints.source import Source, locate

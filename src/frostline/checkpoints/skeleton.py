@@ -11,7 +11,7 @@ import torch
 from frostline.base.hub import hub_in_reach
 from frostline.base.json import read_json
 from frostline.checkpoints.headers import unreachable
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.compat.models import attend_eagerly, hub_file
 from frostline.errors import ModelError
 

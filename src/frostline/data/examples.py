@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from frostline.compat.tables import is_mixed
 from frostline.data.messages import listed, numbered, quoted, suggestion
-from frostline.data.quiet import quiet_datasets
+from frostline.data.quiet_datasets import quiet_datasets
 from frostline.data.sources import read_table
 from frostline.errors import DataError
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Literal
 from frostline.base.hub import hub_in_reach
 from frostline.data.causes import cause_chain, first_line, system_error
 from frostline.data.messages import listed, suggestion
-from frostline.data.quiet import quiet_datasets
+from frostline.data.quiet_datasets import quiet_datasets
 from frostline.errors import DataError
 
 if TYPE_CHECKING:

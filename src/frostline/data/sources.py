@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from frostline.data.causes import system_error
-from frostline.data.files import SUFFIXES, read_file
 from frostline.data.named import DataName, Role, read_named
 from frostline.data.rawtext import packing_of
+from frostline.data.table_files import SUFFIXES, read_file
 from frostline.errors import DataError
 
 if TYPE_CHECKING:

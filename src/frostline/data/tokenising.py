@@ -13,7 +13,7 @@ from uuid import uuid4
 
 from frostline.data.examples import TEXT_NAMES, rows_where, table_of
 from frostline.data.messages import numbered
-from frostline.data.quiet import quiet_datasets
+from frostline.data.quiet_datasets import quiet_datasets
 from frostline.errors import DataError
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from torch import nn
 
 from frostline.anatomy.origin import Origin, origin_of
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.data.examples import read_examples
 from frostline.data.labels import LabelSchema
 from frostline.data.tokenising import tokenise

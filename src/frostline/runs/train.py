@@ -28,7 +28,7 @@ from frostline.base.json import finite, picked, write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.source import locate
 from frostline.data.examples import Examples
 from frostline.data.labels import LabelSchema

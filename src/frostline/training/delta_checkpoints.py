@@ -9,7 +9,7 @@ from torch import nn
 
 from frostline.checkpoints.delta.delta import load_delta, save_delta
 from frostline.checkpoints.headers import is_delta, weight_files
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.skeleton import classifier_class
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, SettingsError

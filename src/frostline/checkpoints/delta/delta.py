@@ -30,7 +30,7 @@ from frostline.checkpoints.delta.pair import pair
 from frostline.checkpoints.delta.write import dtype_of_name, write_safetensors
 from frostline.checkpoints.headers import SAFE, is_delta, is_index, weight_files
 from frostline.checkpoints.meter import Meter, Report, silent
-from frostline.checkpoints.quiet import quiet
+from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import Source, given_name, locate
 from frostline.checkpoints.tensor_files import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest

@@ -18,7 +18,7 @@ from frostline.data.causes import first_line, system_error
 from frostline.data.delimited import parse_csv, parse_tsv
 from frostline.data.jsonlines import parse_json_rows
 from frostline.data.messages import listed
-from frostline.data.quiet import quiet_datasets
+from frostline.data.quiet_datasets import quiet_datasets
 from frostline.data.rawtext import refuse_no_text
 from frostline.errors import DataError
 
