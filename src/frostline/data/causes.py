@@ -3,27 +3,13 @@
 from __future__ import annotations
 
 import errno
-from typing import TYPE_CHECKING
 
 from frostline.data.messages import quoted
-from frostline.errors import DataError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
+from frostline.errors import DataError, causes
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
 _FULL_DISK_WORDS = ("no space left on device", "not enough disk space", "disk quota exceeded")
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
-
-
-def cause_chain(error: BaseException) -> Iterator[BaseException]:
-    """Yields an exception, then what caused it, down to the first cause."""
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen:
-        seen.add(id(current))
-        yield current
-        current = current.__cause__ or current.__context__
 
 
 def system_error(error: BaseException, source: str) -> DataError | None:
@@ -35,7 +21,7 @@ def system_error(error: BaseException, source: str) -> DataError | None:
     from datasets import config
 
     cache = str(config.HF_DATASETS_CACHE)
-    for cause in cause_chain(error):
+    for cause in causes(error):
         if not isinstance(cause, OSError):
             continue
         words = str(cause).casefold()
@@ -57,6 +43,6 @@ def system_error(error: BaseException, source: str) -> DataError | None:
 
 def first_line(error: BaseException) -> str:
     """Returns the first line of the deepest cause's message, quoted and short."""
-    deepest = list(cause_chain(error))[-1]
+    deepest = list(causes(error))[-1]
     text = next((line for line in str(deepest).splitlines() if line.strip()), "")
     return quoted(text.strip() or type(deepest).__name__, 160)

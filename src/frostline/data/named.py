@@ -17,10 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from frostline.base.hub import hub_in_reach
-from frostline.data.causes import cause_chain, first_line, system_error
+from frostline.data.causes import first_line, system_error
 from frostline.data.messages import listed, suggestion
 from frostline.data.quiet_datasets import quiet_datasets
-from frostline.errors import DataError
+from frostline.errors import DataError, causes
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -153,7 +153,7 @@ def _unreadable(name: DataName, error: Exception) -> DataError:
     from huggingface_hub.errors import HfHubHTTPError
 
     if Path(name.name).expanduser().is_dir():
-        if any(isinstance(cause, FileNotFoundError) for cause in cause_chain(error)):
+        if any(isinstance(cause, FileNotFoundError) for cause in causes(error)):
             return DataError(
                 f"{name.source!r} is a folder without any data in it.\n"
                 "Name a file, or a folder with files such as train.csv and test.csv."

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from tqdm.auto import tqdm
 
+from frostline.base.files import existing_folder
 from frostline.base.json import read_json
 from frostline.base.logging import get_logger
 from frostline.engine.batch_inputs import NeedsPlain
@@ -177,8 +178,7 @@ def _chosen(
 
 def _free(folder: Path) -> int:
     """Bytes of free space where a folder is, or is going to be."""
-    existing = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
-    return shutil.disk_usage(existing).free
+    return shutil.disk_usage(existing_folder(folder)).free
 
 
 def _shared_folder(folder: Path, work: Work, measured: Measured) -> Path:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
+from frostline.base.files import existing_folder
 from frostline.base.random_state import RngState
 from frostline.engine.batch_inputs import DIGEST_BYTES
 from frostline.engine.cost.costs import Measured, Rates
@@ -241,7 +242,7 @@ def _repeated(packed: Packed, copies: int) -> Packed:
 
 def _on_disk(trial: _Trial, folder: Path, streams: Sequence[StreamSpec], dtype: torch.dtype | None) -> Rates | None:
     """The rates of a store on the disk that a folder is on, or would be; None where nothing can be written there."""
-    there = next(place for place in (folder, *folder.absolute().parents) if place.is_dir())
+    there = existing_folder(folder)
     try:
         with tempfile.TemporaryDirectory(prefix=".frostline-", dir=there) as place:
             return trial.rates(Store.on_disk(Path(place), _key(), streams, dtype=dtype))
