@@ -97,7 +97,6 @@ class Trainer(OpenTrainer):
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
-        self._operations: tuple[nn.Module, int] | None = None  # of which model, per token
         self._save_deltas = bool(getattr(fields, "save_deltas", False))
         if self._save_deltas:
             refuse_without_base(cast("nn.Module", self.model))
@@ -162,17 +161,6 @@ class Trainer(OpenTrainer):
             yield
         finally:
             self.data_collator = given
-
-    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
-        """Count as ``transformers.Trainer`` does, which goes through all parameters: once per model."""
-        model = cast("nn.Module", self.model)
-        given = inputs.get(getattr(model, "main_input_name", "input_ids"))
-        tokens = given.numel() if isinstance(given, torch.Tensor) else 0
-        if not tokens:
-            return super().floating_point_ops(inputs)
-        if self._operations is None or self._operations[0] is not model:
-            self._operations = model, super().floating_point_ops(inputs) // tokens
-        return self._operations[1] * tokens
 
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
