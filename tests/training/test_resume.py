@@ -21,6 +21,7 @@ from frostline.runs.interrupt import SaveOnInterrupt
 from frostline.runs.train import run_training
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.checkpoints import newest_sound
+from tests.thinning import slow
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def test_the_run_is_no_trivial_one(whole: TrainResult) -> None:
     assert len(evaluations(whole)) == 2
 
 
-@pytest.mark.parametrize("step", [1, 2, STEPS, STEPS + 1, 2 * STEPS - 1, 2 * STEPS])
+@pytest.mark.parametrize("step", [1, STEPS, 2 * STEPS - 1, *slow(2, STEPS + 1, 2 * STEPS)])
 def test_ctrl_c_at_any_step(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult, step: int) -> None:
     wanted = settings(place, quick_bert)
     with pytest.raises(KeyboardInterrupt):
@@ -108,7 +109,7 @@ def test_ctrl_c_at_any_step(tmp_path: Path, place: Path, quick_bert: Path, whole
     assert_same(resumed, whole)
 
 
-@pytest.mark.parametrize("store", ["memory", "disk", "off"])
+@pytest.mark.parametrize("store", ["memory", "disk", *slow("off")])
 def test_wherever_activations_are_kept(tmp_path: Path, place: Path, quick_bert: Path, store: str) -> None:
     wanted = [
         settings(place, quick_bert, store=store, store_dir=str(tmp_path / f"store-{run}")) for run in ("whole", "out")
@@ -292,7 +293,7 @@ def test_the_same_seed_gives_the_same_weights(tmp_path: Path, place: Path, quick
     assert not tiny.same_weights(once.folder, other.folder)
 
 
-@pytest.mark.parametrize("step", [STEPS + 1, 2 * STEPS, 3 * STEPS])
+@pytest.mark.parametrize("step", [2 * STEPS, *slow(STEPS + 1, 3 * STEPS)])
 def test_patience_is_not_refreshed_by_an_interruption(tmp_path: Path, place: Path, quick_bert: Path, step: int) -> None:
     # At this rate no evaluation is better than the first one.
     wanted = settings(place, quick_bert, learning_rate=1e-9, epochs=6.0, patience=2)

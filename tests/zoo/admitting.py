@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     Outcome = tuple[Tensor, list[Tensor | None]]
 
 _NOT_TEXT = ("vision", "audio")
-_FEW = 3  # depths, all of which are tried
 
 
 def call_of(model: nn.Module, batch: Mapping[str, Any]) -> Call:
@@ -42,11 +41,10 @@ def call_of(model: nn.Module, batch: Mapping[str, Any]) -> Call:
 
 
 def depths(anatomy: fl.ModelMap, model: nn.Module) -> list[str]:
-    """Units that have layers of a text beneath them: where there are many, the first, the middle one and the last."""
+    """Units that have layers of a text beneath them."""
     routes = {unit.name: Route.at(model, unit.name, anatomy) for unit in anatomy.units[1:]}
     towers = {path for stack in anatomy.stacks if stack.name in _NOT_TEXT for layer in stack.layers for path in layer}
-    names = [name for name, route in routes.items() if not towers.issuperset(route.skipped)]
-    return names if len(names) <= _FEW else [names[0], names[len(names) // 2], names[-1]]
+    return [name for name, route in routes.items() if not towers.issuperset(route.skipped)]
 
 
 def freeze_beneath(model: nn.Module, anatomy: fl.ModelMap, boundary: str | None) -> None:
@@ -81,15 +79,17 @@ class Survey:
         return found.skipped == whole.skipped
 
 
-def survey(model_type: str, dtype: torch.dtype = torch.float32) -> Survey:
-    """Have the engine try a tiny model of a type at the depths of its text."""
+def survey(model_type: str, dtype: torch.dtype = torch.float32, *, every_depth: bool = False) -> Survey:
+    """Have the engine try a tiny model of a type at two depths of its text, one of them the last, or at all."""
     specimen = build(model_type)
     nn.Module.to(specimen.model, dtype)
     model = specimen.model
     anatomy = fl.ModelMap.of(model)
     call = call_of(model, specimen.batch)
     checks = {}
-    for boundary in (None, *depths(anatomy, model)):
+    names = depths(anatomy, model)
+    tried = names if every_depth else sorted({*names[(len(names) - 1) // 2 :][:1], *names[-1:]}, key=names.index)
+    for boundary in (None, *tried):
         freeze_beneath(model, anatomy, boundary)
         with training(model):
             checks[boundary] = admit(model, model.forward, call)

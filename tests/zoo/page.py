@@ -52,7 +52,7 @@ logits and gradients on other batches as well: of other lengths, with other padd
 
 **Padding-free**: what runs on real tokens only. With `layers` it is whole layers, padded for attention alone; with
 `all but mixers` the modules that mix tokens run padded, too. **Replay**: whether the model runs from what is stored
-for a unit. Of the units with layers of the text beneath them the first, the middle one and the last are tried. Where
+for a unit. Every unit with layers of the text beneath it is tried. Where
 what is stored is for the unit below instead, no layer runs again either, and dropout on the way to the head acts; what
 dropout is left out, the page on the engine [tells](engine.md#dropout). `with padding` stands where a text's stored
 values hold for one length of padding only. **One position**: the one position of each text that the last layer is run
@@ -197,7 +197,11 @@ def page() -> str:
 def engine_part() -> str:
     """The part of the page on the engine."""
     with quiet():
-        rows = [engine_row(survey(model_type)) for model_type in model_types() if model_type not in CANNOT_BUILD]
+        rows = [
+            engine_row(survey(model_type, every_depth=True))
+            for model_type in model_types()
+            if model_type not in CANNOT_BUILD
+        ]
     rows.sort(key=lambda line: line.replace("`", ""))
     return _ENGINE + "\n".join(rows) + "\n"
 

@@ -19,6 +19,7 @@ from frostline.checkpoints.delta.delta import rebuild_delta
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.source import Source
 from frostline.checkpoints.tensor_files import Checkpoint
+from tests.thinning import one_in
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def test_places_are_those_of_the_loader(model_type: str, tmp_path: Path) -> None
     assert made == {name: places.shapes[name] for name in made}
 
 
-@pytest.mark.parametrize("model_type", [name for name in CONVERTED if name in model_types()])
+@pytest.mark.parametrize("model_type", one_in(3, (name for name in CONVERTED if name in model_types())))
 def test_from_the_base_to_the_proof(model_type: str, tmp_path: Path) -> None:
     base = save(build(model_type).model, tmp_path / "base")
     model = load(base)
@@ -125,7 +126,7 @@ def test_from_the_base_to_the_proof(model_type: str, tmp_path: Path) -> None:
     assert fl.diff(tampered, tuned, expect_moved=moved).ok
 
 
-@pytest.mark.parametrize("model_type", [name for name in CONVERTED if name in model_types()])
+@pytest.mark.parametrize("model_type", one_in(3, (name for name in CONVERTED if name in model_types())))
 def test_two_forms_of_one_checkpoint(model_type: str, tmp_path: Path) -> None:
     """One is stored under the names of the model in memory, the other as save_pretrained stores it."""
     model = build(model_type).model
