@@ -35,9 +35,12 @@ settings.register_profile("frostline", deadline=None, max_examples=50, derandomi
 settings.load_profile("frostline")
 
 
-# A shell that starts the tests in the background has Ctrl-C ignored, in them and in the processes that they start.
+# A shell that starts the tests in the background, or beyond its own end, has signals ignored, in them and in the
+# processes that they start.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -70,6 +73,8 @@ _LONG = (
     *("training/test_trainer", "training/test_store_session", "training/test_callback", "training/test_drop_in"),
     *("cli/test_train", "cli/test_app", "cli/test_width", "cli/test_escaping", "cli/test_demo", "cli/test_pipe"),
     *("cli/test_verify", "checkpoints/test_hub", "runs/test_train.py", "anatomy/test_giant", "engine/test_engine"),
+    *("test_outside", "docs/test_python", "benchmarks/test_child", "training/test_delta_checkpoints"),
+    *("training/test_engine_report", "cli/test_predict", "store/test_damage"),
 )
 
 

@@ -34,6 +34,22 @@ class RngState:
             sys.modules["numpy"].random.set_state(self._numpy)
 
 
+def seed_all(seed: int) -> None:
+    """Seed the generators of torch, Python and NumPy, but for those of devices that nobody uses yet.
+
+    ``torch.manual_seed`` would note for each of them from where it was called, each time.
+    """
+    torch.default_generator.manual_seed(seed)
+    if torch.cuda.is_initialized():  # type: ignore[no-untyped-call]
+        torch.cuda.manual_seed_all(seed)
+    if torch.backends.mps.is_available():
+        torch.mps.manual_seed(seed)
+    random.seed(seed)
+    numpy: Any = sys.modules.get("numpy")
+    if numpy is not None:
+        numpy.random.seed(seed)
+
+
 def rewinding(value: Any) -> Callable[[], Any] | None:
     """What puts a generator of random numbers back to where it stands now; None for anything else.
 

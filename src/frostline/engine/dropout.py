@@ -58,6 +58,7 @@ class NoDropout(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self._tokens: list[Token[bool]] = []
+        self._places = _places()
 
     def __enter__(self) -> Self:
         self._tokens.append(_off.set(True))
@@ -73,11 +74,11 @@ class NoDropout(TorchFunctionMode):
     ) -> Any:
         """Call a function of torch, without dropout if it has any."""
         named = kwargs or {}
-        place = _places().get(func)
-        if func in _RECURRENT:  # of packed rows, their sizes stand before the weights
-            place = (6 if isinstance(args[3], list | tuple) else 5), "dropout"
+        place = self._places.get(func)
         if place is not None:
             index, name = place
+            if func in _RECURRENT and isinstance(args[3], list | tuple):  # packed rows: sizes stand before the weights
+                index += 1
             if len(args) > index:
                 args = (*args[:index], 0.0, *args[index + 1 :])
             else:
@@ -88,6 +89,7 @@ class NoDropout(TorchFunctionMode):
 @cache
 def _places() -> dict[Callable[..., Any], tuple[int, str]]:
     found = dict(_BUILT_IN)
+    found.update(dict.fromkeys(_RECURRENT, (5, "dropout")))
     for function in _IN_PYTHON:
         names = list(inspect.signature(function).parameters)
         name = "dropout_p" if "dropout_p" in names else "p"

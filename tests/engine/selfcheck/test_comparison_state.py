@@ -11,8 +11,9 @@ import pytest
 import torch
 from torch import nn
 
+from frostline.base.random_state import seed_all
 from frostline.engine.replay.replay import NotReplayable
-from frostline.engine.selfcheck.comparison import Comparison, seed_all
+from frostline.engine.selfcheck.comparison import Comparison
 from frostline.engine.selfcheck.model_state import KeptState, state_of
 from tests.engine.stubs import Block, Classifier, call_of, padded
 

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.base.random_state import RngState
+from frostline.base.random_state import RngState, seed_all
 from frostline.compat.tensors import tree_flatten, tree_unflatten
 from frostline.engine.dropout import NoDropout
 from frostline.engine.fast_paths import FastPaths
@@ -26,7 +26,7 @@ from frostline.engine.replay.discovery import find_replay
 from frostline.engine.replay.replay import NotReplayable
 from frostline.engine.runner import Runner
 from frostline.engine.selection import marked, selection_of
-from frostline.engine.selfcheck.comparison import Comparison, failed, seed_all
+from frostline.engine.selfcheck.comparison import Comparison, failed
 from frostline.engine.selfcheck.dependence import Dependence
 from frostline.engine.selfcheck.model_state import KeptState
 from frostline.engine.selfcheck.perturbed import perturbed

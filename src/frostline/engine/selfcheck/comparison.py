@@ -7,14 +7,13 @@ dropout at 0. So whatever the fast path does otherwise shows, and nothing else.
 from __future__ import annotations
 
 import math
-import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import nn
 
+from frostline.base.random_state import seed_all
 from frostline.compat.tensors import tree_leaves
 from frostline.engine.dropout import NoDropout
 from frostline.engine.outputs import tensors_of
@@ -209,13 +208,6 @@ class Comparison:
             self.restore()
         own, other = ({n: self._compared(n, v) for n, v in one.items()} for one in (outputs, self.plain.outputs))
         return _far(own, other) <= self.tolerance
-
-
-def seed_all(seed: int) -> None:
-    """Seed the random generators of torch, Python and NumPy."""
-    torch.manual_seed(seed)
-    random.seed(seed)
-    np.random.seed(seed)  # noqa: NPY002 - models draw from the global one
 
 
 def failed(path: str, error: Exception) -> PathCheck:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.base.random_state import seed_all
 from frostline.engine.dropout import NoDropout
 from frostline.engine.runner import in_eval
-from frostline.engine.selfcheck.comparison import seed_all
 from frostline.engine.selfcheck.input_reads import reads_of
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from frostline.base.random_state import seed_all
 from frostline.engine.fast_paths import FastPaths
 from frostline.engine.runner import Runner
-from frostline.engine.selfcheck.comparison import Comparison, failed, seed_all
+from frostline.engine.selfcheck.comparison import Comparison, failed
 from frostline.engine.selfcheck.result import PathCheck
 from frostline.engine.selfcheck.trial_rows import rows_as_they_are
 from frostline.store.packed import Packed
