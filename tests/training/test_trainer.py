@@ -308,6 +308,15 @@ def test_without_a_plan_it_trains_as_upstream_bit_by_bit(tmp_path: Path, make: A
     assert same(ours.state_dict(), theirs.state_dict())
 
 
+def test_operations_are_counted_as_upstream_for_each_model(tmp_path: Path, make: Any, batch: Batch) -> None:
+    ours, theirs = fl.Trainer(make(), arguments(tmp_path)), plain_trainer(tmp_path, make(), batch)
+    ids = torch.ones(3, 7, dtype=torch.int64)
+    for inputs in ({"input_ids": ids}, {"input_ids": ids[:2]}, {"input_ids": ids[:0]}, {"other": ids}):
+        assert ours.floating_point_ops(inputs) == theirs.floating_point_ops(inputs)
+    ours.model = theirs.model = nn.Linear(2, 2)
+    assert ours.floating_point_ops({"input_ids": ids}) == theirs.floating_point_ops({"input_ids": ids}) == 0
+
+
 def test_loaders_pad_at_once_and_the_collator_stays_the_user_s(tmp_path: Path, make: Any, batch: Batch) -> None:
     collate = transformers.DataCollatorWithPadding(cast("Any", tiny.wordpiece()))
     trainer = fl.Trainer(make(), arguments(tmp_path), data_collator=collate, train_dataset=batch, eval_dataset=batch)

@@ -15,8 +15,13 @@ if TYPE_CHECKING:
 class OpenTrainer(transformers.Trainer):
     """``transformers.Trainer`` whose steps without a public name are methods to override.
 
-    In: all.
+    In: all; of `clip_gradients`, transformers 5.3 and newer. Lost before: some time for the norm of gradients, which
+    then is taken over all parameters.
     """
+
+    def clip_gradients(self, model: Any) -> Any:
+        """Clip the gradients of a model, and give their norm."""
+        return super()._clip_grad_norm(model)  # type: ignore[no-untyped-call]
 
     def load_weights(self, checkpoint: str, model: nn.Module | None) -> None:
         """Load the weights of a checkpoint, into another model than the Trainer's where one is given."""
@@ -25,6 +30,9 @@ class OpenTrainer(transformers.Trainer):
     def load_best_weights(self) -> None:
         """Load the weights of the best checkpoint."""
         super()._load_best_model()
+
+    def _clip_grad_norm(self, model: nn.Module) -> Any:
+        return self.clip_gradients(model)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: nn.Module | None = None) -> None:
         self.load_weights(resume_from_checkpoint, model)

@@ -38,7 +38,7 @@ _BUILT_IN: dict[Callable[..., Any], tuple[int, str]] = {
     functional.scaled_dot_product_attention: (4, "dropout_p"),
 }
 
-_RECURRENT = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
+_RECURRENT: frozenset[Callable[..., Any]] = frozenset({torch.lstm, torch.gru, torch.rnn_tanh, torch.rnn_relu})
 
 _off: ContextVar[bool] = ContextVar("dropout_off", default=False)
 
@@ -89,7 +89,7 @@ class NoDropout(TorchFunctionMode):
 @cache
 def _places() -> dict[Callable[..., Any], tuple[int, str]]:
     found = dict(_BUILT_IN)
-    found.update(dict.fromkeys(_RECURRENT, (5, "dropout")))
+    found.update((function, (5, "dropout")) for function in _RECURRENT)
     for function in _IN_PYTHON:
         names = list(inspect.signature(function).parameters)
         name = "dropout_p" if "dropout_p" in names else "p"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -19,6 +19,7 @@ from frostline.errors import PlanError
 from frostline.training.callback import FreezeCallback, write_proof
 from frostline.training.delta_checkpoints import has_delta, keep_delta, refuse_without_base, restore_delta
 from frostline.training.engine_callback import EngineCallback
+from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
 from frostline.training.renamed import load_renamed
 
@@ -97,6 +98,7 @@ class Trainer(OpenTrainer):
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
+        self._operations: tuple[nn.Module, int] | None = None  # of which model, per token
         self._save_deltas = bool(getattr(fields, "save_deltas", False))
         if self._save_deltas:
             refuse_without_base(cast("nn.Module", self.model))
@@ -162,6 +164,21 @@ class Trainer(OpenTrainer):
         finally:
             self.data_collator = given
 
+    def floating_point_ops(self, inputs: dict[str, Any]) -> int:
+        """Count as ``transformers.Trainer`` does, which goes through all parameters: once per model."""
+        model = cast("nn.Module", self.model)
+        given = inputs.get(getattr(model, "main_input_name", "input_ids"))
+        tokens = given.numel() if isinstance(given, torch.Tensor) else 0
+        if not tokens:
+            return super().floating_point_ops(inputs)
+        if self._operations is None or self._operations[0] is not model:
+            self._operations = model, super().floating_point_ops(inputs) // tokens
+        return self._operations[1] * tokens
+
+    def clip_gradients(self, model: nn.Module) -> Any:
+        """Clip as ``transformers.Trainer`` does, which looks at all parameters: only at those with a gradient."""
+        return super().clip_gradients(WithGradients.of(model) if self._fast.off is None else model)
+
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
         model: nn.Module = super().call_model_init(trial)
@@ -208,7 +225,9 @@ class Trainer(OpenTrainer):
         given = _TRAIN.bind(self, *arguments, **options).arguments.get("resume_from_checkpoint")
         resumed_from = Path(given) if isinstance(given, str | PathLike) else None
         self._freeze_callback.resumed_from = self._fast.resumed_from = resumed_from
-        output = super().train(*arguments, **options)
+        fast = self._fast.off is None and self.model is not None  # a search has none before its first trial
+        with cleared_quickly(cast("nn.Module", self.model)) if fast else nullcontext():
+            output = super().train(*arguments, **options)
         if self.proof is not None and self.proof.drifted_while_frozen:  # what a callback thawed may move
             self.save_model()
             self.proof.raise_for_drift()
