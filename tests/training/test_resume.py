@@ -56,7 +56,8 @@ def settings(folder: Path, model: Path, **changes: Any) -> TrainSettings:
     if not file.exists():
         tiny.write_csv(file, tiny.rows(8 * STEPS))
     values: dict[str, Any] = {"epochs": 2.0, "batch_size": 8, "learning_rate": 1e-2, "device": "cpu"}
-    values |= {"eval_data": str(file), "freeze": "embeddings, layers[0]"}
+    # What is measured decides on the store otherwise, and may decide differently in two runs.
+    values |= {"eval_data": str(file), "freeze": "embeddings, layers[0]", "store": "memory"}
     return TrainSettings(model=str(model), data=str(file), **values | changes)
 
 
@@ -127,7 +128,7 @@ def test_wherever_activations_are_kept(tmp_path: Path, place: Path, quick_bert: 
 
 
 def test_the_choice_of_an_interrupted_run_holds(tmp_path: Path, place: Path, quick_bert: Path) -> None:
-    wanted = settings(place, quick_bert)
+    wanted = settings(place, quick_bert, store="auto")
     with pytest.raises(KeyboardInterrupt):
         run_training(wanted, tmp_path / "out", callbacks=[AtStep(4)])
     file = tmp_path / "out.partial" / "checkpoints" / "checkpoint-4" / "engine.json"
