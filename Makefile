@@ -56,7 +56,7 @@ architectures: setup
 bench: setup
 	$(BIN)/python -m benchmarks $(ROW) $(if $(REPEATS),--repeats $(REPEATS)) $(if $(ROWS),--rows $(ROWS))
 
-# Needs a CUDA device, and takes 8 minutes at most; GPU_PYTHON=python3 names one that has all libraries already.
+# Needs a CUDA device, and takes 8 minutes at most; GPU_PYTHON=python3 names one in which Frostline and its libraries are installed.
 gpu: $(if $(GPU_PYTHON),,setup)
 	PYTHONPATH=src:. $(or $(GPU_PYTHON),$(BIN)/python) -m benchmarks.on_gpu
 

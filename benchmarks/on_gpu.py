@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
@@ -15,6 +14,7 @@ from benchmarks.row import rows_named
 from benchmarks.timing import alternate
 from benchmarks.wording import line
 from frostline.base.files import atomic_file
+from frostline.base.json import write_json
 from frostline.errors import FrostlineError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def main(folder: Path = FOLDER) -> int:
             print(f"{row.name:<13} {error}", file=sys.stderr)
     folder.mkdir(exist_ok=True)
     with atomic_file(folder / GPU_FILE) as draft:
-        draft.write_text(json.dumps(found, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(draft, found)
     print(f"Written: {folder / GPU_FILE}, in {time.monotonic() - began:.0f} s.")
     return int(found["tests"]["status"] != 0 or bool(found["failed"]))
 

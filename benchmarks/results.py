@@ -11,6 +11,7 @@ from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from frostline.base.files import atomic_file
+from frostline.base.json import write_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -160,7 +161,7 @@ def save(result: dict[str, Any], folder: Path = FOLDER) -> Path:
     folder.mkdir(exist_ok=True)
     file = folder / f"{result['row']}.json"
     with atomic_file(file) as draft:
-        draft.write_text(json.dumps(result, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_json(draft, result)
     return file
 
 

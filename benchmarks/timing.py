@@ -82,7 +82,7 @@ def run_once(row: str, side: Literal["ours", "theirs"], *, rows: int | None, thr
 def _environment(folder: Path, threads: int) -> dict[str, str]:
     count = str(threads)
     return os.environ | {
-        "PYTHONPATH": str(_ROOT),
+        "PYTHONPATH": os.pathsep.join((str(_ROOT / "src"), str(_ROOT))),  # this tree, whatever is installed
         "OMP_NUM_THREADS": count,
         "MKL_NUM_THREADS": count,
         "RAYON_NUM_THREADS": count,  # the tokenizers

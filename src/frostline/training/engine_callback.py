@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import inspect
-import json
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from transformers import TrainerCallback
 
+from frostline.base.json import write_json
 from frostline.base.logging import get_logger
 from frostline.base.random_state import RngState
 from frostline.compat.trainer import prepared
@@ -176,8 +176,7 @@ class EngineCallback(TrainerCallback):
         """Note in the checkpoint where activations are kept: a resumed run that keeps them alike ends alike."""
         folder = checkpoint_folder(args, state)
         if self._session is not None and self._session.choice is not None and state.is_world_process_zero:
-            text = json.dumps({"store": self._session.choice.where})
-            (folder / ENGINE_FILE).write_text(text + "\n", encoding="utf-8")
+            write_json(folder / ENGINE_FILE, {"store": self._session.choice.where}, indent=None)
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Share what was computed in this epoch; keep nothing more where rows are others in each epoch."""

@@ -158,11 +158,10 @@ def _chosen(
     if held:
         share, size = engine.held(fills, place)
         work = replace(work, held_rows=round(share * work.rows_to_store), held_bytes=size)
-    if earlier in {"memory", "disk"} and settings.store == "auto":
-        choice = choose(replace(settings, store=earlier), work, measured, free_memory(), _free(folder))
-    else:
-        choice = choose(settings, work, measured, free_memory(), _free(folder))
-    if earlier is not None and settings.store == "auto":
+    goes_on = earlier is not None and settings.store == "auto"
+    asked = replace(settings, store=earlier) if goes_on and earlier in {"memory", "disk"} else settings
+    choice = choose(asked, work, measured, free_memory(), _free(folder))
+    if goes_on and earlier is not None:
         choice = replace(choice, where=earlier, why="as before the interruption")
     if settings.store == "disk" and held and work.held == 1:  # whatever the budget, it serves
         choice = replace(choice, why="as asked for")
