@@ -11,10 +11,13 @@ from transformers import TrainerCallback
 
 import frostline as fl
 from frostline.store.listing import describe, verify
+from frostline.store.packed import Packed
+from frostline.store.store import Store
 from tests.training import tokens
 from tests.training.beside import ROWS
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
 
@@ -106,3 +109,24 @@ def test_a_damaged_store_is_computed_anew_once(
         caplog.clear()
         train(store)
         assert not any("has lost" in message for message in caplog.messages)
+
+
+def test_a_store_on_disk_that_gives_out_something_else_is_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The guard notices it, what lies there is not read again, and the report says so."""
+    own = Store.get
+
+    def wrong(store: Store, digests: Sequence[bytes]) -> dict[str, Packed]:
+        return {name: Packed(value.values * 1.01, value.lengths) for name, value in own(store, digests).items()}
+
+    monkeypatch.setattr(Store, "get", wrong)
+    rows = Dataset.from_list(tokens.rows(80))
+    args = tokens.arguments(tmp_path, freeze=tokens.LOWER, store="disk", store_dir=str(tmp_path / "store"))
+    trainer = fl.Trainer(tokens.model(), args, tokens.padding(), rows)
+    trainer.train()
+    assert trainer.engine_report is not None
+    assert trainer.engine_report.guard["failures"]
+    assert any("no more is stored" in message for message in caplog.messages)
+    assert str(trainer.engine_report).endswith("computed anew each time: what was stored was found to be wrong.")
+    assert trainer.engine_report.rows == 0

@@ -67,6 +67,7 @@ class Engine:
         answered: How many calls were answered on a fast path.
         asked: How many rows the store was asked for.
         computed: How many of them it did not hold.
+        gave_up_storing: Whether nothing is stored any more, as what lay on disk was found to be wrong.
         reason: Why a call was last answered on the plain path, in words; None if none was.
     """
 
@@ -85,6 +86,7 @@ class Engine:
         # Calls since the engine became active whose loss may read too much, and what takes each back.
         self._revocable: list[tuple[CallKind, Callable[[], None]]] = []
         self.guard = Guard(is_on=settings.guard)
+        self.gave_up_storing = False
         self.reason: str | None = None
         self.answered = self.asked = self.computed = 0
 
@@ -176,7 +178,7 @@ class Engine:
         Raises:
             OutputError: If nothing can be kept there.
         """
-        self._kinds.use(place)
+        self._kinds.use(None if self.gave_up_storing else place)
 
     def fill(self, inputs: Mapping[str, Any]) -> int:
         """Put the rows of a batch into the store as far as it does not hold them.
@@ -351,6 +353,7 @@ class Engine:
         found = anew.store is not None and anew.store.rows > 0
         if found:
             self.stop_storing()
+            self.gave_up_storing = True
         consequence = "no more is stored" if found else "it is stored anew"
         self._fail(kind, check, f"what was stored is not what the frozen part gives now: {consequence}")
         return anew

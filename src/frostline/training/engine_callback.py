@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -76,9 +77,12 @@ class EngineCallback(TrainerCallback):
         if self._ended is not None or self._session is None or check is None or self._engine is None:
             return self._ended
         store = self._engine.store
+        choice = self._session.choice if check.boundary is not None else None
+        if choice is not None and self._engine.gave_up_storing:
+            choice = replace(choice, where="nowhere", why="what was stored was found to be wrong")
         return EngineReport(
             check=check,
-            choice=self._session.choice if check.boundary is not None else None,
+            choice=choice,
             is_random=self._is_random,
             rows=store.rows if store is not None else 0,
             bytes=store.bytes_used if store is not None else 0,

@@ -257,6 +257,8 @@ class TestInTheEngine:
         assert len(stores.made) == 2
         assert engine.store is None
         assert engine.guard.failures[0].consequence.endswith("no more is stored")
+        assert engine.gave_up_storing
+        engine.use(stores)
         for batch in (BATCH, _wider(20), OTHER):
             assert_plain(frozen, engine, batch)
         assert len(stores.made) == 2
