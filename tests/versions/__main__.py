@@ -24,12 +24,12 @@ _LIBRARIES = ("transformers", "datasets", "accelerate", "peft", "safetensors", "
 # What other versions can break and one version is enough for.
 _NOT_IN_CORE = ("zoo", "benchmarks", "docs", "versions")
 # A look at each part: what loads and places weights, what reads data, what the engine hooks into, one run of each kind.
-_QUICK = (
+QUICK = (
     "tests/compat",
     "tests/anatomy/test_origin.py",
     "tests/checkpoints/test_tensor_files.py",
     "tests/data/test_labels.py",
-    "tests/data/test_files.py",
+    "tests/data/test_table_files.py",
     "tests/engine/packing/test_packing.py",
     "tests/engine/test_selection.py",
     "tests/engine/kernels/test_embedding_gradients.py",
@@ -57,7 +57,7 @@ def main() -> int:
     rows = []
     for name in given.sets or _SETS:
         python = _environment(name)
-        parts = {"core": _QUICK} if given.quick else {"core": _core(), "zoo": ("tests/zoo",)}
+        parts = {"core": QUICK} if given.quick else {"core": _core(), "zoo": ("tests/zoo",)}
         said = {part: _tests(python, paths) for part, paths in parts.items()} | {"demo": _demo(python)}
         rows.append((name, _versions(python), said))
     for name, versions, said in rows:
