@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import gc
+from collections import Counter
+from pathlib import Path
 
 import pytest
 import torch
@@ -10,6 +12,8 @@ pytest.register_assert_rewrite("tests.training.beside", "tests.dropin.pairs")
 from tests.training.conftest import heard  # noqa: E402
 
 __all__ = ["heard"]
+
+_FOLDER = Path(__file__).parent
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -25,3 +29,14 @@ def _imported_for_good() -> None:
 @pytest.fixture(autouse=True)
 def _one_thread() -> None:
     torch.set_num_threads(1)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave each second parameter set of a function to the slow tests: more patterns of the same kind."""
+    sets: Counter[tuple[object, str]] = Counter()
+    for item in items:
+        if isinstance(item, pytest.Function) and item.path.is_relative_to(_FOLDER):
+            function = (item.path, item.originalname)
+            if sets[function] % 2:
+                item.add_marker(pytest.mark.slow)
+            sets[function] += 1
