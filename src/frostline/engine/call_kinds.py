@@ -42,6 +42,7 @@ class CallKind:
         check: Which paths are exact.
         paths: Those that are taken: fewer than were admitted, once the guard has found one wrong.
         values: Plain values among modules' attributes, by what holds them and their names.
+        sizes: The shape of one row of each input, where the paths hold for such only; None where they hold for any.
         autocast: What autocast computes in; None outside of it.
         prefix: The tensors beneath the boundary; None where nothing can be replayed.
         versions: What each of them was: where it lay, and how often it was written.
@@ -59,6 +60,7 @@ class CallKind:
     check: SelfCheck
     paths: FastPaths
     values: list[tuple[dict[str, Any], str, Any]]
+    sizes: dict[str, tuple[int, ...]] | None = None
     autocast: torch.dtype | None = None
     prefix: Prefix | None = None
     versions: tuple[Version, ...] = ()
@@ -74,6 +76,8 @@ class CallKind:
         """Whether a call of this kind is one of those that were tried: its inputs lie and are padded alike."""
         aligned = self.paths.aligned or frozenset()
         if not aligned <= call.aligned or any(held.get(name) != value for held, name, value in self.values):
+            return False
+        if self.sizes is not None and call.sizes() != self.sizes:
             return False
         return not call.paddings or all(call.paddings[name] == self.check.paddings.get(name) for name in aligned)
 
@@ -159,8 +163,9 @@ class CallKinds:
         tensors = frozenset(name for name, value in call.inputs.items() if isinstance(value, torch.Tensor))
         constants = {name: value for name, value in call.inputs.items() if name not in tensors}
         values = plain_values(self._model, check.changes)
-        kind = CallKind(tensors, constants, check, check.paths, values, autocast)
         replay = check.paths.replay
+        sizes = call.sizes() if replay is not None and replay.has_sizes else None
+        kind = CallKind(tensors, constants, check, check.paths, values, sizes, autocast)
         if replay is not None:
             kind.prefix = Prefix(self._model, replay.route.boundary)
             kind.versions = kind.prefix.versions()

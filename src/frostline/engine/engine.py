@@ -389,6 +389,8 @@ class Engine:
         if reason is not None:
             raise NeedsPlain(reason)
         call = read_call(self._signature, arguments, options, getattr(self._core, "config", None))
+        if call.has_tokens and any(norm.training for norm in self._norms):
+            raise NeedsPlain("batch normalisation counts the padding in")
         if "use_cache" not in self._signature.parameters:
             return call
         # A cache of keys and values serves generation only; it would be filled for nothing.
@@ -401,7 +403,6 @@ class Engine:
             "the model is being compiled": torch.compiler.is_compiling(),
             "gradient checkpointing runs layers again in the backward pass": checkpointing
             and any(module.gradient_checkpointing for module in self._checkpointing),
-            "batch normalisation counts the padding in": any(norm.training for norm in self._norms),
             "there are hooks on the model, which would see other values": are_hooked(self._modules, CAPTURING),
             "its attention works in blocks of the padded text": any(
                 module.attention_type == "block_sparse" for module in self._sparse

@@ -222,10 +222,12 @@ class EngineCallback(TrainerCallback):
         begin = partial(self._begin, trainer, ranks, loader)
         if ranks.count == 1:
             self._start = begin
-        elif "input_ids" in inputs:  # else the engine says so when it is asked
-            model.train()  # as the step does
-            with engine.active(), self._autocast():
-                begin(prepared(trainer, inputs))  # the step does the same
+            return
+        with engine.active(), self._autocast():
+            shown = prepared(trainer, inputs)  # the step does the same
+            if engine.can_read(shown):  # else the engine says why not when it is asked
+                model.train()  # as the step does
+                begin(shown)
 
     def _begin(self, trainer: Trainer, ranks: Ranks, loader: Any, inputs: Mapping[str, Any]) -> None:
         """Start the engine with what the forward is called with in the first step; random states stay as they are."""
