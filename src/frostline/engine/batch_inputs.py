@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
 
@@ -13,11 +14,10 @@ from frostline.engine.replay.replay import NotReplayable
 from frostline.engine.token_layout import TokenLayout
 
 if TYPE_CHECKING:
-    import inspect
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
 Layout = Literal["no tokens", "no mask", "right", "left"]
 
@@ -225,7 +225,7 @@ def read_call(
     return call
 
 
-def _are_ids(value: Any) -> bool:
+def _are_ids(value: Any) -> TypeGuard[Tensor]:
     return isinstance(value, torch.Tensor) and value.dim() == 2
 
 
@@ -268,6 +268,12 @@ def _why_plain(name: str, value: Any, first: str, rows: int) -> str | None:
     if not isinstance(value, torch.Tensor | Plain | None):
         return f"{name} is a {type(value).__name__}, of which it is not known what of it belongs to which row"
     return None
+
+
+def named_inputs(model: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's forward is called with, by name."""
+    names = list(inspect.signature(type(model).forward).parameters)[1:]
+    return dict(zip(names, arguments, strict=False)) | dict(options)
 
 
 def _by_name(signature: inspect.Signature, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:

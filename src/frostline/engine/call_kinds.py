@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.engine.batch_inputs import NeedsPlain
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.replay.boundary_tensors import spec_of
 from frostline.engine.replay.prefix import Prefix, store_key
 from frostline.engine.selfcheck.admission import admit
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.engine.batch_inputs import Call
-    from frostline.engine.fast_paths import FastPaths
     from frostline.engine.replay.prefix import Version
     from frostline.engine.runner import Runner
     from frostline.engine.selfcheck.result import SelfCheck
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from frostline.store.store import Store
 
 _MOST_KINDS = 12  # are tried
+_MOST_LOOKS = 8  # after so many calls whose loss depends on no output with one value per token, it reads no padding
 
 
 @dataclass(eq=False)
@@ -53,6 +54,8 @@ class CallKind:
         widths: Positions of rows for which it was looked up that one position only is read.
         seen: What the guard knows.
         refused: How many calls could not be answered on the paths after all.
+        reads_padding: Whether the loss reads what stands behind the mask; None where no backward pass has told.
+        looked: In how many calls it was looked for.
     """
 
     tensors: frozenset[str]
@@ -71,6 +74,19 @@ class CallKind:
     widths: set[int] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
     refused: int = 0
+    reads_padding: bool | None = None
+    looked: int = 0
+
+    def looks_for_reads(self) -> bool:
+        """Whether the next call is one of the first, of which it is looked whether the loss reads padding."""
+        self.looked += 1
+        return self.reads_padding is None and self.looked <= _MOST_LOOKS
+
+    def note_read(self, reads: bool) -> None:
+        """Note whether the loss reads padding; if it does, all calls of the kind are answered plainly."""
+        self.reads_padding = self.reads_padding or reads
+        if reads:
+            self.paths = FastPaths()
 
     def takes(self, call: Call) -> bool:
         """Whether a call of this kind is one of those that were tried: its inputs lie and are padded alike."""
@@ -163,6 +179,8 @@ class CallKinds:
         tensors = frozenset(name for name, value in call.inputs.items() if isinstance(value, torch.Tensor))
         constants = {name: value for name, value in call.inputs.items() if name not in tensors}
         values = plain_values(self._model, check.changes)
+        if check.dtype != self._parameters[0].dtype:  # there may be an autocast inside of the forward, as accelerate's
+            autocast = autocast or check.dtype
         replay = check.paths.replay
         sizes = call.sizes() if replay is not None and replay.has_sizes else None
         kind = CallKind(tensors, constants, check, check.paths, values, sizes, autocast)

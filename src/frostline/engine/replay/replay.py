@@ -80,7 +80,7 @@ class Stream:
     def rows_first(self, value: Tensor) -> Tensor:
         """The value as (rows, ...), or (rows, length, ...) where it has positions."""
         if self.per_row > 1:  # one after another in the next axis
-            return value.unflatten(0, (-1, self.per_row)).flatten(1, 2)
+            return value.reshape(-1, self.per_row * value.shape[1], *value.shape[2:])
         if self.token_axis is None:
             return value.movedim(self.row_axis, 0)
         return value.movedim((self.row_axis, self.token_axis), (0, 1))
@@ -88,7 +88,7 @@ class Stream:
     def as_taken(self, value: Tensor) -> Tensor:
         """What `rows_first` gave, as the leaves take it."""
         if self.per_row > 1:
-            return value.unflatten(1, (self.per_row, -1)).flatten(0, 1)
+            return value.reshape(len(value) * self.per_row, -1, *value.shape[2:])
         if self.token_axis is None:
             return value.movedim(0, self.row_axis)
         return value.movedim((0, 1), (self.row_axis, self.token_axis))

@@ -224,7 +224,6 @@ class _Trial:
         def watching(original: Forward) -> Forward:
             def forward(*arguments: Any, **options: Any) -> Any:
                 output = original(*arguments, **options)
-                self._note_autocast()
                 leaves, spec = tree_flatten(output)
                 places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
                 if places and leaves[places[0]].shape[:2] == self.call.shape and not torch.is_inference_mode_enabled():
@@ -235,10 +234,21 @@ class _Trial:
 
             return forward
 
+        def noting(original: Forward) -> Forward:
+            def forward(*arguments: Any, **options: Any) -> Any:
+                self._note_autocast()
+                return original(*arguments, **options)
+
+            return forward
+
+        self._note_autocast()
         forwards: dict[nn.Module, Forward] = {}
+        if self._anatomy.stacks:
+            last = self._model.get_submodule(self._anatomy.stacks[-1].layers[-1][-1])
+            forwards[last] = noting(last.forward)
         if self._chains:
             last = self._model.get_submodule(self._chains[-1][-1])
-            forwards = {last: watching(last.forward)}
+            forwards[last] = watching(forwards.get(last, last.forward))
         records = torch.is_grad_enabled()
         try:
             with interposed(forwards):
