@@ -17,6 +17,7 @@ from datasets import Dataset
 from torch import nn
 
 import frostline as fl
+from frostline.engine.behind_mask import PaddingRead
 from frostline.errors import ModelError, SettingsError
 from frostline.training.fast import called_within
 from tests.models import checkpoint_activations
@@ -229,6 +230,25 @@ def test_a_backbone_that_is_called_by_itself(loss_of: Callable[[Any, Any], torch
     assert own == pytest.approx(loop(theirs, loss_of), abs=1e-5)
     assert engine.report is not None
     assert engine.report.check.boundary == ("layer 2" if loss_of is mean_of_real else None)
+
+
+def test_a_loss_that_reads_padding_later_is_an_error() -> None:
+    """Its values behind the mask were not computed, and the step cannot be taken back."""
+    model = frozen()
+    with fl.fast(model.bert, store="memory"):
+        for batch in batches(1):
+            mean_of_real(model, batch).backward()  # type: ignore[no-untyped-call]
+        with pytest.raises(PaddingRead, match=r"Call the model outside of fl\.fast"):
+            mean_of_all(model, next(batches())).backward()  # type: ignore[no-untyped-call]
+
+
+@pytest.mark.parametrize("wrap", [nn.DataParallel, torch.compile])
+def test_wrappers_within_which_nothing_is_answered(wrap: Any, heard: pytest.LogCaptureFixture) -> None:
+    model = frozen()
+    with fl.fast(wrap(model)) as engine:
+        assert "forward" not in vars(model)
+    assert engine.report is None
+    assert heard.messages[-1].startswith("Engine: the plain path; ")
 
 
 def is_checkpointed(model: Any) -> bool:

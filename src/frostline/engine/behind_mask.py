@@ -38,17 +38,18 @@ def watched(output: Any, mask: Tensor, tell: Callable[[bool], None]) -> Any:
     return tree_map(watch, output)
 
 
-def guarded(output: Any, mask: Tensor) -> Any:
+def guarded(output: Any, mask: Tensor, mend: str = "") -> Any:
     """Have a backward pass end with `PaddingRead`, before it reaches the model, if the loss reads padding.
 
     Args:
         output: What a forward gave out.
         mask: Which positions hold real tokens, bool, (rows, length).
+        mend: What to do where nobody takes the step again.
     """
 
     def guard(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor) and leaf.requires_grad and leaf.shape[:2] == mask.shape:
-            return _RealOnly.apply(leaf, mask)  # type: ignore[no-untyped-call]
+            return _RealOnly.apply(leaf, mask, mend)  # type: ignore[no-untyped-call]
         return leaf
 
     return tree_map(guard, output)
@@ -56,13 +57,14 @@ def guarded(output: Any, mask: Tensor) -> Any:
 
 class _RealOnly(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, values: Tensor, mask: Tensor) -> Tensor:
+    def forward(ctx: Any, values: Tensor, mask: Tensor, mend: str) -> Tensor:
         ctx.save_for_backward(mask)
+        ctx.mend = mend
         return values.view_as(values)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         (mask,) = ctx.saved_tensors
         if bool(gradients[0][~mask].any()):
-            raise PaddingRead("the loss reads what stands behind the mask")
-        return gradients[0], None
+            raise PaddingRead(f"the loss reads what stands behind the mask{ctx.mend}")
+        return gradients[0], None, None

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from frostline.store.store import Store
 
 _MOST_REFUSALS = 3  # so many calls may turn out to need the plain path, before all of their kind take it
+_MEND = ", as in none of the first steps.\nCall the model outside of fl.fast where a loss does so"
 _LONGEST_NAME = 200  # its end tells more than its beginning
 
 
@@ -263,7 +264,7 @@ class Engine:
         else:
             self.answered += 1
             kind.widths.add(call.rows.length)
-            return guarded(output, call.rows.mask) if guards else output
+            return guarded(output, call.rows.mask, "" if self._retakes else _MEND) if guards else output
         if undo is not None:
             undo()
         return self._runner.forward(*arguments, **options)

@@ -16,6 +16,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
+from frostline.anatomy.wrappers import unwrap
 from frostline.base.files import existing_folder
 from frostline.base.logging import get_logger
 from frostline.engine.batch_inputs import NeedsPlain, layout_of, named_inputs
@@ -39,6 +40,12 @@ if TYPE_CHECKING:
 
 _RANK = "LOCAL_RANK"  # of torchrun and accelerate launch
 _CHECKPOINTING = "gradient_checkpointing"
+_OFF = {
+    "DataParallel": "DataParallel copies the model to other devices in each step",
+    "OptimizedModule": "torch.compile fixes how the model runs",
+    "FullyShardedDataParallel": "FSDP spreads the model over processes",
+    "DeepSpeedEngine": "DeepSpeed runs the model",
+}
 _RUNNING: weakref.WeakSet[nn.Module] = weakref.WeakSet()  # the models whose calls are answered
 
 
@@ -94,6 +101,7 @@ class LoopEngine:
 
     def __init__(self, model: nn.Module, settings: EngineSettings, passes: float) -> None:
         self._core = called_within(model)
+        self._off = next((_OFF[name] for name in unwrap(model).wrappers if name in _OFF), None)
         if self._core in _RUNNING:
             raise ModelError(f"{type(self._core).__name__} is in a block of fl.fast already.\nLeave one of them out.")
         self._settings = settings
@@ -128,6 +136,10 @@ class LoopEngine:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Answer the model's calls for a while."""
+        if self._off is not None:
+            get_logger().info("Engine: the plain path; %s.", self._off)
+            yield
+            return
         core = self._core
         before = vars(core).get("forward")
         _RUNNING.add(core)
