@@ -12,6 +12,7 @@ import frostline
 PUBLIC = [
     "DriftError",
     "FreezeCallback",
+    "LightningCallback",
     "ModelMap",
     "Plan",
     "Trainer",
@@ -19,6 +20,7 @@ PUBLIC = [
     "check",
     "diff",
     "explain",
+    "fast",
     "features",
     "fingerprint",
     "freeze",
