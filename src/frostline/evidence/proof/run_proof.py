@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import fspath
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.base.escaping import printable
 from frostline.base.json import read_json
 from frostline.base.sealing import SEAL_FILE, Seal, is_digest
-from frostline.checkpoints.headers import is_delta
+from frostline.checkpoints.classifier import load_classifier
+from frostline.checkpoints.headers import ADAPTER_CONFIG, is_delta
 from frostline.checkpoints.reading import open_checkpoint
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
@@ -17,7 +19,7 @@ from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
 from frostline.evidence.proof.fingerprint import Fingerprint
 from frostline.evidence.proof.proof import Proof, compare, planned_names
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE, Disagreement, RunProof
-from frostline.evidence.proof.run_weights import StoredWeights
+from frostline.evidence.proof.run_weights import AdaptedWeights, StoredWeights
 from frostline.plan.plan import PLAN_FILE, Plan
 
 if TYPE_CHECKING:
@@ -46,8 +48,8 @@ def verify_run(
     where it is about a frozen tensor, and by a `digest` that was noted elsewhere, whatever it is about.
 
     Args:
-        folder: What ``frostline train`` left, or ``save_model`` of ``fl.Trainer`` after training: weights,
-            ``proof.json``, and ``plan.json`` where something was frozen.
+        folder: What ``frostline train`` left, or ``save_model`` of ``fl.Trainer`` after training: weights, or adapters
+            of PEFT, which are put on their base; ``proof.json``, and ``plan.json`` where something was frozen.
         base: The checkpoint that the run started from; by default the one that ``metrics.json`` names.
         no_base: Whether to compare with no base, as for a model that started from none.
         digest: The digest of the run's files, as ``frostline train`` printed it.
@@ -84,13 +86,19 @@ def verify_run(
     is_of_command = isinstance(noted, dict)
     settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
     seal = _sealed(place, source.name, is_needed=is_of_command or digest is not None)
+    adapts = (place / ADAPTER_CONFIG).is_file()
+    if adapts and no_base:
+        raise SettingsError(f"'{source.name}' holds adapters, which are nothing without a base.\nLeave --no-base out.")
     base = None if no_base else _named(settings) if base is None else base
-    if base is None and not no_base:
+    if base is None and not no_base and not adapts:
         raise ModelError(
             f"The files in '{source.name}' name no base to compare with.\n"
             "Name it with --base, or pass --no-base for a model that started from none."
         )
-    model = skeleton(load_config(source), source.name)
+    if adapts:
+        model = load_classifier(source.name, base=None if base is None else fspath(base))[0]
+    else:
+        model = skeleton(load_config(source), source.name)
     anatomy = ModelMap.of(model)
     proof = _redrawn(stored, anatomy, source.name)
     found = list(_files(place, seal, digest))
@@ -99,18 +107,24 @@ def verify_run(
         text = f"{PROOF_FILE} begins at step {proof.from_step}, and those of 'frostline train' at 0"
         found.append(Disagreement(PROOF_FILE, None, text))
     found += _plan(place, settings, model, proof)
-    check = StoredWeights(model, anatomy, proof)
-    found += check.after(open_checkpoint(place))
-    origin = None
-    if base is not None:
+    check: StoredWeights | AdaptedWeights
+    if adapts:
+        check = AdaptedWeights(model, proof)
+        found += check.compare()
+        base = check.base
+    else:
+        check = StoredWeights(model, anatomy, proof)
+        found += check.after(open_checkpoint(place))
+    if base is not None and isinstance(check, StoredWeights):
         try:
             origin = open_checkpoint(base)
         except ModelError as error:
             raise ModelError(f"{str(error).splitlines()[0]}\nName the base of this run with --base.") from None
         found += check.before(origin)
+        base = origin.source.name
     return RunProof(
         folder=source.name,
-        base=origin.source.name if origin is not None else None,
+        base=None if base is None else fspath(base),
         proof=proof,
         disagreements=tuple(found),
         hashed=check.hashed,
