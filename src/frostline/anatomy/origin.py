@@ -49,7 +49,7 @@ class Origin:
         return "new" if name in self.new else "pretrained"
 
     def filled(self, names: frozenset[str]) -> Origin:
-        """The same where a folder of adapters filled some parameters; what those replace is not run, and not asked for."""
+        """The same where a folder of adapters filled some parameters; what those replace is not run."""
         new = frozenset(name for name in self.new - names if ".original_module." not in name)
         return replace(self, new=new, unknown=self.unknown - names)
 

@@ -54,7 +54,8 @@ class AdapterFolder:
             return None
         require_peft(f"'{source.name}', a folder of adapters,")
         values = adapter_values(folder / ADAPTER_CONFIG)
-        return cls(folder, _base_of(folder, values.get("base_model_name_or_path") if base is None else base), values)
+        named = values.get("base_model_name_or_path")
+        return cls(folder, _base_of(folder, named) if base is None else locate(base), values)
 
     def on_skeleton(self, model: PreTrainedModel) -> Any:
         """Put adapters without values on a model on the meta device, as they would train."""
@@ -83,9 +84,12 @@ class AdapterFolder:
         lost = saved_names(adapted) ^ stored
         if lost:
             raise ModelError(
-                f"The adapters in '{self.folder}' do not fit their configuration: {sorted(lost)[0]} is in one of "
+                f"The adapters in '{self.folder}' do not fit their configuration: {min(lost)} is in one of "
                 "them only.\nCopy the folder anew from its source."
             )
+        for name, parameter in adapted.named_parameters():
+            if not trains and (".prompt_encoder." in f".{name}" or ".modules_to_save." in name):
+                parameter.requires_grad_(True)  # as they did when they were trained
         return adapted.eval()
 
 

@@ -1,7 +1,4 @@
-"""PEFT, which is optional: whether it is there, what it does to a model, and which layers it adapts unless told.
-
-In: PEFT 0.18 and newer.
-"""
+"""PEFT, which is optional: whether it is there, what it does to a model, and which layers it adapts unless told."""
 
 from __future__ import annotations
 
@@ -20,6 +17,8 @@ if TYPE_CHECKING:
 
 def require_peft(what: str) -> None:
     """Look whether PEFT is installed.
+
+    In: all.
 
     Args:
         what: What needs it.
@@ -52,7 +51,7 @@ def config_of(values: Mapping[str, Any]) -> Any:
     from peft import PeftConfig
 
     with warnings.catch_warnings(action="ignore"):
-        return PeftConfig.from_peft_type(**values)
+        return PeftConfig.from_peft_type(**values)  # type: ignore[no-untyped-call]
 
 
 def with_adapters(model: nn.Module, config: Any) -> Any:
@@ -70,7 +69,7 @@ def with_adapters(model: nn.Module, config: Any) -> Any:
     from peft import get_peft_model
 
     with warnings.catch_warnings(action="ignore"):  # of what transformers 5.23 has renamed, and advice on calling PEFT
-        return get_peft_model(model, config)  # type: ignore[arg-type]
+        return get_peft_model(model, config)
 
 
 def with_stored_adapters(model: nn.Module, folder: Path, *, trains: bool) -> Any:

@@ -51,7 +51,7 @@ def adapt(model: PreTrainedModel, origin: Origin, settings: TrainSettings) -> tu
     Raises:
         MissingExtraError: If PEFT is not installed.
         SettingsError: If the targets name nothing, or the usual ones are not known.
-        ModelError: If the file of PEFT cannot be used, or makes something else than adapters on the weights as they are.
+        ModelError: If the file of PEFT cannot be used, or changes the weights before training.
         PlanError: If PEFT cannot adapt what was selected.
     """
     way = next(name for name in ("lora", "dora", "peft") if getattr(settings, name) is not None)
@@ -82,16 +82,11 @@ def adapt(model: PreTrainedModel, origin: Origin, settings: TrainSettings) -> tu
 
 def _modules_of(model: PreTrainedModel, origin: Origin) -> list[str]:
     """The modules to train and save beside the adapters: those of the head, and what the checkpoint lacks."""
-    head = [name for unit in ModelMap.of(model).units if unit.kind == "head" for name in unit.parameter_names]
-    owners = {name.rpartition(".")[0] for name in (*head, *origin.new)}
+    names = {name for unit in ModelMap.of(model).units if unit.kind == "head" for name in unit.parameter_names}
+    names |= origin.new
+    frozen = {path for name, _ in model.named_parameters() if name not in names for path in beginnings(name)}
     # The outermost modules that hold nothing else.
-    wanted = {*head, *origin.new}
-    whole = {
-        path
-        for path, module in model.named_modules()
-        if path and (inside := [f"{path}.{name}" for name, _ in module.named_parameters()]) and wanted.issuperset(inside)
-    }
-    return sorted({next((path for path in beginnings(owner) if path in whole), owner) for owner in owners})
+    return sorted({next(path for path in beginnings(name) if path not in frozen) for name in names})
 
 
 def _config_of_file(file: Path) -> Any:
@@ -130,9 +125,7 @@ def _linear_layers(model: PreTrainedModel, selector: str, kept: Iterable[str]) -
     found = [
         path
         for path, module in model.named_modules()
-        if isinstance(module, nn.Linear | Conv1D)
-        and f"{path}.weight" in names
-        and whole.isdisjoint(beginnings(path))
+        if isinstance(module, nn.Linear | Conv1D) and f"{path}.weight" in names and whole.isdisjoint(beginnings(path))
     ]
     if not found:
         raise SettingsError(
@@ -240,5 +233,6 @@ def merge(adapted: PreTrainedModel, proof: Proof) -> tuple[PreTrainedModel, Proo
         parameter.requires_grad_(name in free)
     follow_flags(model, stay_in_eval=mode == "eval")
     merged = compare(Fingerprint(before, {}), after, ModelMap.of(model), frozen_names(model))
-    cost = {"seconds": proof.seconds, "share": proof.share}
-    return model, replace(merged, flags=proof.flags, from_step=proof.from_step, guard=proof.guard, **cost)
+    return model, replace(
+        proof, tensors=merged.tensors, units=merged.units, flags=merged.flags, thawed=(), newly_frozen=()
+    )

@@ -31,7 +31,7 @@ from frostline.checkpoints.adapters import adapter_values
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
 from frostline.checkpoints.headers import ADAPTER_CONFIG
 from frostline.checkpoints.quiet_loading import quiet
-from frostline.checkpoints.source import locate
+from frostline.checkpoints.source import Source, locate
 from frostline.data.examples import Examples
 from frostline.data.labels import LabelSchema
 from frostline.data.messages import counted
@@ -97,18 +97,14 @@ def run_training(
         DriftError: If a frozen tensor moved; the folder is left all the same, its proof included.
         KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
     """
-    settings = replace(settings, model=locate(settings.model).lasting_name)
+    source = locate(settings.model)
+    settings = replace(settings, model=source.lasting_name)
+    _refuse_adapters(source)
     folder = OutputFolder(out)
     for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
         place = place_of(given) if given is not None else None
         if place is not None:
             folder.refuse_to_hold(place, what)
-    place = locate(settings.model).folder
-    if place is not None and (place / ADAPTER_CONFIG).is_file():
-        raise ModelError(
-            f"The folder '{settings.model}' holds adapters, not a whole model to train.\n"
-            "Train on one with them merged in: frostline train --merge."
-        )
     room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
     with folder.claim(resume=resume, overwrite=overwrite), room:
         try:
@@ -118,6 +114,14 @@ def run_training(
             if kept is not None:
                 get_logger().warning(f"Stopped; {kept.name} is kept. Go on with the same settings and --resume.")
             raise
+
+
+def _refuse_adapters(source: Source) -> None:
+    if source.folder is not None and (source.folder / ADAPTER_CONFIG).is_file():
+        raise ModelError(
+            f"The folder '{source.name}' holds adapters, not a whole model to train.\n"
+            "Train on one with them merged in: frostline train --merge."
+        )
 
 
 def _run(
@@ -131,23 +135,7 @@ def _run(
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     read = read_rows(settings)
     train, test, schema = read.train, read.test, read.schema
-    set_seed(settings.seed)  # the new weights are drawn while the model loads
-    model, tokenizer = load_classifier(
-        settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
-    )
-    origin = origin_of(model)
-    adapters = ""
-    plan = settings.plan()
-    if settings.adapts:
-        model, adapters = adapt(model, origin, settings)
-        origin = origin_of(model)
-        origin = replace(origin, new=origin.new | origin.unknown, unknown=frozenset())
-        plan = Plan.of(model, frozen_mode=settings.frozen_mode)
-    if plan is not None:
-        Freeze(model, plan)
-        refuse_nothing_to_train(model, plan)
-        if not settings.allow_new_frozen:
-            _refuse_new_frozen(model, plan, origin)
+    model, tokenizer, origin, adapters = _frozen_model(settings, schema)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     schedule = Schedule.of(model, origin, settings, len(train_set))
@@ -216,6 +204,30 @@ def _run(
     result.proof.raise_for_drift()
     _refuse_divergence(model, folder.target)
     return replace(result, digest=seal.digest)
+
+
+def _frozen_model(
+    settings: TrainSettings, schema: LabelSchema
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Origin, str]:
+    """Load the model and freeze it; gives its tokenizer and origin too, and in words what adapters were put where."""
+    set_seed(settings.seed)  # the new weights are drawn while the model loads
+    model, tokenizer = load_classifier(
+        settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
+    )
+    origin = origin_of(model)
+    adapters = ""
+    plan = settings.plan()
+    if settings.adapts:
+        model, adapters = adapt(model, origin, settings)
+        origin = origin_of(model)
+        origin = replace(origin, new=origin.new | origin.unknown, unknown=frozenset())
+        plan = Plan.of(model, frozen_mode=settings.frozen_mode)
+    if plan is not None:
+        Freeze(model, plan)
+        refuse_nothing_to_train(model, plan)
+        if not settings.allow_new_frozen:
+            _refuse_new_frozen(model, plan, origin)
+    return model, tokenizer, origin, adapters
 
 
 def _refuse_new_frozen(model: nn.Module, plan: Plan, origin: Origin) -> None:

@@ -15,6 +15,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 # Beyond these, libraries that count in 32 or 64 bits fail in their own words, or a run never ends.
 _MOST_EPOCHS = 1_000_000
+_MOST_RANK = 1 << 16  # far beyond the width of any model
 MOST = 2**31 - 1
 
 _OPTIONS = {
@@ -72,10 +73,10 @@ class TrainSettings:
             ``"10%"``; None to train without evaluation.
         freeze: What is frozen, as a selector.
         train_only: What trains, as a selector; not together with `freeze`.
-        lora: Where LoRA goes, as a selector: into the linear layers within it; all else but the head is frozen. Not together
-            with `dora`, `peft`, `freeze` or `train_only`.
+        lora: Where LoRA goes, as a selector: into the linear layers within it; all else but the head is frozen. Not
+            together with `dora`, `peft`, `freeze` or `train_only`.
         dora: Likewise for DoRA.
-        peft: A configuration of PEFT that says what is adapted, and how: a JSON file as PEFT writes it. Likewise.
+        peft: Likewise a JSON file as PEFT writes it, which says what is adapted, and how.
         rank: The rank of `lora` or `dora`; None for 8.
         alpha: Their numerator of the scale alpha / rank; None for twice the rank.
         targets: Names, or last parts of names, of the linear layers that they go into; None for the usual ones.
@@ -141,12 +142,11 @@ class TrainSettings:
     def __post_init__(self) -> None:
         if self.epochs is not None:
             require_number("epochs", self.epochs, most=_MOST_EPOCHS)
-        for name in ("batch_size", "max_length", "limit", "patience", "rank"):
+        for name in ("batch_size", "max_length", "limit", "patience"):
             if getattr(self, name) is not None:
                 require_number(name, getattr(self, name), least=1, most=MOST)
-        for name in ("learning_rate", "alpha"):
-            if getattr(self, name) is not None:
-                require_number(name, getattr(self, name))
+        if self.learning_rate is not None:
+            require_number("learning_rate", self.learning_rate)
         if not 0 <= self.seed < 2**32:
             raise SettingsError(f"--seed is {self.seed}; it must be from 0 to {2**32 - 1}.")
         if self.patience is not None and self.eval_data is None:
@@ -154,11 +154,17 @@ class TrainSettings:
         if self.eval_share is not None and not 0 < self.eval_share < 1:
             raise SettingsError(f"--eval is '{self.eval_data}'; a share is above 0% and below 100%.")
         EngineSettings(store=self.store, store_budget=self.store_budget, store_dtype=self.store_dtype)
-        self._refuse_conflicts()
+        self._check_adapters()
         self.plan()
 
-    def _refuse_conflicts(self) -> None:
-        """Refuse two answers to what trains, and settings of adapters where there are none."""
+    def _check_adapters(self) -> None:
+        """Refuse settings of adapters that are out of range, idle, or beside another answer to what trains."""
+        if self.rank is not None:
+            require_number("rank", self.rank, least=1, most=_MOST_RANK)
+        if self.alpha is not None:
+            require_number("alpha", self.alpha)
+        if self.targets == ():
+            raise SettingsError("--targets names nothing.\nName linear layers, such as query,value, or leave it out.")
         ways = [name for name in ("lora", "dora", "peft", "freeze", "train_only") if getattr(self, name) is not None]
         if self.adapts and len(ways) > 1:
             first, second = (given(name, getattr(self, name)) for name in ways[:2])

@@ -79,8 +79,8 @@ def adapters_low(case: Case) -> Iterator[Finding]:
         yield case.find(
             "note",
             [name for name in low if case.anatomy.unit_of[name] is lowest],
-            cause=f"The lowest adapters are in {lowest.name}: each step runs {above} of {len(layers)} layers forward and "
-            f"backward, and storing what is frozen beneath saves {saved}.",
+            cause=f"The lowest adapters are in {lowest.name}: each step runs {above} of {len(layers)} layers forward "
+            f"and backward, and storing what is frozen beneath saves {saved}.",
             mend="Adapt upper layers only: train --lora 'layers[-4:]', or layers_to_transform in PEFT's configuration.",
         )
 

@@ -8,12 +8,15 @@ from frostline.anatomy.kinds import kinds_of
 from frostline.anatomy.origin import origin_of
 from frostline.base.escaping import printable
 from frostline.checkpoints.conversions import Places
+from frostline.checkpoints.reading import open_checkpoint
 from frostline.checkpoints.tensor_files import digests_of
+from frostline.errors import ModelError
 from frostline.evidence.proof.fingerprint import fingerprint
 from frostline.evidence.proof.run_result import Disagreement
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     import torch
     from torch import nn
@@ -36,6 +39,23 @@ class StoredWeights:
         self.hashed = 0
         self.from_base = 0
         self.unverified: dict[str, str] = {}
+        self.base: str | None = None
+
+    def compare(self, folder: Path, base: str | None) -> Iterator[Disagreement]:
+        """Where the proof is not borne out by the folder of the run, or by the base, if there is one.
+
+        Raises:
+            ModelError: If one of them cannot be read.
+        """
+        yield from self.after(open_checkpoint(folder))
+        if base is None:
+            return
+        try:
+            origin = open_checkpoint(base)
+        except ModelError as error:
+            raise ModelError(f"{str(error).splitlines()[0]}\nName the base of this run with --base.") from None
+        self.base = origin.source.name
+        yield from self.before(origin)
 
     def after(self, run: Checkpoint) -> Iterator[Disagreement]:
         """Where the folder's weights are not those that the proof saw at the end."""
@@ -130,7 +150,7 @@ class AdaptedWeights:
         self.from_base = 0
         self.unverified: dict[str, str] = {}
 
-    def compare(self) -> Iterator[Disagreement]:
+    def compare(self, _folder: Path, _base: str | None) -> Iterator[Disagreement]:
         """Where the adapters are not those that the proof saw at the end, or the base is not the one of the run."""
         for tensor in self._proof.tensors:
             digest = self._digests.get(tensor.name)
