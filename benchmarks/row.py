@@ -19,6 +19,7 @@ NAMES = (
     "top1",
     "top2",
     "top2-grouped",
+    "lora-top4",
     "full",
     "tutorial",
     "bf16",
