@@ -13,11 +13,11 @@ from benchmarks.wording import line
 from frostline.errors import FrostlineError
 
 if TYPE_CHECKING:
-    from benchmarks.case import Contestant
     from benchmarks.job import Job
     from benchmarks.results import Repeat
 
-    Runs = tuple[Job, Contestant, Contestant | None]
+    # What decides on a run: the job, the task, and both sides.
+    Runs = tuple[Job, object, object, object]
 
 REPEATS = 3
 THREADS = 2
@@ -63,7 +63,7 @@ def _measure(row: Row, options: argparse.Namespace, done: dict[Runs, list[Repeat
     def tell(run: str) -> None:
         print(f"... {run}", file=sys.stderr, flush=True)
 
-    runs = (row.job, row.ours, row.theirs)
+    runs = (row.job, row.task, row.ours, row.theirs)
     if runs not in done:
         done[runs] = alternate(row, repeats=options.repeats, rows=options.rows, threads=options.threads, on_run=tell)
     repeats = done[runs]

@@ -12,15 +12,19 @@ import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal, cast
 
 from benchmarks.case import Case, Predict
 from benchmarks.data import Split, load_data
 from benchmarks.limit import measured_rate, required
-from benchmarks.models import load_model, load_tokenizer
+from benchmarks.models import load_model, load_tokenizer, read_in
 from benchmarks.peak import peak_memory
 from benchmarks.results import Measurement
 from benchmarks.row import Row, all_rows
+
+if TYPE_CHECKING:
+    from benchmarks.case import Contestant
+    from benchmarks.task import Make, TaskContestant
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,37 @@ def measure(row: Row, options: Options) -> Measurement:
     contestant = row.ours if options.side == "ours" else row.theirs
     if contestant is None:
         raise ValueError(f"row {row.name} has no peer to run")
+    if row.task is not None:
+        return _measure_task(row, row.task, cast("TaskContestant", contestant), options)
+    return _measure_texts(row, cast("Contestant", contestant), options)
+
+
+def _measure_task(row: Row, make: Make, contestant: TaskContestant, options: Options) -> Measurement:
+    """Run one side of a row that brings its own model and rows."""
+    job, folder = row.job, Path(options.folder)
+    contestant(job, make(job.batch, True), folder)()
+    task = make(min(job.rows, options.rows or job.rows), False)
+    read_in(task.model)
+    work = contestant(job, task, folder)
+    with peak_memory() as peak:
+        start = time.perf_counter()
+        loss = work()
+        seconds = time.perf_counter() - start
+    return Measurement(
+        seconds=seconds,
+        accuracy=None,
+        peak_bytes=peak.bytes,
+        rise_bytes=peak.rise,
+        limit_seconds=None,
+        rows=len(task.rows),
+        tokens=task.tokens,
+        source=task.source,
+        loss=loss,
+    )
+
+
+def _measure_texts(row: Row, contestant: Contestant, options: Options) -> Measurement:
+    """Run one side of a row that classifies texts."""
     job, data = row.job, load_data()
     if job.fill is not None:
         data = data.joined(job.fill)

@@ -28,6 +28,7 @@ from what was measured.
   each batch to its longest text unless the row says otherwise.
 - **Accuracy** is measured on the whole test split, by the same plain forwards for both. It differs between the sides
   because frozen layers run without dropout here, and with it under `transformers.Trainer`.
+  Other tasks than text classification tell the mean loss of their last ten steps in its place.
 - **Memory** is the greatest rise of the process's resident memory in the timed region, above what is resident as it
   begins: libraries, model and texts are not in it, Frostline's store is.
 - **Limit** says how many times longer Frostline took than the matrix products that must be computed would take at the
@@ -68,7 +69,7 @@ def _line(row: Row, result: dict[str, Any] | None) -> str:
         seconds(result, " / "),
         " / ".join(map(accuracy, sides)),
         " / ".join(map(memory, sides)),
-        f"{result['of_limit']['median']:.1f} ×",
+        f"{result['of_limit']['median']:.1f} ×" if result["of_limit"] else "–",
     ]
     return f"| {' | '.join(cells)} |"
 

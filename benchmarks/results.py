@@ -37,6 +37,7 @@ class Measurement:
         rows: The texts that were trained on.
         tokens: Their tokens, without padding.
         source: What the texts are, in words.
+        loss: The mean training loss of the last steps; None where accuracy is told.
     """
 
     seconds: float
@@ -47,6 +48,7 @@ class Measurement:
     rows: int
     tokens: int
     source: str
+    loss: float | None = None
 
 
 @dataclass(frozen=True)
@@ -123,7 +125,7 @@ def result_of(row: Row, repeats: Sequence[Repeat], threads: int) -> dict[str, An
         "ratio": asdict(ratio),
         "target": str(row.target) if row.target else None,
         "met": row.target.met(ratio.median) if row.target else None,
-        "of_limit": asdict(Spread.of(repeat.of_limit for repeat in repeats)),
+        "of_limit": asdict(Spread.of(repeat.of_limit for repeat in repeats)) if row.task is None else None,
         "ours": _side([repeat.ours for repeat in repeats]),
         "theirs": _side([repeat.theirs for repeat in repeats if repeat.theirs is not None]),
         "repeats": [asdict(repeat) for repeat in repeats],
@@ -147,7 +149,7 @@ def _side(runs: Sequence[Measurement]) -> dict[str, float | None] | None:
         return None
     return {
         name: _median(getattr(run, name) for run in runs)
-        for name in ("seconds", "accuracy", "peak_bytes", "rise_bytes")
+        for name in ("seconds", "accuracy", "peak_bytes", "rise_bytes", "loss")
     }
 
 

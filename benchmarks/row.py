@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
     from benchmarks.case import Contestant
     from benchmarks.job import Job
+    from benchmarks.task import Make, TaskContestant
 
 # As `make bench ROW=…` takes them; each is a file of this folder, with "_" for "-".
 NAMES = (
@@ -27,6 +28,12 @@ NAMES = (
     "long",
     "prefix",
     "memory",
+    "tokens-top2",
+    "qa-top2",
+    "vit-top2",
+    "audio-head",
+    "clm-top2",
+    "loop",
     "gpu",
 )
 
@@ -67,17 +74,20 @@ class Row:
             ``"share"``: the limit's seconds by ours.
         target: The ratio to reach; None if it is only reported.
         unavailable: Says why this machine cannot run the row, or None.
+        task: Makes the model and the rows of another task than text classification, which has neither accuracy nor
+            limit: the mean loss of its last steps stands for the accuracy. None for text classification.
     """
 
     name: str
     work: str
     peer: str
     job: Job
-    ours: Contestant
-    theirs: Contestant | None
+    ours: Contestant | TaskContestant
+    theirs: Contestant | TaskContestant | None
     figure: Figure = "speed"
     target: Target | None = None
     unavailable: Callable[[], str | None] = field(default=_anywhere)
+    task: Make | None = None
 
 
 def rows_named(name: str) -> tuple[Row, ...]:

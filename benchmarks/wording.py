@@ -14,7 +14,7 @@ def line(result: dict[str, Any]) -> str:
         seconds(result, " against "),
         " / ".join(memory(side) for side in (ours, theirs) if side),
         f"accuracy {' / '.join(accuracy(side) for side in (ours, theirs) if side)}",
-        f"{result['of_limit']['median']:.1f} x the limit",
+        f"{result['of_limit']['median']:.1f} x the limit" if result["of_limit"] else "no limit reckoned",
         f"{result['rows']:,} rows of {result['source']}",
     ]
     return "  ".join(parts)
@@ -26,7 +26,9 @@ def spread(figures: dict[str, float]) -> str:
 
 
 def accuracy(side: dict[str, Any] | None) -> str:
-    """A side's accuracy with three decimals, or a dash."""
+    """A side's accuracy with three decimals, else its loss, else a dash."""
+    if side is not None and side.get("loss") is not None:
+        return f"loss {side['loss']:.3f}"
     return "–" if side is None or side["accuracy"] is None else f"{side['accuracy']:.3f}"
 
 

@@ -29,12 +29,15 @@ if TYPE_CHECKING:
     from frostline.runs.features import features as features
     from frostline.training.arguments import TrainingArguments as TrainingArguments
     from frostline.training.callback import FreezeCallback as FreezeCallback
+    from frostline.training.fast import fast as fast
+    from frostline.training.lightning import LightningCallback as LightningCallback
     from frostline.training.trainer import Trainer as Trainer
 
 # The public names and the modules that they live in.
 _HOMES = {
     "DriftError": "frostline.errors",
     "FreezeCallback": "frostline.training.callback",
+    "LightningCallback": "frostline.training.lightning",
     "ModelMap": "frostline.anatomy.modelmap",
     "Plan": "frostline.plan.plan",
     "Trainer": "frostline.training.trainer",
@@ -42,6 +45,7 @@ _HOMES = {
     "check": "frostline.evidence.checks.run",
     "diff": "frostline.evidence.diff.diff",
     "explain": "frostline.evidence.explain.explain",
+    "fast": "frostline.training.fast",
     "features": "frostline.runs.features",
     "fingerprint": "frostline.evidence.proof.fingerprint",
     "freeze": "frostline.freezing.freeze",

@@ -13,6 +13,7 @@ import pytest
 from frostline.errors import ModelError
 from frostline.evidence.inspect.inspection import open_skeleton
 from tests.models import tiny
+from tests.thinning import slow
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +69,7 @@ def inspected(model: Path, home: Path, *options: str) -> subprocess.CompletedPro
     )
 
 
-@pytest.mark.parametrize("options", [(), ("--from-config",), ("--names", "--freeze", "backbone")])
+@pytest.mark.parametrize("options", [(), *slow((("--from-config",),)), *slow((("--names", "--freeze", "backbone"),))])
 def test_it_is_refused_and_the_option_named(
     model: Path, marker: Path, tmp_path: Path, options: tuple[str, ...]
 ) -> None:

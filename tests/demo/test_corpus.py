@@ -144,6 +144,7 @@ def test_it_is_the_same_in_every_process_and_imports_nothing(
     assert result.stdout.split("\n") == [corpus.digest, "[]", ""]
 
 
+@pytest.mark.slow
 def test_the_order_of_the_file_system_does_not_matter(corpus: Corpus, monkeypatch: pytest.MonkeyPatch) -> None:
     forwards = module._source_files
 

@@ -42,6 +42,10 @@ def run(page: str, names: dict[str, Any]) -> None:
         exec(code, names)  # noqa: S102 - it is ours
 
 
+@pytest.mark.filterwarnings("ignore:.*LeafSpec.*:FutureWarning")  # of Lightning
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")  # of TRL
+@pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training:UserWarning")
+@pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers:UserWarning")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found:UserWarning")
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])

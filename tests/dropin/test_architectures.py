@@ -82,8 +82,8 @@ def chosen(count: int, seed: int) -> list[rows.Row]:
     ]
 
 
-def nested(batch: list[rows.Row]) -> dict[str, Any]:
-    flat = rows.padded([row for rowset in batch for row in rows.encoded(rowset["input_ids"])])
+def nested(batch: list[rows.Row], width: int = 0) -> dict[str, Any]:
+    flat = rows.padded([row for rowset in batch for row in rows.encoded(rowset["input_ids"])], width=width)
     return {name: value.unflatten(0, (-1, 3)) for name, value in flat.items()} | {
         "labels": torch.tensor([row["labels"] for row in batch])
     }
@@ -111,6 +111,11 @@ def test_a_task(tmp_path: Path, task: str) -> None:
 @pytest.mark.parametrize("layers", [0, 2, 4])
 def test_multiple_choice(tmp_path: Path, layers: int) -> None:
     compared(tmp_path, partial(bert_for, "MultipleChoice", layers), given=rows.given(chosen, nested))
+
+
+def test_multiple_choice_of_one_width(tmp_path: Path) -> None:
+    given = rows.given(chosen, partial(nested, width=40))
+    assert_profits(compared(tmp_path, partial(bert_for, "MultipleChoice", 2), given=given))
 
 
 def test_next_sentences(tmp_path: Path) -> None:

@@ -63,9 +63,9 @@ class TestReading:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({}, "no input_ids"),
-            ({"input_ids": IDS[0]}, "no input_ids"),
-            ({"input_ids": [[1, 2]]}, "no input_ids"),
+            ({}, "no tensor with rows"),
+            ({"pixel_values": torch.zeros(0, 3)}, "no tensor with rows"),
+            ({"input_ids": [[1, 2]], "labels": IDS}, "input_ids is a list"),
             ({"input_ids": IDS, "inputs_embeds": torch.zeros(2, 4, 3)}, "inputs_embeds was given"),
             ({"input_ids": IDS, "past_key_values": object()}, "past_key_values was given"),
             ({"input_ids": IDS, "output_hidden_states": True}, "output_hidden_states was given"),

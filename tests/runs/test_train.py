@@ -13,6 +13,7 @@ from frostline.plan.plan import Plan
 from frostline.runs.inference import Classifier
 from frostline.runs.train import run_training
 from frostline.runs.train_settings import TrainSettings
+from tests.thinning import slow
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def test_max_length_is_kept_with_the_tokenizer(tmp_path: Path, place: Path, bert
 # Kinds of labels and files
 
 
-@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+@pytest.mark.parametrize("kind", ["csv", "parquet", *slow("tsv", "jsonl")])
 def test_files_of_each_kind_give_the_same_model(tmp_path: Path, place: Path, bert: Path, kind: str) -> None:
     file = tmp_path / f"rows.{kind}"
     if kind == "parquet":

@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 import frostline as fl
 from frostline.errors import DriftError, PlanError, SelectorError
+from tests.thinning import slow
 from tests.training import tiny
 from tests.training.pretrained import FROZEN, LINE, arguments, options, same, trains
 
@@ -209,7 +210,7 @@ def test_a_run_resumed_in_another_folder_is_proven_from_its_own_start(tmp_path: 
     assert resumed.proof.ok
 
 
-@pytest.mark.parametrize("half", [False, True])
+@pytest.mark.parametrize("half", [*slow(False), True])
 def test_interrupted_and_resumed_as_if_it_were_not(tmp_path: Path, make: Any, batch: Batch, half: bool) -> None:
     whole, part = make(), make()
     fl.Trainer(whole, arguments(tmp_path / "a"), train_dataset=batch, freeze=LINE).train()

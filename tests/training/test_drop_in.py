@@ -12,6 +12,7 @@ from transformers import TrainerCallback
 
 import frostline as fl
 from tests.models import CHECKPOINTING
+from tests.thinning import one_in, slow
 from tests.training import tokens
 from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
 
@@ -34,6 +35,7 @@ def trainer_of(kind: Any, folder: Path, given: dict[str, Any] | None = None, **c
 # Searches
 
 
+@pytest.mark.slow
 def test_a_search_for_hyperparameters(tmp_path: Path) -> None:
     """Each trial trains a new model with settings of its own, on the engine, as many as were asked for."""
     found = []
@@ -113,7 +115,7 @@ class Backwards:
         return DataLoader(rows, batch_sampler=batches, collate_fn=tokens.collate)
 
 
-@pytest.mark.parametrize("mixin", [Weighty, Backwards])
+@pytest.mark.parametrize("mixin", [Weighty, *slow(Backwards)])
 def test_a_sampler_of_one_s_own(tmp_path: Path, mixin: type) -> None:
     ours, theirs = both(tmp_path, mixin, given={"data_collator": tokens.padding()})
     assert_alike(ours, theirs)
@@ -137,6 +139,7 @@ def test_several_evaluation_sets(tmp_path: Path) -> None:
         assert values[0] == pytest.approx(values[1], abs=1e-4)
 
 
+@pytest.mark.slow
 def test_a_batch_size_that_is_found(tmp_path: Path) -> None:
     """Rows that do not fit into memory come in smaller batches, from the start."""
 
@@ -199,7 +202,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", SETTINGS)
+@pytest.mark.parametrize("case", one_in(2, SETTINGS))
 def test_settings(tmp_path: Path, case: str) -> None:
     ours, theirs = both(tmp_path, **SETTINGS[case])
     if case == "bf16_full_eval":  # which leaves the model in bf16, here as there

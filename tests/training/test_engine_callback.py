@@ -16,6 +16,7 @@ from transformers import TrainerCallback
 import frostline as fl
 from frostline.training.engine_callback import EngineCallback
 from tests.models import argument
+from tests.thinning import one_in, slow
 from tests.training import tokens
 from tests.training.beside import HELD_OUT, ROWS, OwnLoss, Weighted, assert_alike, both, losses, replayed
 
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("heard")
 
 
-@pytest.mark.parametrize("freeze", [None, tokens.LOWER])
+@pytest.mark.parametrize("freeze", [*slow(None), tokens.LOWER])
 def test_a_hundred_steps(tmp_path: Path, freeze: str | None) -> None:
     ours, theirs = both(tmp_path, freeze=freeze, max_steps=100)
     assert_alike(ours, theirs)
@@ -57,7 +58,7 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize("case", one_in(2, CASES))
 def test_arguments(tmp_path: Path, case: str) -> None:
     ours, theirs = both(tmp_path, **{"store_dir": str(tmp_path / "store")} | CASES[case])
     assert_alike(ours, theirs)

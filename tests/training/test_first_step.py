@@ -13,6 +13,7 @@ from transformers import AutoModelForSequenceClassification, HfArgumentParser
 import frostline as fl
 from frostline.errors import DriftError
 from frostline.training import first_step as firststep
+from tests.thinning import slow
 from tests.training.pretrained import adapted
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def test_the_first_step_as_it_was(make: Any, warned: list[str]) -> None:
     assert warned == []
 
 
-@pytest.mark.parametrize("changes", [{}, {"freeze": LINE}, {"bf16": True}, {"gradient_accumulation_steps": 2}])
+@pytest.mark.parametrize("changes", [{}, *slow({"freeze": LINE}, {"bf16": True}, {"gradient_accumulation_steps": 2})])
 def test_training_is_the_same_with_and_without(make: Any, changes: dict[str, Any]) -> None:
     ends = []
     for probing in (True, False):

@@ -13,6 +13,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.thinning import slow
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -47,7 +49,7 @@ def alone(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any
     return folder, report
 
 
-@pytest.mark.parametrize("store", ["memory", "disk"])
+@pytest.mark.parametrize("store", ["memory", *slow("disk")])
 def test_two_processes(tmp_path: Path, alone: tuple[Path, dict[str, Any]], store: str) -> None:
     shared = Path("/dev/shm")  # noqa: S108
     before = set(shared.glob("frostline-*")) if shared.is_dir() else set()

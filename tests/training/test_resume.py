@@ -216,7 +216,7 @@ def broken_off(tmp_path_factory: pytest.TempPathFactory, place: Path, quick_bert
     return folder
 
 
-@pytest.mark.parametrize("how", ["missing", "one bit", "truncated", "pickled"])
+@pytest.mark.parametrize("how", ["missing", "one bit", *slow("truncated", "pickled")])
 @pytest.mark.parametrize("name", [*CHECKPOINT_FILES, "fingerprint.json", "files.json"])
 def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
     tmp_path: Path,
@@ -257,7 +257,7 @@ def test_no_sound_checkpoint_is_an_error_and_nothing_is_lost(
 
 
 @pytest.mark.parametrize("name", [name for name in CHECKPOINT_FILES if name != "trainer_state.json"])
-@pytest.mark.parametrize("how", ["truncated", "pickled"])
+@pytest.mark.parametrize("how", [*slow("truncated"), "pickled"])
 def test_a_checkpoint_that_somebody_sealed_anew(
     tmp_path: Path, place: Path, quick_bert: Path, broken_off: Path, name: str, how: str
 ) -> None:

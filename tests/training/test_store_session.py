@@ -13,6 +13,7 @@ import frostline as fl
 from frostline.store.listing import describe, verify
 from frostline.store.packed import Packed
 from frostline.store.store import Store
+from tests.thinning import slow
 from tests.training import tokens
 from tests.training.beside import ROWS
 
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.usefixtures("heard")
 
 
-@pytest.mark.parametrize("store", ["memory", "disk"])
+@pytest.mark.parametrize("store", [*slow("memory"), "disk"])
 def test_interrupted_while_the_store_is_filled(tmp_path: Path, store: str) -> None:
     class Stop(TrainerCallback):
         stops = True
@@ -87,7 +88,7 @@ def test_a_budget_that_all_on_disk_exceeds_is_no_matter(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("file", ["w0000.s0000.data", "w0000.index"])
-@pytest.mark.parametrize("store", ["auto", "disk"])
+@pytest.mark.parametrize("store", [*slow("auto"), "disk"])
 def test_a_damaged_store_is_computed_anew_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, store: str
 ) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.base.json import read_json
-from frostline.checkpoints.headers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, file_headers
+from frostline.checkpoints.headers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, file_headers, is_adapter
 from frostline.checkpoints.source import Source, locate
 from frostline.compat.adapters import config_of, require_peft, saved_names, with_adapters, with_stored_adapters
 from frostline.errors import ModelError
@@ -50,7 +50,7 @@ class AdapterFolder:
             MissingExtraError: If PEFT is not installed.
         """
         folder = source.folder
-        if folder is None or not (folder / ADAPTER_CONFIG).is_file():
+        if folder is None or not is_adapter(folder):
             return None
         require_peft(f"'{source.name}', a folder of adapters,")
         values = adapter_values(folder / ADAPTER_CONFIG)
@@ -135,6 +135,6 @@ def _base_of(folder: Path, name: Any) -> Source:
         raise ModelError(f"{first}\nThat is {where}: write down where the base lies now.") from None
     if source.folder is not None and not Path(name).is_absolute():
         raise ModelError(f"{where.capitalize()} is '{name}', a relative path.\nWrite an absolute one, or a hub name.")
-    if source.folder is not None and (source.folder / ADAPTER_CONFIG).is_file():
+    if source.folder is not None and is_adapter(source.folder):
         raise ModelError(f"{where.capitalize()} is '{name}', which holds adapters itself.\nName a whole model.")
     return source

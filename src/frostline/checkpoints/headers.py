@@ -48,6 +48,13 @@ def is_delta(folder: Path) -> bool:
     return (folder / DELTA_MANIFEST).is_file()
 
 
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds adapters of PEFT in the place of weights; what lies beside weights is no part of them."""
+    return (folder / ADAPTER_CONFIG).is_file() and not any(
+        (folder / file).is_file() for files in WEIGHTS for file in files
+    )
+
+
 def weight_files(folder: Path, name: str) -> list[Path]:
     """List the files that hold the weights of a folder, in the order in which transformers looks for them.
 
@@ -59,7 +66,7 @@ def weight_files(folder: Path, name: str) -> list[Path]:
             return [folder / single]
         if (folder / index).is_file():
             return _shards(folder / index)
-    if (folder / ADAPTER_CONFIG).is_file():
+    if is_adapter(folder):
         raise ModelError(
             f"The folder '{name}' holds adapters, not a whole model.\nExport one with them merged in: "
             "frostline train --merge."

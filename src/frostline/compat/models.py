@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
     from torch import nn
@@ -19,7 +19,15 @@ NAME_FIELD = "_name_or_path"
 
 # The code whose hooks stay on a model once outputs were asked for; they see nothing unasked. In: transformers 5.2 and
 # newer. Else: outputs are collected without hooks that stay.
-CAPTURING = "transformers.utils.output_capturing"
+_CAPTURING = "transformers.utils.output_capturing"
+# The hook that has embeddings require a gradient, for layers that run again in the backward pass. In: all. Lost: fast
+# paths where it stands on the model.
+_REQUIRING = "make_inputs_require_grads"
+
+
+def is_harmless(hook: Callable[..., Any]) -> bool:
+    """Tell whether a forward hook is one of transformers' that neither keep nor change a value."""
+    return hook.__module__ == _CAPTURING or getattr(hook, "__name__", "") == _REQUIRING
 
 
 def was_loaded(model: nn.Module) -> bool:

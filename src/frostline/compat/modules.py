@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     import torch
     from torch import nn
@@ -45,20 +45,20 @@ def own_buffers(module: nn.Module) -> dict[str, torch.Tensor | None]:
     return module._buffers
 
 
-def are_hooked(modules: Iterable[nn.Module], harmless: str) -> bool:
+def are_hooked(modules: Iterable[nn.Module], is_harmless: Callable[[Callable[..., Any]], bool]) -> bool:
     """Tell whether modules have hooks that see or change what goes through them, in one loop for every step.
 
     In: all.
 
     Args:
         modules: The modules.
-        harmless: The path of the code whose forward hooks do not count.
+        is_harmless: Tells which forward hooks do not count.
     """
     for module in modules:
         if module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks:
             return True
         hooks = module._forward_hooks
-        if hooks and any(hook.__module__ != harmless for hook in hooks.values()):
+        if hooks and not all(map(is_harmless, hooks.values())):
             return True
     return False
 

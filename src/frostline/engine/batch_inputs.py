@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
 
@@ -13,13 +14,12 @@ from frostline.engine.replay.replay import NotReplayable
 from frostline.engine.token_layout import TokenLayout
 
 if TYPE_CHECKING:
-    import inspect
     from collections.abc import Mapping, Sequence
 
     import numpy as np
-    from torch import Tensor
+    from torch import Tensor, nn
 
-Layout = Literal["no mask", "right", "left"]
+Layout = Literal["no tokens", "no mask", "right", "left"]
 
 DIGEST_BYTES = 16
 _IDS, _MASK = "input_ids", "attention_mask"
@@ -44,7 +44,8 @@ class Call:
 
     Attributes:
         inputs: By name; tensors have their rows first.
-        rows: Which positions hold real tokens.
+        rows: Which positions hold real tokens; where rows are no texts, each has one position.
+        has_tokens: Whether rows are texts: one row of ``input_ids`` each.
         aligned: Names of the inputs with one value per position, of shape (rows, length, ...). Until that was found
             out by experiment, these are all that have that shape.
     """
@@ -52,6 +53,7 @@ class Call:
     inputs: dict[str, Any]
     rows: TokenLayout
     aligned: frozenset[str]
+    has_tokens: bool = True
 
     @classmethod
     def of(cls, inputs: dict[str, Any], rows: TokenLayout) -> Call:
@@ -68,6 +70,8 @@ class Call:
     @cached_property
     def layout(self) -> Layout | None:
         """On which side its rows are padded; None where a row has no tokens, or they do not stand side by side."""
+        if not self.has_tokens:
+            return "no tokens"
         if self.inputs.get(_MASK) is None:
             return "no mask"
         mask = self.rows.mask
@@ -92,6 +96,10 @@ class Call:
         What has another value in each call by its nature is left out: tensors' values, and the count of labels.
         """
         return tuple((name, _kind(name, value)) for name, value in sorted(self.inputs.items()))
+
+    def sizes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of one row of each input that has rows."""
+        return {name: tuple(value.shape[1:]) for name, value in self.inputs.items() if self.is_per_row(value)}
 
     def is_per_row(self, value: Any) -> bool:
         """Whether an input has one value, or more, for each row."""
@@ -208,39 +216,64 @@ def read_call(
     reason = _needs_plain(inputs, config)
     if reason is not None:
         raise NeedsPlain(reason)
-    ids, mask = inputs[_IDS], inputs.get(_MASK)
-    call = Call.of(inputs, TokenLayout(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool()))
+    rows = layout_of(inputs)
+    if not _are_ids(inputs.get(_IDS)):
+        return Call(inputs, rows, frozenset(), has_tokens=False)
+    call = Call.of(inputs, rows)
     if call.layout is None:
         raise NeedsPlain("a text has no tokens, or a hole in its mask")
     return call
 
 
+def _are_ids(value: Any) -> TypeGuard[Tensor]:
+    return isinstance(value, torch.Tensor) and value.dim() == 2
+
+
+def layout_of(inputs: Mapping[str, Any]) -> TokenLayout:
+    """Where the real tokens of a batch stand; one position per row where rows are images, sounds, choices or others."""
+    ids, mask = inputs.get(_IDS), inputs.get(_MASK)
+    if _are_ids(ids):
+        return TokenLayout(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool())
+    first = next(value for value in inputs.values() if isinstance(value, torch.Tensor) and value.dim())
+    return TokenLayout(torch.ones(len(first), 1, dtype=torch.bool, device=first.device))
+
+
 def _needs_plain(inputs: Mapping[str, Any], config: Any) -> str | None:
     """Why only the plain forward can answer a call with these inputs; None where a fast path may."""
-    ids, mask = inputs.get(_IDS), inputs.get(_MASK)
-    if not isinstance(ids, torch.Tensor) or ids.dim() != 2:
-        return f"the batch has no {_IDS} of shape (rows, length)"
+    tensors = {name: value for name, value in inputs.items() if isinstance(value, torch.Tensor) and value.dim()}
+    first = _IDS if _IDS in tensors else next(iter(tensors), None)
+    if first is None or not len(tensors[first]):
+        return "the batch has no tensor with rows"
     for name, value in inputs.items():
-        reason = _why_plain(name, value, len(ids))
+        reason = _why_plain(name, value, first, len(tensors[first]))
         if reason is not None:
             return reason
     asked = [name for name in _OUTPUTS if getattr(config, name, False) and inputs.get(name) is not False]
     if asked:
         return f"the config asks for {asked[0]}"
-    if mask is not None and (mask.shape != ids.shape or mask.is_floating_point() or bool((mask != mask.bool()).any())):
+    ids, mask = inputs.get(_IDS), inputs.get(_MASK)
+    if not _are_ids(ids) or mask is None:
+        return None
+    if mask.shape != ids.shape or mask.is_floating_point() or bool((mask != mask.bool()).any()):
         return f"{_MASK} is not of shape (rows, length), or holds more than 0 and 1"
     return None
 
 
-def _why_plain(name: str, value: Any, rows: int) -> str | None:
+def _why_plain(name: str, value: Any, first: str, rows: int) -> str | None:
     """Why only the plain forward can answer a call with this input; None where a fast path may."""
     if (name in _NEEDS_PLAIN or name.startswith("decoder_")) and value is not None and value is not False:
         return f"{name} was given"
     if isinstance(value, torch.Tensor) and value.dim() and len(value) != rows:
-        return f"{name} has another number of rows than {_IDS}"
+        return f"{name} has another number of rows than {first}"
     if not isinstance(value, torch.Tensor | Plain | None):
         return f"{name} is a {type(value).__name__}, of which it is not known what of it belongs to which row"
     return None
+
+
+def named_inputs(model: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
+    """What a model's forward is called with, by name."""
+    names = list(inspect.signature(type(model).forward).parameters)[1:]
+    return dict(zip(names, arguments, strict=False)) | dict(options)
 
 
 def _by_name(signature: inspect.Signature, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.engine.batch_inputs import NeedsPlain
+from frostline.engine.fast_paths import FastPaths
 from frostline.engine.replay.boundary_tensors import spec_of
 from frostline.engine.replay.prefix import Prefix, store_key
 from frostline.engine.selfcheck.admission import admit
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
     from torch import nn
 
     from frostline.engine.batch_inputs import Call
-    from frostline.engine.fast_paths import FastPaths
     from frostline.engine.replay.prefix import Version
     from frostline.engine.runner import Runner
     from frostline.engine.selfcheck.result import SelfCheck
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from frostline.store.store import Store
 
 _MOST_KINDS = 12  # are tried
+_MOST_LOOKS = 8  # after so many calls whose loss depends on no output with one value per token, it reads no padding
 
 
 @dataclass(eq=False)
@@ -42,6 +43,7 @@ class CallKind:
         check: Which paths are exact.
         paths: Those that are taken: fewer than were admitted, once the guard has found one wrong.
         values: Plain values among modules' attributes, by what holds them and their names.
+        sizes: The shape of one row of each input, where the paths hold for such only; None where they hold for any.
         autocast: What autocast computes in; None outside of it.
         prefix: The tensors beneath the boundary; None where nothing can be replayed.
         versions: What each of them was: where it lay, and how often it was written.
@@ -52,6 +54,8 @@ class CallKind:
         widths: Positions of rows for which it was looked up that one position only is read.
         seen: What the guard knows.
         refused: How many calls could not be answered on the paths after all.
+        reads_padding: Whether the loss reads what stands behind the mask; None where no backward pass has told.
+        looked: In how many calls it was looked for.
     """
 
     tensors: frozenset[str]
@@ -59,6 +63,7 @@ class CallKind:
     check: SelfCheck
     paths: FastPaths
     values: list[tuple[dict[str, Any], str, Any]]
+    sizes: dict[str, tuple[int, ...]] | None = None
     autocast: torch.dtype | None = None
     prefix: Prefix | None = None
     versions: tuple[Version, ...] = ()
@@ -69,11 +74,26 @@ class CallKind:
     widths: set[int] = field(default_factory=set)
     seen: Seen = field(default_factory=Seen)
     refused: int = 0
+    reads_padding: bool | None = None
+    looked: int = 0
+
+    def looks_for_reads(self) -> bool:
+        """Whether the next call is one of the first, of which it is looked whether the loss reads padding."""
+        self.looked += 1
+        return self.reads_padding is None and self.looked <= _MOST_LOOKS
+
+    def note_read(self, reads: bool) -> None:
+        """Note whether the loss reads padding; if it does, all calls of the kind are answered plainly."""
+        self.reads_padding = self.reads_padding or reads
+        if reads:
+            self.paths = FastPaths()
 
     def takes(self, call: Call) -> bool:
         """Whether a call of this kind is one of those that were tried: its inputs lie and are padded alike."""
         aligned = self.paths.aligned or frozenset()
         if not aligned <= call.aligned or any(held.get(name) != value for held, name, value in self.values):
+            return False
+        if self.sizes is not None and call.sizes() != self.sizes:
             return False
         return not call.paddings or all(call.paddings[name] == self.check.paddings.get(name) for name in aligned)
 
@@ -159,8 +179,11 @@ class CallKinds:
         tensors = frozenset(name for name, value in call.inputs.items() if isinstance(value, torch.Tensor))
         constants = {name: value for name, value in call.inputs.items() if name not in tensors}
         values = plain_values(self._model, check.changes)
-        kind = CallKind(tensors, constants, check, check.paths, values, autocast)
+        if check.dtype != self._parameters[0].dtype:  # there may be an autocast inside of the forward, as accelerate's
+            autocast = autocast or check.dtype
         replay = check.paths.replay
+        sizes = call.sizes() if replay is not None and replay.has_sizes else None
+        kind = CallKind(tensors, constants, check, check.paths, values, sizes, autocast)
         if replay is not None:
             kind.prefix = Prefix(self._model, replay.route.boundary)
             kind.versions = kind.prefix.versions()

@@ -13,11 +13,11 @@ import torch
 
 from frostline.base.logging import get_logger
 from frostline.base.random_state import RngState
-from frostline.compat.models import CAPTURING
+from frostline.compat.models import is_harmless
 from frostline.compat.modules import are_hooked
 from frostline.compat.tensors import BatchNorm
 from frostline.engine.batch_inputs import Call, NeedsPlain, read_call
-from frostline.engine.behind_mask import guarded
+from frostline.engine.behind_mask import guarded, watched
 from frostline.engine.call_kinds import CallKind, CallKinds
 from frostline.engine.cost.measurement import calibrate
 from frostline.engine.fast_paths import FastPaths
@@ -60,6 +60,8 @@ class Engine:
     Args:
         model: The model, wrapped or not.
         settings: What the engine may do.
+        retakes: Whether a step of which the loss reads padding is taken again, after `take_back`. If not, such a loss
+            is looked for in steps that are answered plainly, before any is answered otherwise.
 
     Attributes:
         guard: Repeats calls plainly now and then.
@@ -71,9 +73,10 @@ class Engine:
         reason: Why a call was last answered on the plain path, in words; None if none was.
     """
 
-    def __init__(self, model: nn.Module, settings: EngineSettings) -> None:
+    def __init__(self, model: nn.Module, settings: EngineSettings, *, retakes: bool = True) -> None:
         self._core = core_of(model)
         self._settings = settings
+        self._retakes = retakes
         self._signature = inspect.signature(type(self._core).forward.__get__(self._core))
         self._modules = list(self._core.modules())
         self._checkpointing = [module for module in self._modules if hasattr(module, "gradient_checkpointing")]
@@ -237,6 +240,9 @@ class Engine:
             kind = None
         if kind is None or not kind.paths.any:
             return self._runner.forward(*arguments, **options)
+        guards = bool(kind.check.per_token) and torch.is_grad_enabled() and not call.rows.full
+        if guards and not self._retakes and kind.looks_for_reads():
+            return watched(self._runner.forward(*arguments, **options), call.rows.mask, kind.note_read)
         undo = None
         try:
             kind = self._guarded(call, kind)
@@ -246,10 +252,9 @@ class Engine:
             verifies = kind.paths.one_position is not None and (
                 not kind.paths.is_fixed or call.rows.length not in kind.widths
             )
-            guards = bool(kind.check.per_token) and torch.is_grad_enabled() and not call.rows.full
             undo = self._undo(kind) if verifies or guards or kind.check.draws else None
             output = self._runner.run(call, kind.paths, values, verifies=verifies)
-            if guards and undo is not None:
+            if guards and undo is not None and self._retakes:
                 self._revocable.append((kind, undo))
         except OutputError:  # a full disk
             raise
@@ -389,6 +394,8 @@ class Engine:
         if reason is not None:
             raise NeedsPlain(reason)
         call = read_call(self._signature, arguments, options, getattr(self._core, "config", None))
+        if call.has_tokens and any(norm.training for norm in self._norms):
+            raise NeedsPlain("batch normalisation counts the padding in")
         if "use_cache" not in self._signature.parameters:
             return call
         # A cache of keys and values serves generation only; it would be filled for nothing.
@@ -401,8 +408,7 @@ class Engine:
             "the model is being compiled": torch.compiler.is_compiling(),
             "gradient checkpointing runs layers again in the backward pass": checkpointing
             and any(module.gradient_checkpointing for module in self._checkpointing),
-            "batch normalisation counts the padding in": any(norm.training for norm in self._norms),
-            "there are hooks on the model, which would see other values": are_hooked(self._modules, CAPTURING),
+            "there are hooks on the model, which would see other values": are_hooked(self._modules, is_harmless),
             "its attention works in blocks of the padded text": any(
                 module.attention_type == "block_sparse" for module in self._sparse
             ),

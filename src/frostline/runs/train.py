@@ -29,7 +29,7 @@ from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.adapters import adapter_values
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
-from frostline.checkpoints.headers import ADAPTER_CONFIG
+from frostline.checkpoints.headers import is_adapter
 from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.source import Source, locate
 from frostline.data.examples import Examples
@@ -117,7 +117,7 @@ def run_training(
 
 
 def _refuse_adapters(source: Source) -> None:
-    if source.folder is not None and (source.folder / ADAPTER_CONFIG).is_file():
+    if source.folder is not None and is_adapter(source.folder):
         raise ModelError(
             f"The folder '{source.name}' holds adapters, not a whole model to train.\n"
             "Train on one with them merged in: frostline train --merge."

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from contextlib import contextmanager, nullcontext
 from dataclasses import replace
 from functools import partial
@@ -15,6 +14,7 @@ from frostline.base.json import write_json
 from frostline.base.logging import get_logger
 from frostline.base.random_state import RngState
 from frostline.compat.trainer import prepared
+from frostline.engine.batch_inputs import named_inputs
 from frostline.engine.engine import Engine
 from frostline.engine.replay.boundary import core_of
 from frostline.training.callback import checkpoint_folder
@@ -112,7 +112,7 @@ class EngineCallback(TrainerCallback):
         def answer(*arguments: Any, **options: Any) -> Any:
             """Answer within autocast, as the model's own forward does."""
             if self._start is not None and core.training and torch.is_grad_enabled():
-                inputs = _named(core, arguments, options)
+                inputs = named_inputs(core, arguments, options)
                 with self._autocast():  # one of its own: autocast remembers weights that it cast without gradients
                     if engine.can_read(inputs):
                         begin, self._start = self._start, None
@@ -222,10 +222,12 @@ class EngineCallback(TrainerCallback):
         begin = partial(self._begin, trainer, ranks, loader)
         if ranks.count == 1:
             self._start = begin
-        elif "input_ids" in inputs:  # else the engine says so when it is asked
-            model.train()  # as the step does
-            with engine.active(), self._autocast():
-                begin(prepared(trainer, inputs))  # the step does the same
+            return
+        with engine.active(), self._autocast():
+            shown = prepared(trainer, inputs)  # the step does the same
+            if engine.can_read(shown):  # else the engine says why not when it is asked
+                model.train()  # as the step does
+                begin(shown)
 
     def _begin(self, trainer: Trainer, ranks: Ranks, loader: Any, inputs: Mapping[str, Any]) -> None:
         """Start the engine with what the forward is called with in the first step; random states stay as they are."""
@@ -248,9 +250,3 @@ class EngineCallback(TrainerCallback):
         if self._session is None:
             self.off = "the self-check had other results in other processes"
             engine.close()
-
-
-def _named(model: nn.Module, arguments: tuple[Any, ...], options: Mapping[str, Any]) -> dict[str, Any]:
-    """What a forward is called with, by name."""
-    names = list(inspect.signature(type(model).forward).parameters)[1:]
-    return dict(zip(names, arguments, strict=False)) | dict(options)

@@ -6,6 +6,7 @@ import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from frostline.engine.batch_inputs import layout_of
 from frostline.engine.cost.costs import Work
 from frostline.training.filling_pass import is_known, lengths_of
 
@@ -44,8 +45,8 @@ def ahead_of(
         inputs: One process's first batch, from which the rest is guessed where it is not known.
         processes: How many train.
     """
-    mask = inputs.get("attention_mask")
-    rows, tokens = len(inputs["input_ids"]), int(inputs["input_ids"].numel() if mask is None else mask.sum())
+    layout = layout_of(inputs)
+    rows, tokens = layout.count, layout.tokens
     batches = (state.max_steps - done) * args.gradient_accumulation_steps
     per_epoch = _length(loader)
     total = getattr(loader, "total_batch_size", None) or rows * processes

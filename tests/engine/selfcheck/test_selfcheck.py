@@ -43,7 +43,7 @@ def test_nothing_is_frozen() -> None:
     ("given", "word"),
     [
         (torch.ones(2, 3, dtype=torch.int64), "the fast paths are found by the names"),
-        ({"inputs_embeds": torch.ones(2, 3, 16)}, "the batch has no input_ids of shape"),
+        ({"inputs_embeds": torch.ones(2, 3, 16)}, "inputs_embeds was given"),
         ({**batch(), "output_hidden_states": True}, "output_hidden_states was given"),
         ({}, "The batch is empty"),
         ("text", "The batch is 'text', a str"),

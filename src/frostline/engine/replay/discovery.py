@@ -47,6 +47,8 @@ def find_replay(
     shape: tuple[int, int],
     is_same: Callable[[Callable[[], Any]], bool],
     frozen_outputs: frozenset[int] = frozenset(),
+    *,
+    keeps_sizes: bool = False,
 ) -> Replay:
     """Find out by experiment what has to be stored to replay a model.
 
@@ -58,6 +60,8 @@ def find_replay(
         is_same: Tells whether a way to run the model gives the outputs of the plain forward; each run has the same
             random numbers and state, and dropout at 0.
         frozen_outputs: Which of its outputs, flattened, nothing that trains has a part in, so that they can be stored.
+        keeps_sizes: Whether other batches may be asked to have rows of the same sizes, for which a skipped layer gives
+            out the same numbers, such as the height and width of what it has shrunk.
 
     Raises:
         NotReplayable: If it cannot be replayed there.
@@ -69,7 +73,10 @@ def find_replay(
     # where it is the same for all rows, as a bias of positions is.
     for skip_tables, skip_side_outputs in ((True, True), (False, True), (True, False), (False, False)):
         experiment = _Experiment(
-            model, route, records, shape, skip_tables=skip_tables, skip_side_outputs=skip_side_outputs
+            *(model, route, records, shape),
+            skip_tables=skip_tables,
+            skip_side_outputs=skip_side_outputs,
+            keeps_sizes=keeps_sizes,
         )
         try:
             return experiment.run(run, is_same, frozen_outputs)
@@ -133,6 +140,7 @@ class _Experiment:
         *,
         skip_tables: bool,
         skip_side_outputs: bool,
+        keeps_sizes: bool,
     ) -> None:
         self._model = model
         self._route = route
@@ -141,9 +149,14 @@ class _Experiment:
         self._calls: Counter[tuple[str, str]] = Counter()
         self._found: list[tuple[Tensor, list[Leaf]]] = []
         answers = {path: _blank(records[path], shape) for path in route.tables if skip_tables}
-        answers |= {
-            path: _pass_through(model.get_submodule(path), records[path], shape[0], side_outputs=skip_side_outputs)
+        sources = {
+            path: _sources(records[path], shape[0], side_outputs=skip_side_outputs, keeps_sizes=keeps_sizes)
             for path in route.skipped
+        }
+        self._has_sizes = any(isinstance(source, _Number) for found in sources.values() for source in found or ())
+        answers |= {
+            path: _pass_through(model.get_submodule(path), records[path], found, shape[0]) if found else None
+            for path, found in sources.items()
         }
         self._skips: dict[str, Forward] = {path: answer for path, answer in answers.items() if answer is not None}
 
@@ -172,7 +185,8 @@ class _Experiment:
             raise NotReplayable("what lies beneath the frost line reaches the outputs on another way as well")
         streams = tuple(_stream(value, leaves, self._shape) for value, leaves in self._found)
         modules = {*self._skips, *(leaf.path for stream in streams for leaf in stream.leaves)} - {OUTPUT}
-        return Replay(self._route, streams, self._skips, {path: len(self._records[path].inputs) for path in modules})
+        calls = {path: len(self._records[path].inputs) for path in modules}
+        return Replay(self._route, streams, self._skips, calls, has_sizes=self._has_sizes)
 
     def _entering(self, path: str, original: Forward) -> Forward:
         def forward(*arguments: Any, **options: Any) -> Any:
@@ -248,6 +262,9 @@ def _stream(value: Tensor, leaves: Sequence[Leaf], shape: tuple[int, int]) -> St
         return Stream(name, row_axis, token_axis, tuple(rest), value.dtype, tuple(leaves))
     if value.dim() and value.shape[0] == shape[0]:
         return Stream(name, 0, None, tuple(value.shape[1:]), value.dtype, tuple(leaves))
+    if value.dim() > 1 and value.shape[0] and value.shape[0] % shape[0] == 0:
+        each = value.shape[0] // shape[0]
+        return Stream(name, 0, None, tuple(value.shape[1:]), value.dtype, tuple(leaves), each)
     raise NotReplayable(f"{first.path} takes a tensor of shape {tuple(value.shape)} that belongs to no row")
 
 
@@ -273,24 +290,47 @@ def _leaves(arguments: tuple[Any, ...], options: Mapping[str, Any]) -> list[Any]
     return given if _LEAVES.issuperset(map(type, given)) else tree_flatten((arguments, options))[0]
 
 
-def _pass_through(module: nn.Module, record: _Record, rows: int, *, side_outputs: bool) -> Forward | None:
-    """Answer with what was given; None where a layer gives out more than what it was given can stand for.
+@dataclass(frozen=True, slots=True)
+class _Number:
+    """A number or a name that a layer gives out."""
+
+    value: float | str
+
+
+def _sources(
+    record: _Record, rows: int, *, side_outputs: bool, keeps_sizes: bool
+) -> list[int | str | _Number | None] | None:
+    """What a skipped layer can give out for each of its results; None where it cannot be skipped.
 
     Args:
-        module: The layer.
         record: What it took and gave.
         rows: Of the batch.
-        side_outputs: Whether whatever else it gives out may be left out.
+        side_outputs: Whether whatever else than its hidden states it gives out may be left out.
+        keeps_sizes: Whether it may give out the same numbers each time.
     """
     calls = zip(record.inputs, record.outputs, strict=True)
     sources = [
-        [_source(leaf, inputs, rows, side_outputs=side_outputs) for leaf in outputs] for inputs, outputs in calls
+        [_source(leaf, inputs, rows, side_outputs=side_outputs, keeps_sizes=keeps_sizes) for leaf in outputs]
+        for inputs, outputs in calls
     ]
     specs = record.output_specs
     if not sources or any(own != sources[0] for own in sources) or any(spec != specs[0] for spec in specs):
         return None
-    if _NOWHERE in sources[0]:
-        return None
+    return None if _NOWHERE in sources[0] else sources[0]
+
+
+def _pass_through(
+    module: nn.Module, record: _Record, sources: Sequence[int | str | _Number | None], rows: int
+) -> Forward:
+    """Answer with what was given.
+
+    Args:
+        module: The layer.
+        record: What it took and gave.
+        sources: What it gives out for each of its results.
+        rows: Of the batch.
+    """
+    spec = record.output_specs[0]
     original: Forward = module.forward
     of_rows = {
         place
@@ -301,23 +341,31 @@ def _pass_through(module: nn.Module, record: _Record, rows: int, *, side_outputs
     def answer(*arguments: Any, **options: Any) -> Any:
         given = _leaves(arguments, options)
         made = []
-        if _ONE_ROW in sources[0]:
+        if _ONE_ROW in sources:
             first = [leaf[:1] if place in of_rows else leaf for place, leaf in enumerate(given)]
             arguments, options = tree_unflatten(first, tree_structure((arguments, options)))
             with torch.no_grad():
                 made = tree_flatten(original(*arguments, **options))[0]
-        leaves = [
-            given[source] if isinstance(source, int) else made[place] if source == _ONE_ROW else None
-            for place, source in enumerate(sources[0])
-        ]
-        return tree_unflatten(leaves, specs[0])
+        leaves: list[Any] = []
+        for place, source in enumerate(sources):
+            if isinstance(source, int):
+                leaves.append(given[source])
+            elif isinstance(source, _Number):
+                leaves.append(source.value)
+            else:
+                leaves.append(made[place] if source == _ONE_ROW else None)
+        return tree_unflatten(leaves, spec)
 
     return answer
 
 
-def _source(leaf: Any, inputs: Sequence[Any], rows: int, *, side_outputs: bool) -> int | str | None:
+def _source(
+    leaf: Any, inputs: Sequence[Any], rows: int, *, side_outputs: bool, keeps_sizes: bool
+) -> int | str | _Number | None:
     """The place of the input that a skipped layer gives out for a result; None for nothing."""
     if not isinstance(leaf, torch.Tensor):
+        if keeps_sizes and isinstance(leaf, int | float | str):
+            return _Number(leaf)
         return None if leaf is None else _NOWHERE
     tensors = {place: given for place, given in enumerate(inputs) if isinstance(given, torch.Tensor)}
     for place, given in tensors.items():  # what a layer hands on, such as a bias that the first one has made

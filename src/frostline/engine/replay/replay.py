@@ -61,6 +61,7 @@ class Stream:
         shape: The other axes.
         dtype: Of its values.
         leaves: All places where it enters.
+        per_row: How many entries of the axis of the rows belong to each row, as the choices of a question do.
     """
 
     name: str
@@ -69,6 +70,7 @@ class Stream:
     shape: tuple[int, ...]
     dtype: torch.dtype
     leaves: tuple[Leaf, ...]
+    per_row: int = 1
 
     @property
     def is_plain(self) -> bool:
@@ -77,12 +79,16 @@ class Stream:
 
     def rows_first(self, value: Tensor) -> Tensor:
         """The value as (rows, ...), or (rows, length, ...) where it has positions."""
+        if self.per_row > 1:  # one after another in the next axis
+            return value.reshape(-1, self.per_row * value.shape[1], *value.shape[2:])
         if self.token_axis is None:
             return value.movedim(self.row_axis, 0)
         return value.movedim((self.row_axis, self.token_axis), (0, 1))
 
     def as_taken(self, value: Tensor) -> Tensor:
         """What `rows_first` gave, as the leaves take it."""
+        if self.per_row > 1:
+            return value.reshape(len(value) * self.per_row, -1, *value.shape[2:])
         if self.token_axis is None:
             return value.movedim(0, self.row_axis)
         return value.movedim((0, 1), (self.row_axis, self.token_axis))
@@ -101,12 +107,14 @@ class Replay:
         streams: What is stored.
         skips: Per skipped module, how it answers.
         calls: How often the plain forward calls each module that is skipped, or that stored values enter.
+        has_sizes: Whether skipped modules give out numbers, which are those of rows of the same sizes only.
     """
 
     route: Route
     streams: tuple[Stream, ...]
     skips: Mapping[str, Forward]
     calls: Mapping[str, int]
+    has_sizes: bool = False
 
     @property
     def skipped(self) -> int:

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from frostline.store.packed import Packed
 
 _BOUNDARIES = 4  # so many depths are tried, from the frost line down, before replay is given up
+# Of configs of models that leave out whole layers, or mask parts of the sound, by chance.
+_RANDOM = ("layerdrop", "encoder_layerdrop", "decoder_layerdrop", "apply_spec_augment")
 # Of configs of models that cut the padded text into chunks once it is longer than one (Reformer).
 _CHUNKED = ("lsh_attn_chunk_length", "local_attn_chunk_length")
 
@@ -222,7 +224,6 @@ class _Trial:
         def watching(original: Forward) -> Forward:
             def forward(*arguments: Any, **options: Any) -> Any:
                 output = original(*arguments, **options)
-                self._note_autocast()
                 leaves, spec = tree_flatten(output)
                 places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
                 if places and leaves[places[0]].shape[:2] == self.call.shape and not torch.is_inference_mode_enabled():
@@ -233,10 +234,21 @@ class _Trial:
 
             return forward
 
+        def noting(original: Forward) -> Forward:
+            def forward(*arguments: Any, **options: Any) -> Any:
+                self._note_autocast()
+                return original(*arguments, **options)
+
+            return forward
+
+        self._note_autocast()
         forwards: dict[nn.Module, Forward] = {}
+        if self._anatomy.stacks:
+            last = self._model.get_submodule(self._anatomy.stacks[-1].layers[-1][-1])
+            forwards[last] = noting(last.forward)
         if self._chains:
             last = self._model.get_submodule(self._chains[-1][-1])
-            forwards = {last: watching(last.forward)}
+            forwards[last] = watching(forwards.get(last, last.forward))
         records = torch.is_grad_enabled()
         try:
             with interposed(forwards):
@@ -259,6 +271,7 @@ class _Trial:
         aligned = FastPaths(chains=self._chains, aligned=self.call.aligned)
         if not self._is_aligned:
             how = "its forward takes no rows of another width, so that it cannot be told what belongs to which token"
+            how = how if self.call.has_tokens else "its rows are no texts"
             self._checks.append(PathCheck("padding-free", admitted=False, how=how))
             return aligned
         best: PathCheck | None = None
@@ -338,7 +351,9 @@ class _Trial:
     def _replay_at(self, route: Route, paths: FastPaths, position: Position | None) -> tuple[PathCheck, FastPaths]:
         try:
             replay = find_replay(
-                *(self._model, self._plain, route, self.call.shape, self._compares.same_outputs), self._frozen_outputs
+                *(self._model, self._plain, route, self.call.shape, self._compares.same_outputs),
+                self._frozen_outputs,
+                keeps_sizes=not self.call.has_tokens,
             )
         except NotReplayable as reason:
             return PathCheck("replay", admitted=False, how=f"at {route.boundary}: {reason}"), paths
@@ -348,11 +363,19 @@ class _Trial:
         check = PathCheck("replay", admitted=False, how="was not tried")
         for fewer in self._ways_to_store(paths, replay, position):
             how = f"runs from what is stored for {route.boundary}"
-            how += ", as long as a text is padded alike" if fewer.whole else ""
+            how += ", as long as a text is padded alike" if fewer.whole and self.call.has_tokens else ""
             check = self._from_store("replay", how, fewer)
             if check.admitted:
                 return check, fewer
+        if check.outputs is not None and self.draws:
+            check = replace(check, how=f"its outputs depend on random numbers besides dropout{self._by_config()}")
         return check, paths
+
+    def _by_config(self) -> str:
+        """Which settings of the config switch such random numbers on."""
+        config = getattr(self._model, "config", None)
+        switched_on = [f"{name}={value}" for name in _RANDOM if (value := getattr(config, name, None))]
+        return f" (its config says {', '.join(switched_on)})" if switched_on else ""
 
     def _ways_to_store(self, paths: FastPaths, replay: Replay, position: Position | None) -> Iterator[FastPaths]:
         """What is worth trying, from the least that is stored to the most."""
@@ -362,7 +385,8 @@ class _Trial:
                 yield replace(paths, single=position, folded=folded, stored_positions=streams)
             if streams:
                 yield replace(paths, stored_positions=streams)
-        yield paths
+        if self.call.has_tokens:
+            yield paths
         yield replace(paths, trim=False, whole=True)
 
     def rounded(self, paths: FastPaths, dtype: torch.dtype) -> PathCheck:

@@ -39,7 +39,7 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
     wanted = list(dict.fromkeys(order[round(place * (len(order) - 1) / (MOST_ROWS - 1))] for place in range(MOST_ROWS)))
     lone = len(wanted) == 1
     whole, call = call, call.select(wanted * 2 if lone else wanted)
-    if call.layout == "no mask":
+    if call.layout in {"no mask", "no tokens"}:
         return call
     longest = min(int(call.rows.lengths.max()), _MOST_TOKENS - _PADDING)
     taken = _sizes(whole, model)
@@ -110,8 +110,10 @@ def aligned_inputs(call: Call, model: nn.Module, runs: Callable[[Call], bool]) -
         runs: Tells whether the plain forward takes a call.
 
     Returns:
-        The rows to try; None where the forward takes none of another width.
+        The rows to try; None where the forward takes none of another width, or where rows have no tokens.
     """
+    if call.layout == "no tokens":
+        return None
     if call.layout == "no mask":
         tried = trial_rows(call, model)
         return tried if runs(tried) else None

@@ -11,7 +11,7 @@ from frostline.base.escaping import printable
 from frostline.base.json import read_json
 from frostline.base.sealing import SEAL_FILE, Seal, is_digest
 from frostline.checkpoints.classifier import load_classifier
-from frostline.checkpoints.headers import ADAPTER_CONFIG, is_delta
+from frostline.checkpoints.headers import is_adapter, is_delta
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
@@ -85,7 +85,7 @@ def verify_run(
     is_of_command = isinstance(noted, dict)
     settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
     seal = _sealed(place, source.name, is_needed=is_of_command or digest is not None)
-    has_adapters = (place / ADAPTER_CONFIG).is_file()
+    has_adapters = is_adapter(place)
     base = _base(source.name, settings, base, no_base=no_base, is_needed=not has_adapters)
     model = load_classifier(source.name, base=base)[0] if has_adapters else skeleton(load_config(source), source.name)
     anatomy = ModelMap.of(model)

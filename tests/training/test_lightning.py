@@ -1,0 +1,103 @@
+"""A LightningModule's fit on the fast paths, in a block of `fl.fast` and by the callback."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+import frostline as fl
+from tests.training import tokens
+
+lightning: Any = pytest.importorskip("lightning")
+pytestmark = [pytest.mark.filterwarnings("ignore::UserWarning"), pytest.mark.filterwarnings("ignore::FutureWarning")]
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ROWS: Any = tokens.rows()
+
+
+class Module(lightning.LightningModule):  # type: ignore[misc]
+    def __init__(self) -> None:
+        super().__init__()
+        self.model = tokens.model()
+        self.losses: list[float] = []
+
+    def training_step(self, batch: Any, index: int) -> torch.Tensor:
+        loss: torch.Tensor = self.model(**batch).loss
+        self.losses.append(loss.item())
+        return loss
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.losses.append(self.model(**batch).loss.item())
+
+    def configure_optimizers(self) -> Any:
+        trains = [parameter for parameter in self.parameters() if parameter.requires_grad]
+        return torch.optim.AdamW(trains, lr=1e-3, eps=1e-5)
+
+
+def fit(module: Any, folder: Path, *callbacks: Any, **options: Any) -> None:
+    torch.manual_seed(0)
+    trainer = lightning.Trainer(
+        max_epochs=3,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        default_root_dir=folder,
+        callbacks=list(callbacks),
+        **options,
+    )
+    loaders: list[Any] = [DataLoader(ROWS, 8, collate_fn=tokens.collate, shuffle=shuffle) for shuffle in (True, False)]
+    trainer.fit(module.train(), *loaders)
+
+
+def plainly(folder: Path, **options: Any) -> list[float]:
+    module = Module()
+    fl.freeze(module, tokens.LOWER)
+    fit(module, folder, **options)
+    return module.losses
+
+
+def test_a_block_around_fit(tmp_path: Path) -> None:
+    module = Module()
+    fl.freeze(module, tokens.LOWER)
+    with fl.fast(module, store="memory") as engine:
+        fit(module, tmp_path)
+    assert engine.report is not None
+    assert engine.report.rows == len(ROWS)
+    assert module.losses == pytest.approx(plainly(tmp_path), abs=1e-4)
+
+
+def test_the_callback(tmp_path: Path) -> None:
+    module, callback = Module(), fl.LightningCallback(tokens.LOWER, store="memory")
+    fit(module, tmp_path, callback, accumulate_grad_batches=2)
+    assert callback.engine is not None
+    assert callback.engine.report is not None
+    assert callback.engine.report.rows == len(ROWS)
+    assert "forward" not in vars(module.model)
+    assert module.losses == pytest.approx(plainly(tmp_path, accumulate_grad_batches=2), abs=1e-4)
+
+
+def test_the_callback_that_trains_only(tmp_path: Path) -> None:
+    module, callback = Module(), fl.LightningCallback(train_only="layers[2:], pooler, head")
+    fit(module, tmp_path, callback)
+    assert callback.engine is not None
+    assert callback.engine.report is not None
+    assert callback.engine.report.check.boundary == "layer 2"
+
+
+class Failing(Module):
+    def validation_step(self, batch: Any, index: int) -> None:
+        raise ZeroDivisionError
+
+
+def test_a_fit_that_fails(tmp_path: Path) -> None:
+    module, callback = Failing(), fl.LightningCallback(tokens.LOWER, store="memory")
+    with pytest.raises(ZeroDivisionError):
+        fit(module, tmp_path, callback)
+    assert "forward" not in vars(module.model)
