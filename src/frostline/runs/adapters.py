@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _TASK = "SEQ_CLS"
-_RANK, _ALPHA_PER_RANK = 8, 2.0
+_RANK, _ALPHA_PER_RANK = 8, 2
 # For types that PEFT does not list: the names of queries and values, as most models have them.
 _QUERY_AND_VALUE = (("query", "value"), ("q_proj", "v_proj"))
 
