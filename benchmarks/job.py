@@ -13,6 +13,7 @@ class Job:
     Attributes:
         top: How many of the highest layers train, beside pooler and head; None if everything trains.
         epochs: How often the suffix sees each row; 0 if only the prefix runs.
+        rank: The rank of LoRA, which trains in those layers in the place of their weights and the pooler; or None.
         rows: How many texts, from the training table.
         model: The demo's MiniLM, or a randomly initialised BERT-base with its tokenizer.
         learning_rate: The peak; it falls linearly to 0.
@@ -24,6 +25,7 @@ class Job:
 
     top: int | None
     epochs: int
+    rank: int | None = None
     rows: int = 2_000
     model: Literal["minilm", "base"] = "minilm"
     learning_rate: float = 5e-5
@@ -35,6 +37,8 @@ class Job:
     @property
     def train_only(self) -> str | None:
         """The same as a selector of Frostline."""
+        if self.rank is not None:
+            return "adapters"
         if self.top is None:
             return None
         return f"layers[-{self.top}:], pooler, head" if self.top else "pooler, head"

@@ -85,17 +85,18 @@ def required(job: Job, config: Any, lengths: Sequence[int]) -> Required:
     frozen = 0 if job.top is None else layers - job.top
     products: list[Product] = []
     attention = 0.0
+    each = 3 if job.rank is None else 2  # adapters leave out the gradient of the weights; their own products are small
     for layer in range(layers):
         if layer < frozen:
             passes = _Passes(1, 1, PREFIX_BATCH)
         else:
             lowest = layer == frozen and job.top is not None
-            passes = _Passes(3 * job.epochs, (2 if lowest else 3) * job.epochs, job.batch)
+            passes = _Passes(each * job.epochs, (each - 1 if lowest else each) * job.epochs, job.batch)
         pooled = layer == layers - 1
         products += _linear_maps(config, lengths, passes, pooled=pooled)
         scored = sum(lengths) if pooled else sum(length**2 for length in lengths)
-        attention += 4.0 * scored * config.hidden_size * passes.inner
-    pooler = (2 if job.top == 0 else 3) * job.epochs
+        attention += 4.0 * scored * config.hidden_size * (1 if layer < frozen else 3 * job.epochs)
+    pooler = (2 if job.top == 0 else each) * job.epochs
     products.append(Product(len(lengths) * pooler, job.batch, config.hidden_size, config.hidden_size))
     return Required(tuple(product for product in products if product.positions), attention)
 

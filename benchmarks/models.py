@@ -59,6 +59,21 @@ def freeze_below(model: Any, top: int) -> None:
         module.requires_grad_(False)
 
 
+def with_lora(model: Any, top: int, rank: int) -> Any:
+    """Put LoRA on the highest layers of a BERT the way users of PEFT do: it trains, and the head."""
+    from peft import LoraConfig, get_peft_model
+
+    layers = len(model.bert.encoder.layer)
+    config = LoraConfig(
+        task_type="SEQ_CLS",
+        r=rank,
+        lora_alpha=2 * rank,
+        target_modules=["query", "value"],
+        layers_to_transform=list(range(layers - top, layers)),
+    )
+    return get_peft_model(model, config)
+
+
 def predict(model: Any, tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[int]:
     """The label of each text, by plain forwards over texts of like length."""
     import torch

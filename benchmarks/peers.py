@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from benchmarks.models import SEED, freeze_below, load_model, load_tokenizer, predict, read_in
+from benchmarks.models import SEED, freeze_below, load_model, load_tokenizer, predict, read_in, with_lora
 from frostline.demo.model import find_demo_model
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ def frostline(job: Job, case: Case) -> Work:
     import frostline as fl
 
     model = load_model(job, case)
+    if job.rank is not None:
+        model = with_lora(model, job.top or 0, job.rank)
     return _training(fl, model, job, case, {"train_only": job.train_only}, {})
 
 
@@ -28,7 +30,9 @@ def transformers_trainer(job: Job, case: Case, **settings: Any) -> Work:
     import transformers
 
     model = load_model(job, case)
-    if job.top is not None:
+    if job.rank is not None:
+        model = with_lora(model, job.top or 0, job.rank)
+    elif job.top is not None:
         freeze_below(model, job.top)
     return _training(transformers, model, job, case, {}, settings)
 
@@ -54,6 +58,7 @@ def _training(library: Any, model: Any, job: Job, case: Case, plan: dict[str, An
             save_strategy="no",
             report_to="none",
             disable_tqdm=True,
+            label_names=["labels"],  # the forward of a model with adapters does not name them
             **settings,
         )
         collator = DataCollatorWithPadding(tokenizer)

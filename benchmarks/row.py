@@ -20,6 +20,7 @@ NAMES = (
     "top1",
     "top2",
     "top2-grouped",
+    "lora-top4",
     "full",
     "tutorial",
     "bf16",

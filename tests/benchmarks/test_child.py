@@ -87,6 +87,21 @@ def test_both_trainers_move_the_same(contestant: Callable[[Job, Case], Work], to
     assert len(predict(SPLIT.texts)) == len(SPLIT)
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
+@pytest.mark.parametrize("contestant", [frostline, transformers_trainer])
+def test_both_trainers_move_adapters(contestant: Callable[[Job, Case], Work], tmp_path: Path) -> None:
+    job, case = Job(top=2, epochs=1, rank=2, learning_rate=1e-2), Case(SPLIT, 2, tmp_path, tiny=True)
+    predict = contestant(job, case)()
+    assert isinstance(predict, partial)
+    before = dict(load_model(job, case).named_parameters())
+    after = predict.args[0].merge_and_unload()
+    moved = {name for name, parameter in after.named_parameters() if not torch.equal(parameter, before[name])}
+    maps = [
+        f"bert.encoder.layer.{layer}.attention.self.{name}.weight" for layer in (2, 3) for name in ("query", "value")
+    ]
+    assert moved == {*maps, "classifier.weight", "classifier.bias"}
+
+
 @pytest.mark.slow
 def test_the_tutorial_differs_by_the_import_alone(tmp_path: Path) -> None:
     (row,) = rows_named("tutorial")

@@ -52,6 +52,11 @@ def test_a_suffix_counts_three_times_per_epoch(top: int | None, epochs: int, exp
     assert flops(required(Job(top=top, epochs=epochs), CONFIG, LENGTHS)) == expected
 
 
+def test_adapters_leave_out_the_gradient_of_the_weights() -> None:
+    expected = 2 * EVERY * LAYER + 2 * EVERY * LAYER - 3 * EVERY * MAP + 2 * POOLED_LAYER + 2 * ROWS * MAP
+    assert flops(required(Job(top=2, epochs=1, rank=8), CONFIG, LENGTHS)) == expected
+
+
 def test_attention_grows_with_the_square_but_for_the_pooled_layer() -> None:
     found = required(Job(top=0, epochs=1), CONFIG, [2, 4])
     assert found.attention == 4.0 * 16 * (3 * (2**2 + 4**2) + (2 + 4))

@@ -1,12 +1,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 import benchmarks
 import frostline as fl
-from benchmarks.models import freeze_below
+from benchmarks.models import freeze_below, with_lora
 from benchmarks.row import NAMES, Row, Target, all_rows, rows_named
 from tests.models import tiny, trainable
 
@@ -38,11 +39,19 @@ def test_a_target_in_words() -> None:
     assert str(Target(0.7, at_most=True)) == "≤ 0.7"
 
 
+def frozen_by_hand(row: Row) -> Any:
+    model = tiny("bert", num_hidden_layers=4)
+    if row.job.rank is not None:
+        return with_lora(model, row.job.top or 0, row.job.rank)
+    freeze_below(model, row.job.top or 0)
+    return model
+
+
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 @pytest.mark.parametrize("row", [row for row in all_rows() if row.job.top is not None], ids=lambda row: row.name)
 def test_both_sides_freeze_the_same(row: Row) -> None:
     """The peer freezes by hand what Frostline's selector names."""
-    by_hand = tiny("bert", num_hidden_layers=4)
-    freeze_below(by_hand, row.job.top or 0)
-    by_plan = tiny("bert", num_hidden_layers=4)
+    by_hand = frozen_by_hand(row)
+    by_plan = frozen_by_hand(row) if row.job.rank is not None else tiny("bert", num_hidden_layers=4)
     fl.train_only(by_plan, str(row.job.train_only))
     assert trainable(by_hand) == trainable(by_plan)

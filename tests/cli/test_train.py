@@ -73,6 +73,13 @@ def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path, t
     assert settings == {
         "freeze": "embeddings",
         "train_only": None,
+        "lora": None,
+        "dora": None,
+        "peft": None,
+        "rank": None,
+        "alpha": None,
+        "targets": None,
+        "merge": False,
         "frozen_mode": "train",
         "epochs": 0.5,
         "learning_rate": 0.25,

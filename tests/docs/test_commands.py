@@ -34,7 +34,7 @@ def test_a_line_is_taken(where: str, line: str) -> None:
     words = shlex.split(line.removeprefix("$ ").rpartition("| ")[2], comments=True)
     assert words[0] == "frostline"
     values = parse(typer.main.get_command(app), words[1:])
-    for name in ("freeze", "train_only", "expect_frozen", "expect_moved"):
+    for name in ("freeze", "train_only", "lora", "dora", "expect_frozen", "expect_moved"):
         if values.get(name):
             parse_selector(values[name])
 

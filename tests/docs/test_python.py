@@ -47,6 +47,7 @@ def run(page: str, names: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore:Found .* in eval mode at the start of training:UserWarning")
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers:UserWarning")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found:UserWarning")
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 @pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
 def test_a_page_runs(page: str, place: Path) -> None:
     torch.manual_seed(0)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from frostline.anatomy.kinds import kinds_of
@@ -48,6 +48,11 @@ class Origin:
             return "unknown"
         return "new" if name in self.new else "pretrained"
 
+    def filled(self, names: frozenset[str]) -> Origin:
+        """The same where a folder of adapters filled some parameters; what those replace is not run."""
+        new = frozenset(name for name in self.new - names if ".original_module." not in name)
+        return replace(self, new=new, unknown=self.unknown - names)
+
 
 def origin_of(model: nn.Module) -> Origin:
     """Find out where the parameters of a model come from, by the checkpoint that it names.
@@ -61,8 +66,7 @@ def origin_of(model: nn.Module) -> Origin:
     """
     from transformers import PreTrainedModel
 
-    unwrapped = unwrap(model)
-    core = unwrapped.core
+    core = unwrap(model).core
     name = getattr(core, "name_or_path", "")
     # A model built from a checkpoint's configuration names the checkpoint too, but read nothing from it.
     loaded = was_loaded(core)
@@ -72,9 +76,24 @@ def origin_of(model: nn.Module) -> Origin:
         headers = read_headers(locate(name))
     except ModelError:
         return Origin(None)
-    found, shapes = _matched(core, headers, name)
+    return match(model, headers, name)
+
+
+def match(model: nn.Module, headers: dict[str, torch.Tensor], source: str) -> Origin:
+    """Match a checkpoint's tensors with a model's parameters.
+
+    The loader of transformers itself does the matching, on tensors without values: so prefixes, renamed,
+    split and merged weights are told exactly as when the model is really loaded.
+
+    Args:
+        model: A model of transformers, in wrappers or not; it is not changed.
+        headers: The checkpoint's tensors, on the meta device.
+        source: The checkpoint's name.
+    """
+    unwrapped = unwrap(model)
+    found, shapes = _matched(cast("PreTrainedModel", unwrapped.core), headers, source)
     adapters = kinds_of(model)["adapters"]
-    own = {outer: _own_name(outer, unwrapped.prefix) for outer, _ in model.named_parameters()}
+    own = {outer: own_name(outer, unwrapped.prefix) for outer, _ in model.named_parameters()}
     # What was put in the place of a part since loading is new: it has another shape, or a name that the class has not.
     reshaped = {
         outer
@@ -89,20 +108,6 @@ def origin_of(model: nn.Module) -> Origin:
         mismatched=frozenset(outer for outer, inner in own.items() if inner in found.mismatched) | reshaped,
         unknown=frozenset(foreign & adapters),
     )
-
-
-def match(model: PreTrainedModel, headers: dict[str, torch.Tensor], source: str) -> Origin:
-    """Match a checkpoint's tensors with a model's parameters.
-
-    The loader of transformers itself does the matching, on tensors without values: so prefixes, renamed,
-    split and merged weights are told exactly as when the model is really loaded.
-
-    Args:
-        model: The model, without wrappers; it is not changed.
-        headers: The checkpoint's tensors, on the meta device.
-        source: The checkpoint's name.
-    """
-    return _matched(model, headers, source)[0]
 
 
 def _matched(
@@ -148,7 +153,7 @@ def _matched(
     return origin, names
 
 
-def _own_name(outer: str, prefix: str) -> str:
+def own_name(outer: str, prefix: str) -> str:
     """The name that a parameter has in the model itself: without wrappers, and without what PEFT puts into it."""
     name = outer.removeprefix(prefix)
     name = name.replace(".base_layer.", ".").replace(".original_module.", ".")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import torch
 
 from frostline.base.hub import hub_in_reach
+from frostline.checkpoints.adapters import AdapterFolder
 from frostline.checkpoints.delta.delta import OpenedDelta
 from frostline.checkpoints.headers import is_delta, unreachable
 from frostline.checkpoints.quiet_loading import quiet
@@ -18,7 +19,7 @@ from frostline.errors import ModelError
 
 if TYPE_CHECKING:
     import datasets
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 
 # One of these is in every folder that a tokenizer was saved in.
@@ -27,33 +28,56 @@ _TOKENIZER_FILES = ("*token*", "*vocab*", "*merges*", "*.model", "tekken.json")
 
 
 def load_classifier(
-    name: str, *, trust_remote_code: bool = False, **overrides: Any
+    name: str, *, base: str | None = None, trust_remote_code: bool = False, **overrides: Any
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a sequence classifier in fp32 with its tokenizer.
 
     A head of the checkpoint whose shape does not fit the labels asked for is left out; it is initialised anew.
 
     Args:
-        name: A folder, which may be a delta whose base is in reach, or a hub name.
+        name: A folder, which may be a delta or hold adapters of PEFT, their base being in reach; or a hub name.
+        base: For a folder of adapters, what they belong to; by default what their configuration names.
         trust_remote_code: Whether code that comes with the model may run.
         **overrides: Attributes of the configuration, such as ``num_labels`` and ``id2label``.
 
     Returns:
-        The model in eval mode on the CPU, and its tokenizer, which has a padding token.
+        The model in eval mode on the CPU, within a ``PeftModel`` where there are adapters; and its tokenizer, which has
+        a padding token.
 
     Raises:
         ModelError: If it cannot be found, read or built.
+        MissingExtraError: If the folder holds adapters, and PEFT is not installed.
     """
-    from transformers import AutoModelForSequenceClassification
-
     source = locate(name)
+    adapters = AdapterFolder.open(source, base)
+    whole = source if adapters is None else adapters.base
     config = load_config(source, trust_remote_code=trust_remote_code, **overrides)
     if not trust_remote_code:
         classifier_class(config, name)
-    if source.folder is not None:
-        read_headers(source)  # damaged or unsafe weights are told apart here, in a few milliseconds
+    if whole.folder is not None:
+        read_headers(whole)  # damaged or unsafe weights are told apart here, in a few milliseconds
+    delta = OpenedDelta(whole.folder) if whole.folder is not None and is_delta(whole.folder) else None
+    model = _load_whole(whole, delta, config, trust_remote_code=trust_remote_code)
+    if adapters is not None:
+        with quiet():
+            model = adapters.on_model(model)
+    if delta is None or adapters is not None:
+        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
+    else:
+        with delta.files_in_one_folder() as folder:
+            tokenizer = load_tokenizer(Source(str(folder), folder))
+    _agree_on_padding(model, tokenizer, name)
+    return model, tokenizer
+
+
+def _load_whole(
+    source: Source, delta: OpenedDelta | None, config: PretrainedConfig, *, trust_remote_code: bool
+) -> PreTrainedModel:
+    """Load the weights of a folder, a delta or a hub name."""
+    from transformers import AutoModelForSequenceClassification
+
+    name = source.name
     offline = source.folder is None and not hub_in_reach()
-    delta = OpenedDelta(source.folder) if source.folder is not None and is_delta(source.folder) else None
     load: Any
     if delta is not None:
         load = partial(classifier_class(config, name).from_pretrained, None, state_dict=delta.values())
@@ -71,14 +95,9 @@ def load_classifier(
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"[:160]
         raise ModelError(f"The model '{name}' cannot be loaded: {reason}") from error
     _refuse_other_shapes(model, [entry[0] for entry in report["mismatched_keys"]], name)
-    if delta is None:
-        tokenizer = load_tokenizer(source, trust_remote_code=trust_remote_code)
-    else:
-        model.name_or_path = model.config.name_or_path = source.name  # as from_pretrained sets both
-        with delta.files_in_one_folder() as folder:
-            tokenizer = load_tokenizer(Source(str(folder), folder))
-    _agree_on_padding(model, tokenizer, name)
-    return model, tokenizer
+    if delta is not None:
+        model.name_or_path = model.config.name_or_path = name  # as from_pretrained sets both
+    return cast("PreTrainedModel", model)
 
 
 def _refuse_other_shapes(model: PreTrainedModel, mismatched: list[str], name: str) -> None:

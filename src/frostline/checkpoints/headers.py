@@ -15,6 +15,7 @@ from frostline.compat.models import dtype_in_header, hub_file, without_values
 from frostline.errors import ModelError
 
 DELTA_MANIFEST = "delta.json"
+ADAPTER_CONFIG, ADAPTER_WEIGHTS = "adapter_config.json", "adapter_model.safetensors"  # as PEFT names them
 SAFE, _PICKLED = "model.safetensors", "pytorch_model.bin"
 # Files of weights, or of their index, in the order in which transformers looks for them.
 WEIGHTS = tuple((single, f"{single}.index.json") for single in (SAFE, _PICKLED))
@@ -38,13 +39,20 @@ def weight_headers(source: Source) -> dict[str, torch.Tensor]:
         return _hub_headers(source.name)
     headers: dict[str, torch.Tensor] = {}
     for file in weight_files(folder, source.name):
-        headers |= _file_headers(file)
+        headers |= file_headers(file)
     return headers
 
 
 def is_delta(folder: Path) -> bool:
     """Whether a folder holds a delta in the place of weights."""
     return (folder / DELTA_MANIFEST).is_file()
+
+
+def is_adapter(folder: Path) -> bool:
+    """Whether a folder holds adapters of PEFT in the place of weights; what lies beside weights is no part of them."""
+    return (folder / ADAPTER_CONFIG).is_file() and not any(
+        (folder / file).is_file() for files in WEIGHTS for file in files
+    )
 
 
 def weight_files(folder: Path, name: str) -> list[Path]:
@@ -58,6 +66,11 @@ def weight_files(folder: Path, name: str) -> list[Path]:
             return [folder / single]
         if (folder / index).is_file():
             return _shards(folder / index)
+    if is_adapter(folder):
+        raise ModelError(
+            f"The folder '{name}' holds adapters, not a whole model.\nExport one with them merged in: "
+            "frostline train --merge."
+        )
     raise ModelError(
         f"The folder '{name}' has a config.json but no weights ({SAFE} or {_PICKLED}).\n"
         "Copy the weights beside it; 'frostline inspect --from-config' looks at the configuration alone."
@@ -95,7 +108,15 @@ def _shards(index: Path) -> list[Path]:
     return shards
 
 
-def _file_headers(file: Path) -> dict[str, torch.Tensor]:
+def file_headers(file: Path) -> dict[str, torch.Tensor]:
+    """Read what one file of weights holds.
+
+    Returns:
+        Per name, a tensor of its shape and dtype on the meta device.
+
+    Raises:
+        ModelError: If it is damaged or unsafe.
+    """
     from safetensors import SafetensorError
 
     try:
@@ -150,7 +171,7 @@ def _hub_headers(name: str) -> dict[str, torch.Tensor]:
         file = hub_file(name, _PICKLED)
         if file is None:
             raise ModelError(f"The hub gave no weights of '{name}' ({SAFE} or {_PICKLED}).\nCheck the name.") from None
-        return _file_headers(file)
+        return file_headers(file)
     except OSError as error:
         raise ModelError(f"The hub did not give the weights of '{name}': {str(error).splitlines()[0]}") from None
     return {

@@ -47,6 +47,21 @@ def train(
     ] = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
+    lora: Annotated[
+        str | None,
+        typer.Option(metavar="SELECTORS", help="Where LoRA goes, 'layers[-4:]'; all else but the head is frozen."),
+    ] = None,
+    dora: Annotated[str | None, typer.Option(metavar="SELECTORS", help="Where DoRA goes, likewise.")] = None,
+    peft: Annotated[
+        str | None, typer.Option(metavar="FILE", help="Adapters as a file of PEFT says: adapter_config.json.")
+    ] = None,
+    rank: Annotated[int | None, typer.Option(help="Rank of LoRA or DoRA; by default 8.")] = None,
+    alpha: Annotated[float | None, typer.Option(help="Their scale times the rank; by default twice the rank.")] = None,
+    targets: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME…]", help="Linear layers that they go into; by default those usual in PEFT."),
+    ] = None,
+    merge: Annotated[bool, typer.Option("--merge", help="Leave a plain model, the adapters merged into it.")] = False,
     frozen_mode: options.FrozenModeChoice = FrozenModeOption.eval,
     epochs: Annotated[float | None, typer.Option(help="Passes over the data; by default by how many rows.")] = None,
     lr: Annotated[float | None, typer.Option(help="Peak learning rate; by default by what trains.")] = None,
@@ -97,6 +112,13 @@ def train(
         eval_data=eval_data,
         freeze=freeze,
         train_only=train_only,
+        lora=lora,
+        dora=dora,
+        peft=peft,
+        rank=rank,
+        alpha=alpha,
+        targets=None if targets is None else options.columns(targets),
+        merge=merge,
         frozen_mode=frozen_mode.value,
         epochs=epochs,
         learning_rate=lr,
@@ -140,10 +162,12 @@ def train(
 def print_start(start: TrainStart) -> None:
     """Print what is settled before the first step."""
     print_inspection(start.inspection)
+    adapters = (f"Adapters: {start.adapters}.",) if start.adapters else ()
     labels = f"{len(start.read.schema.names)} labels" if start.read.schema.names else "one value"
     evaluation = f"; {start.eval_rows:,} rows for evaluation" if start.eval_rows is not None else ""
     print_text(
         "",
+        *adapters,
         f"Data: {start.tokens}; {start.read.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
         f"Training: epochs {start.schedule.epochs:g}, batch size {start.settings.batch_size}, "
         f"learning rate {start.schedule.learning_rate:g}, seed {start.settings.seed}.",
@@ -183,9 +207,10 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     elif explain and not result.start.settings.engine:
         print_text("Engine: off, because it is switched off.")
     print_text(f"Proof: {result.proof} ({result.proof.cost}).")
+    what = "The adapters and the head are" if result.start.settings.leaves_adapters else "The model is"
     print_text(
         f"{result.steps:,} steps in {result.seconds:.1f} s, training loss {result.train_loss:.4f}.",
-        f"The model is in {result.folder}; it carries plan, proof, metrics and a model card.",
+        f"{what} in {result.folder}; it carries plan, proof, metrics and a model card.",
         f"Digest of its files: {result.digest}.",
     )
 

@@ -12,6 +12,15 @@ from frostline.runs.train_result import TrainResult
 
 CARD_FILE = "README.md"
 _LABELS_SHOWN = 20
+_LOADING = """\
+from peft import PeftModel
+from transformers import AutoConfig, AutoModelForSequenceClassification
+
+folder = "."  # where this card lies
+config = AutoConfig.from_pretrained(folder)
+base = AutoModelForSequenceClassification.from_pretrained({base}, config=config)
+model = PeftModel.from_pretrained(base, folder)
+"""
 
 
 def write_card(result: TrainResult, folder: Path) -> None:
@@ -27,7 +36,7 @@ def write_card(result: TrainResult, folder: Path) -> None:
     # A folder on this machine means nothing elsewhere; a hub name does.
     base = settings.model if not Path(settings.model).expanduser().is_dir() else None
     head = ModelCardData(
-        library_name="transformers",
+        library_name="peft" if settings.leaves_adapters else "transformers",
         pipeline_tag="text-classification",
         base_model=base,
         tags=["frostline"],
@@ -37,7 +46,8 @@ def write_card(result: TrainResult, folder: Path) -> None:
 
 def _body(result: TrainResult) -> str:
     start, settings = result.start, result.start.settings
-    plan = settings.plan()
+    named = settings.plan()
+    plan = f"Plan: {_code(str(named)) if named else 'none was named.'}"
     lines = [
         f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(_short_name(settings.model))}",
         "",
@@ -45,7 +55,7 @@ def _body(result: TrainResult) -> str:
         "",
         "## What was frozen",
         "",
-        f"Plan: {_code(str(plan)) if plan else 'none was named.'}",
+        f"Adapters: {_plain(start.adapters)}." if start.adapters else plan,
         "",
         _plain(start.inspection.verdict),
         "",
@@ -82,6 +92,11 @@ def _body(result: TrainResult) -> str:
             ),
             "",
         ]
+    if settings.leaves_adapters:
+        lines += ["## Loading", "", "The folder holds the adapters and the head. They belong on the base:", ""]
+        lines += ["```python", *_LOADING.format(base=repr(_short_name(settings.model))).splitlines(), "```", ""]
+    elif settings.merge:
+        lines += ["The adapters are merged into the weights: it loads with plain `from_pretrained`.", ""]
     return "\n".join(lines)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from frostline.anatomy.kinds import kinds_of
 from frostline.anatomy.origin import origin_of
 from frostline.base.json import read_json
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
@@ -99,7 +100,7 @@ class Classifier:
         require_number("batch_size", batch_size, least=1, most=MOST)
         self._name = name
         self.model, self.tokenizer = load_classifier(name, trust_remote_code=trust_remote_code)
-        new = origin_of(self.model).new
+        new = origin_of(self.model).filled(kinds_of(self.model)["adapters"]).new
         if new:
             raise ModelError(
                 f"'{name}' is no trained classifier: its checkpoint lacks {', '.join(sorted(new)[:3])}.\n"
@@ -173,6 +174,7 @@ class Classifier:
                     per_device_eval_batch_size=self._batch_size,
                     report_to="none",
                     disable_tqdm=True,
+                    label_names=["labels"],
                     **device_options(self._device, "fp32"),
                 ),
                 data_collator=DataCollatorWithPadding(self.tokenizer),

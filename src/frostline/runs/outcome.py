@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from torch import nn
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.wrappers import adapter_parts
 from frostline.plan.describe import describe
 from frostline.runs.baseline import Baseline
 
@@ -71,9 +72,12 @@ def shortfall(
     if not evidence:
         return ""
     selector = next_to_thaw(model)
+    adapted = any(adapter_parts(model))
     first = "First mend what the warning names. " if warned else ""
     if loss < _BY_HEART * same_answer:
         mend = "It knows its training rows by heart: more rows would help."
+    elif adapted:
+        mend = "Adapt more layers, or with a higher --rank; or train more --epochs."
     elif selector is None:
         mend = "Everything trains: more rows or --epochs would help."
     else:

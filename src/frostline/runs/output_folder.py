@@ -34,6 +34,7 @@ _LEFT_BY_A_RUN = {PROOF_FILE, METRICS_FILE}
 _IN_WORDS = {
     "train_digest": "other training rows",
     "eval_digest": "other evaluation rows",
+    "peft_digest": "another configuration in the file of --peft",
     "chosen": "other epochs or another learning rate, chosen by another version",
 }
 

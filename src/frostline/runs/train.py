@@ -24,18 +24,20 @@ from transformers import (
 
 from frostline.anatomy.origin import Origin, origin_of
 from frostline.base.files import room_on_disk, use_mask
-from frostline.base.json import finite, picked, write_json
+from frostline.base.json import finite, json_digest, picked, write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
+from frostline.checkpoints.adapters import adapter_values
 from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
+from frostline.checkpoints.headers import is_adapter
 from frostline.checkpoints.quiet_loading import quiet
-from frostline.checkpoints.source import locate
+from frostline.checkpoints.source import Source, locate
 from frostline.data.examples import Examples
 from frostline.data.labels import LabelSchema
 from frostline.data.messages import counted
 from frostline.data.sources import place_of
 from frostline.data.tokenising import TokenStats, tokenise
-from frostline.errors import DivergedError, DriftError, FrostlineError, OutputError, PlanError
+from frostline.errors import DivergedError, DriftError, FrostlineError, ModelError, OutputError, PlanError
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import some
 from frostline.evidence.checks.flags import new_but_frozen
@@ -45,6 +47,7 @@ from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
 from frostline.plan.plan import Plan
+from frostline.runs.adapters import adapt, merge
 from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
 from frostline.runs.defaults import Schedule
@@ -94,7 +97,9 @@ def run_training(
         DriftError: If a frozen tensor moved; the folder is left all the same, its proof included.
         KeyboardInterrupt: If the run is interrupted; a checkpoint is written before.
     """
-    settings = replace(settings, model=locate(settings.model).lasting_name)
+    source = locate(settings.model)
+    settings = replace(settings, model=source.lasting_name)
+    _refuse_adapters(source)
     folder = OutputFolder(out)
     for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
         place = place_of(given) if given is not None else None
@@ -111,6 +116,14 @@ def run_training(
             raise
 
 
+def _refuse_adapters(source: Source) -> None:
+    if source.folder is not None and is_adapter(source.folder):
+        raise ModelError(
+            f"The folder '{source.name}' holds adapters, not a whole model to train.\n"
+            "Train on one with them merged in: frostline train --merge."
+        )
+
+
 def _run(
     settings: TrainSettings,
     folder: OutputFolder,
@@ -122,21 +135,13 @@ def _run(
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     read = read_rows(settings)
     train, test, schema = read.train, read.test, read.schema
-    set_seed(settings.seed)  # the new weights are drawn while the model loads
-    model, tokenizer = load_classifier(
-        settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
-    )
-    origin = origin_of(model)
-    plan = settings.plan()
-    if plan is not None:
-        Freeze(model, plan)
-        refuse_nothing_to_train(model, plan)
-        if not settings.allow_new_frozen:
-            _refuse_new_frozen(model, plan, origin)
+    model, tokenizer, origin, adapters = _frozen_model(settings, schema)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     schedule = Schedule.of(model, origin, settings, len(train_set))
     digests = {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
+    if settings.peft is not None:
+        digests["peft_digest"] = json_digest(adapter_values(Path(settings.peft).expanduser()))
     folder.remember(settings.to_dict() | digests | {"chosen": schedule.chosen})
 
     checkpoint = newest_sound(folder.checkpoints) if resume else None
@@ -149,6 +154,7 @@ def _run(
         inspection=inspect_model(model, origin),
         schedule=schedule,
         resumed=checkpoint,
+        adapters=adapters,
     )
     if on_start is not None:
         on_start(start)
@@ -189,10 +195,39 @@ def _run(
         best_epoch=best_epoch,
         engine=trainer.engine_report,
     )
+    trained = result.proof
+    if settings.merge:
+        model, merged = merge(model, trained)
+        result = replace(result, proof=merged)
     seal = _leave(result, folder, model, tokenizer, trainer.state.log_history)
+    trained.raise_for_drift()
     result.proof.raise_for_drift()
     _refuse_divergence(model, folder.target)
     return replace(result, digest=seal.digest)
+
+
+def _frozen_model(
+    settings: TrainSettings, schema: LabelSchema
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Origin, str]:
+    """Load the model and freeze it; gives its tokenizer and origin too, and in words what adapters were put where."""
+    set_seed(settings.seed)  # the new weights are drawn while the model loads
+    model, tokenizer = load_classifier(
+        settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
+    )
+    origin = origin_of(model)
+    adapters = ""
+    plan = settings.plan()
+    if settings.adapts:
+        model, adapters = adapt(model, origin, settings)
+        origin = origin_of(model)
+        origin = replace(origin, new=origin.new | origin.unknown, unknown=frozenset())
+        plan = Plan.of(model, frozen_mode=settings.frozen_mode)
+    if plan is not None:
+        Freeze(model, plan)
+        refuse_nothing_to_train(model, plan)
+        if not settings.allow_new_frozen:
+            _refuse_new_frozen(model, plan, origin)
+    return model, tokenizer, origin, adapters
 
 
 def _refuse_new_frozen(model: nn.Module, plan: Plan, origin: Origin) -> None:
@@ -276,6 +311,7 @@ def _trainer(
         logging_nan_inf_filter=False,  # a loss that is no number is said, not smoothed over
         report_to="none",
         disable_tqdm=True,
+        label_names=["labels"],  # the forward of a model with adapters does not name them
         **picked(settings, "engine", "store", "store_dir", "store_budget", "store_dtype", "padding_free"),
         **device_options(settings.device, settings.dtype),
     )
@@ -328,6 +364,8 @@ def _leave(
     with folder.publish() as staged:
         with quiet():
             model.save_pretrained(staged)
+            if result.start.settings.leaves_adapters:  # PEFT saves none, and the labels have their names in it
+                model.config.save_pretrained(staged)
             tokenizer.save_pretrained(staged)
         write_proof(result.proof, staged)
         write_json(staged / METRICS_FILE, finite(result.to_dict() | {"history": history}))

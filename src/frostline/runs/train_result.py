@@ -30,6 +30,7 @@ class TrainStart:
         inspection: What is frozen, and where it came from.
         schedule: Epochs and peak rate, as they were given or chosen.
         resumed: The checkpoint that the run goes on from; None for a run from the start.
+        adapters: What adapters were put where, in words; ``""`` for none.
     """
 
     settings: TrainSettings
@@ -40,6 +41,7 @@ class TrainStart:
     inspection: Inspection
     schedule: Schedule
     resumed: Path | None
+    adapters: str = ""
 
 
 @dataclass(frozen=True, slots=True)

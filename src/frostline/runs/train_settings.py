@@ -15,6 +15,7 @@ Device = Literal["auto", "cpu", "cuda", "mps"]
 
 # Beyond these, libraries that count in 32 or 64 bits fail in their own words, or a run never ends.
 _MOST_EPOCHS = 1_000_000
+_MOST_RANK = 1 << 16  # far beyond the width of any model
 MOST = 2**31 - 1
 
 _OPTIONS = {
@@ -39,7 +40,7 @@ def given(setting: str, value: Any) -> str:
         return option(setting) if means else f"no {option(setting)}"
     if value is None:
         return f"no {option(setting)}"
-    return f"{option(setting)} {','.join(value) if isinstance(value, list) else value!r}"
+    return f"{option(setting)} {','.join(value) if isinstance(value, list | tuple) else value!r}"
 
 
 def require_number(setting: str, value: float, *, least: int | None = None, most: int | None = None) -> None:
@@ -72,6 +73,14 @@ class TrainSettings:
             ``"10%"``; None to train without evaluation.
         freeze: What is frozen, as a selector.
         train_only: What trains, as a selector; not together with `freeze`.
+        lora: Where LoRA goes, as a selector: into the linear layers within it; all else but the head is frozen. Not
+            together with `dora`, `peft`, `freeze` or `train_only`.
+        dora: Likewise for DoRA.
+        peft: Likewise a JSON file as PEFT writes it, which says what is adapted, and how.
+        rank: The rank of `lora` or `dora`; None for 8.
+        alpha: Their numerator of the scale alpha / rank; None for twice the rank.
+        targets: Names, or last parts of names, of the linear layers that they go into; None for the usual ones.
+        merge: Whether the adapters are merged into the weights in the end, so that a plain model is left.
         frozen_mode: ``"eval"`` or ``"train"``.
         epochs: Passes over the data; None to choose by how many rows there are.
         learning_rate: The peak rate; None to choose by what trains.
@@ -101,6 +110,13 @@ class TrainSettings:
     eval_data: str | None = None
     freeze: str | None = None
     train_only: str | None = None
+    lora: str | None = None
+    dora: str | None = None
+    peft: str | None = None
+    rank: int | None = None
+    alpha: float | None = None
+    targets: tuple[str, ...] | None = None
+    merge: bool = False
     frozen_mode: FrozenMode = "eval"
     epochs: float | None = None
     learning_rate: float | None = None
@@ -138,7 +154,37 @@ class TrainSettings:
         if self.eval_share is not None and not 0 < self.eval_share < 1:
             raise SettingsError(f"--eval is '{self.eval_data}'; a share is above 0% and below 100%.")
         EngineSettings(store=self.store, store_budget=self.store_budget, store_dtype=self.store_dtype)
+        self._check_adapters()
         self.plan()
+
+    def _check_adapters(self) -> None:
+        """Refuse settings of adapters that are out of range, idle, or beside another answer to what trains."""
+        if self.rank is not None:
+            require_number("rank", self.rank, least=1, most=_MOST_RANK)
+        if self.alpha is not None:
+            require_number("alpha", self.alpha)
+        if self.targets == ():
+            raise SettingsError("--targets names nothing.\nName linear layers, such as query,value, or leave it out.")
+        ways = [name for name in ("lora", "dora", "peft", "freeze", "train_only") if getattr(self, name) is not None]
+        if self.adapts and len(ways) > 1:
+            first, second = (given(name, getattr(self, name)) for name in ways[:2])
+            raise SettingsError(f"{first} and {second} both say what trains.\nGive one of them.")
+        for name in ("rank", "alpha", "targets"):
+            if getattr(self, name) is not None and self.lora is None and self.dora is None:
+                rest = "--peft FILE says it itself" if self.peft is not None else "Give --lora SELECTORS, or --dora"
+                raise SettingsError(f"{given(name, getattr(self, name))} is about LoRA and DoRA.\n{rest}.")
+        if self.merge and not self.adapts:
+            raise SettingsError("--merge has no adapters to merge.\nGive --lora, --dora or --peft.")
+
+    @property
+    def adapts(self) -> bool:
+        """Whether adapters train in the place of the model's own layers."""
+        return any(way is not None for way in (self.lora, self.dora, self.peft))
+
+    @property
+    def leaves_adapters(self) -> bool:
+        """Whether the output folder holds adapters, and no whole model."""
+        return self.adapts and not self.merge
 
     @property
     def eval_share(self) -> float | None:

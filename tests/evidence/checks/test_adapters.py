@@ -63,3 +63,26 @@ def test_a_head_that_was_trained_before(tmp_path: Path) -> None:
     tiny("bert").save_pretrained(tmp_path)
     model = adapted(AutoModelForSequenceClassification.from_pretrained(tmp_path))
     assert found("head-not-saved", model) is None
+
+
+@pytest.mark.parametrize(
+    ("layers", "lowest", "saved"),
+    [([0], "layer 0", "saves nothing"), ([1], "layer 1", "saves about 4 %"), ([2], None, ""), ([11], None, "")],
+)
+def test_adapters_low(layers: list[int], lowest: str | None, saved: str) -> None:
+    model = adapted(tiny("bert", num_hidden_layers=12), task_type="SEQ_CLS", layers_to_transform=layers)
+    row = found("adapters-low", model)
+    assert (row is None) == (lowest is None)
+    if row is not None:
+        assert (row.severity, row.units) == ("note", (lowest,))
+        assert f"each step runs {12 - layers[0]} of 12 layers forward and backward" in row.cause
+        assert row.cause.endswith(f"{saved}.")
+
+
+def test_adapters_on_the_embeddings_are_the_lowest() -> None:
+    config = LoraConfig(target_modules=["word_embeddings", "query"], task_type="SEQ_CLS")
+    row = must_find("adapters-low", cast("nn.Module", get_peft_model(tiny("bert"), config)))
+    assert row.units == ("embeddings",)
+    frozen = adapted(task_type="SEQ_CLS", inference_mode=True)
+    assert found("adapters-low", frozen) is None
+    assert found("adapters-low", tiny("bert")) is None

@@ -8,6 +8,9 @@ from typing import Any, cast
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
 
+_WITH_BACKWARD = 2  # the gradient passes through a layer's inputs, not to its frozen weights
+_NEXT_TO_NOTHING = 0.05
+
 
 def peft_base_trains(case: Case) -> Iterator[Finding]:
     """Weights of the base model train beside the adapters, and are not saved with them."""
@@ -54,6 +57,34 @@ def head_not_saved(case: Case) -> Iterator[Finding]:
     )
 
 
+def adapters_low(case: Case) -> Iterator[Finding]:
+    """Adapters sit so low that freezing what is beneath saves next to nothing."""
+    layers = [unit for unit in case.anatomy.units if unit.kind == "layer"]
+    low = [
+        name
+        for name in case.trainable
+        if name in case.adapters
+        and case.anatomy.unit_of[name].kind in {"embeddings", "layer"}
+        and ".prompt_encoder." not in f".{name}"  # a prompt has one place only
+    ]
+    if not layers or not low:
+        return
+    lowest = next(unit for unit in case.anatomy.units if not set(low).isdisjoint(unit.parameter_names))
+    beneath = layers.index(lowest) if lowest in layers else 0
+    above = len(layers) - beneath
+    # Costs in forwards of one layer: what is beneath runs once for all; what is above forward and backward.
+    share = beneath / (beneath + _WITH_BACKWARD * above)
+    if share < _NEXT_TO_NOTHING:
+        saved = f"about {100 * share:.0f} %" if beneath else "nothing"
+        yield case.find(
+            "note",
+            [name for name in low if case.anatomy.unit_of[name] is lowest],
+            cause=f"The lowest adapters are in {lowest.name}: each step runs {above} of {len(layers)} layers forward "
+            f"and backward, and storing what is frozen beneath saves {saved}.",
+            mend="Adapt upper layers only: train --lora 'layers[-4:]', or layers_to_transform in PEFT's configuration.",
+        )
+
+
 def _adapted(case: Case, names: list[str]) -> bool:
     """Whether adapters were put on the head itself, which then trains through them."""
     paths = {name.rpartition(".")[0].removesuffix(".base_layer") for name in names}
@@ -70,4 +101,4 @@ def _configs(case: Case) -> list[Any]:
     return list(found.values())
 
 
-CHECKS = (peft_base_trains, head_not_saved)
+CHECKS = (peft_base_trains, head_not_saved, adapters_low)

@@ -10,11 +10,13 @@ from typing import Any, Literal
 
 from torch import nn
 
+from frostline.anatomy.kinds import kinds_of
 from frostline.anatomy.modelmap import ModelMap, Unit
 from frostline.anatomy.origin import Origin, match, origin_of
 from frostline.base.escaping import printable
 from frostline.base.json import picked
 from frostline.base.plain_table import plain_table
+from frostline.checkpoints.adapters import AdapterFolder
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
@@ -150,7 +152,7 @@ def open_skeleton(
     """Build a checkpoint's classifier without its values, and say where its parameters would come from.
 
     Args:
-        name: A folder or a hub name.
+        name: A folder, which may hold adapters of PEFT, or a hub name.
         from_config: Whether to look at the configuration alone, as where there are no weights.
         trust_remote_code: Whether code that comes with the checkpoint may run.
         **overrides: Attributes of the configuration, such as ``num_labels``.
@@ -159,9 +161,14 @@ def open_skeleton(
         ModelError: If the name leads to no model that can be read.
     """
     source = locate(name)
+    adapters = AdapterFolder.open(source)
     config = load_config(source, trust_remote_code=trust_remote_code, **overrides)
     model = skeleton(config, name, trust_remote_code=trust_remote_code)
-    return model, Origin(None) if from_config else match(model, read_headers(source), source.name)
+    if adapters is None:
+        return model, Origin(None) if from_config else match(model, read_headers(source), source.name)
+    adapted = adapters.on_skeleton(model)
+    origin = match(adapted, read_headers(adapters.base), adapters.base.name)
+    return adapted, origin.filled(kinds_of(adapted)["adapters"])
 
 
 def inspect_model(model: nn.Module, origin: Origin) -> Inspection:

@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from os import fspath
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.base.escaping import printable
 from frostline.base.json import read_json
 from frostline.base.sealing import SEAL_FILE, Seal, is_digest
-from frostline.checkpoints.headers import is_delta
-from frostline.checkpoints.reading import open_checkpoint
+from frostline.checkpoints.classifier import load_classifier
+from frostline.checkpoints.headers import is_adapter, is_delta
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
 from frostline.evidence.proof.fingerprint import Fingerprint
 from frostline.evidence.proof.proof import Proof, compare, planned_names
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE, Disagreement, RunProof
-from frostline.evidence.proof.run_weights import StoredWeights
+from frostline.evidence.proof.run_weights import AdaptedWeights, StoredWeights
 from frostline.plan.plan import PLAN_FILE, Plan
 
 if TYPE_CHECKING:
@@ -46,8 +47,8 @@ def verify_run(
     where it is about a frozen tensor, and by a `digest` that was noted elsewhere, whatever it is about.
 
     Args:
-        folder: What ``frostline train`` left, or ``save_model`` of ``fl.Trainer`` after training: weights,
-            ``proof.json``, and ``plan.json`` where something was frozen.
+        folder: What ``frostline train`` left, or ``save_model`` of ``fl.Trainer`` after training: weights, or adapters
+            of PEFT, which are put on their base; ``proof.json``, and ``plan.json`` where something was frozen.
         base: The checkpoint that the run started from; by default the one that ``metrics.json`` names.
         no_base: Whether to compare with no base, as for a model that started from none.
         digest: The digest of the run's files, as ``frostline train`` printed it.
@@ -84,13 +85,9 @@ def verify_run(
     is_of_command = isinstance(noted, dict)
     settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
     seal = _sealed(place, source.name, is_needed=is_of_command or digest is not None)
-    base = None if no_base else _named(settings) if base is None else base
-    if base is None and not no_base:
-        raise ModelError(
-            f"The files in '{source.name}' name no base to compare with.\n"
-            "Name it with --base, or pass --no-base for a model that started from none."
-        )
-    model = skeleton(load_config(source), source.name)
+    has_adapters = is_adapter(place)
+    base = _base(source.name, settings, base, no_base=no_base, is_needed=not has_adapters)
+    model = load_classifier(source.name, base=base)[0] if has_adapters else skeleton(load_config(source), source.name)
     anatomy = ModelMap.of(model)
     proof = _redrawn(stored, anatomy, source.name)
     found = list(_files(place, seal, digest))
@@ -99,18 +96,11 @@ def verify_run(
         text = f"{PROOF_FILE} begins at step {proof.from_step}, and those of 'frostline train' at 0"
         found.append(Disagreement(PROOF_FILE, None, text))
     found += _plan(place, settings, model, proof)
-    check = StoredWeights(model, anatomy, proof)
-    found += check.after(open_checkpoint(place))
-    origin = None
-    if base is not None:
-        try:
-            origin = open_checkpoint(base)
-        except ModelError as error:
-            raise ModelError(f"{str(error).splitlines()[0]}\nName the base of this run with --base.") from None
-        found += check.before(origin)
+    check = AdaptedWeights(model, proof) if has_adapters else StoredWeights(model, anatomy, proof)
+    found += check.compare(place, base)
     return RunProof(
         folder=source.name,
-        base=origin.source.name if origin is not None else None,
+        base=check.base,
         proof=proof,
         disagreements=tuple(found),
         hashed=check.hashed,
@@ -120,6 +110,23 @@ def verify_run(
         digest=seal.digest if seal is not None else None,
         beside=tuple(seal.beside(place)) if seal is not None else (),
     )
+
+
+def _base(
+    name: str, settings: Mapping[str, Any], given: str | PathLike[str] | None, *, no_base: bool, is_needed: bool
+) -> str | None:
+    """The base to compare with, as it was given or as the settings name it; adapters name theirs themselves."""
+    if no_base and not is_needed:
+        raise SettingsError(f"'{name}' holds adapters, which are nothing without a base.\nLeave --no-base out.")
+    if no_base:
+        return None
+    base = _named(settings) if given is None else fspath(given)
+    if base is None and is_needed:
+        raise ModelError(
+            f"The files in '{name}' name no base to compare with.\n"
+            "Name it with --base, or pass --no-base for a model that started from none."
+        )
+    return base
 
 
 def _sealed(folder: Path, name: str, *, is_needed: bool) -> Seal | None:

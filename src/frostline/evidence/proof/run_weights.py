@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from frostline.anatomy.kinds import kinds_of
+from frostline.anatomy.origin import origin_of
 from frostline.base.escaping import printable
 from frostline.checkpoints.conversions import Places
+from frostline.checkpoints.reading import open_checkpoint
 from frostline.checkpoints.tensor_files import digests_of
+from frostline.errors import ModelError
+from frostline.evidence.proof.fingerprint import fingerprint
 from frostline.evidence.proof.run_result import Disagreement
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
+    from pathlib import Path
 
     import torch
+    from torch import nn
     from transformers import PreTrainedModel
 
     from frostline.anatomy.modelmap import ModelMap
@@ -32,6 +39,23 @@ class StoredWeights:
         self.hashed = 0
         self.from_base = 0
         self.unverified: dict[str, str] = {}
+        self.base: str | None = None
+
+    def compare(self, folder: Path, base: str | None) -> Iterator[Disagreement]:
+        """Where the proof is not borne out by the folder of the run, or by the base, if there is one.
+
+        Raises:
+            ModelError: If one of them cannot be read.
+        """
+        yield from self.after(open_checkpoint(folder))
+        if base is None:
+            return
+        try:
+            origin = open_checkpoint(base)
+        except ModelError as error:
+            raise ModelError(f"{str(error).splitlines()[0]}\nName the base of this run with --base.") from None
+        self.base = origin.source.name
+        yield from self.before(origin)
 
     def after(self, run: Checkpoint) -> Iterator[Disagreement]:
         """Where the folder's weights are not those that the proof saw at the end."""
@@ -105,3 +129,46 @@ class StoredWeights:
             else:  # in memory, so one at a time
                 digests |= {name: tensor.digest() for name, tensor in made.items()}
         return digests | digests_of(as_is)
+
+
+class AdaptedWeights:
+    """Compares a model that was put together from a run's adapters and their base with a proof, and keeps count.
+
+    Args:
+        model: The model as PEFT loads it, the base's weights included.
+        proof: The proof.
+    """
+
+    def __init__(self, model: nn.Module, proof: Proof) -> None:
+        origin = origin_of(model)
+        self.base = origin.source
+        self._digests = fingerprint(model).digests
+        self._adapters = kinds_of(model)["adapters"]
+        self._drawn = origin.new - self._adapters
+        self._proof = proof
+        self.hashed = 0
+        self.from_base = 0
+        self.unverified: dict[str, str] = {}
+
+    def compare(self, _folder: Path, _base: str | None) -> Iterator[Disagreement]:
+        """Where the adapters are not those that the proof saw at the end, or the base is not the one of the run."""
+        for tensor in self._proof.tensors:
+            digest = self._digests.get(tensor.name)
+            if tensor.name in self._drawn:
+                self.unverified[tensor.name] = "not run: what is saved with the adapters stands in its place"
+                continue
+            self.hashed += digest == tensor.after
+            if tensor.name in self._adapters or not tensor.frozen:  # or a bias, which PEFT trains where it is
+                self.unverified[tensor.name] = "not in the base, so the state before training is not known"
+                if digest != tensor.after:
+                    yield Disagreement(
+                        "weights", tensor.name, f"the weights of {tensor.name} are not those of the proof"
+                    )
+            elif digest == tensor.before:
+                self.from_base += 1
+            else:
+                yield Disagreement(
+                    "base",
+                    tensor.name,
+                    f"{tensor.name} is frozen, but its state before training is not that of the base",
+                )
