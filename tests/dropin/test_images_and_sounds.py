@@ -243,3 +243,26 @@ def test_a_module_of_one_s_own(tmp_path: Path, make: type[_Blocks]) -> None:
     trainer = _compared(tmp_path, make, _given("features", (6,)), "stem, blocks.0, blocks.1, blocks.2")
     if make is _Blocks:
         _assert_stored(trainer, 24 + 12)
+
+
+class _Centred(_Blocks):
+    """What is frozen is moved by the mean of the batch, so that nothing of a row holds in another batch."""
+
+    def run(self, block: Any, hidden: Tensor) -> Any:
+        return block(hidden - hidden.mean(0))
+
+
+@pytest.mark.parametrize("size", [1, 8])
+def test_rows_that_see_each_other(tmp_path: Path, size: int) -> None:
+    given = _given("features", (6,))
+    frozen = "stem, blocks.0, blocks.1, blocks.2"
+    trainer = _compared(tmp_path, _Centred, given, frozen, per_device_train_batch_size=size)
+    assert trainer.engine_report is not None
+    assert trainer.engine_report.check.boundary is None
+
+
+def test_images_that_are_all_alike(tmp_path: Path) -> None:
+    given = _given("pixel_values", (3, 32, 32))
+    blank = torch.zeros(3, 32, 32)
+    given["train_dataset"] = [row | {"pixel_values": blank} for row in given["train_dataset"]]
+    _assert_stored(_compared(tmp_path, IMAGES["vit"], given), 1 + 12)

@@ -26,7 +26,10 @@ _REQUIRING = "make_inputs_require_grads"
 
 
 def is_harmless(hook: Callable[..., Any]) -> bool:
-    """Tell whether a forward hook is one of transformers' that neither keep nor change a value."""
+    """Tell whether a forward hook is one of transformers' that neither keep nor change a value.
+
+    In: all.
+    """
     return hook.__module__ == _CAPTURING or getattr(hook, "__name__", "") == _REQUIRING
 
 

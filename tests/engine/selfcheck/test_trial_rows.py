@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from frostline.engine.selfcheck.trial_rows import MOST_ROWS, aligned_inputs, rows_as_they_are, trial_rows
+from frostline.engine.batch_inputs import Call, layout_of
+from frostline.engine.selfcheck.trial_rows import MOST_ROWS, aligned_inputs, rows_as_they_are, trial_rows, varied_rows
 from tests.engine.stubs import Classifier, call_of, padded
 from tests.models import tiny
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from torch import Tensor
-
-    from frostline.engine.batch_inputs import Call
 
 MASKED = frozenset({"input_ids", "attention_mask"})
 
@@ -200,3 +199,22 @@ def test_rows_as_they_are(most: int, rows: int) -> None:
     assert 7 in call.rows.lengths
     assert (3 in call.rows.lengths) == (rows > 1)
     assert call.rows.lengths.tolist() == [length for length in lengths if length in call.rows.lengths]
+
+
+class TestRowsThatAreNoTexts:
+    def call(self, *values: float) -> Call:
+        images = torch.stack([torch.arange(12.0).view(3, 2, 2) * value for value in values])
+        inputs = {"pixel_values": images, "labels": torch.arange(len(values))}
+        return Call(inputs, layout_of(inputs), frozenset(), has_tokens=False)
+
+    def test_they_differ(self) -> None:
+        tried = varied_rows(self.call(1, 1, 2, 1, 3, 4, 5, 6))
+        assert tried.inputs["labels"].tolist() == [0, 2, 4, 5]
+        assert (tried.rows.count, tried.has_tokens) == (4, False)
+
+    def test_of_rows_that_are_all_alike_one_is_turned_round(self) -> None:
+        tried = varied_rows(self.call(1, 1, 1))
+        first, second = tried.inputs["pixel_values"]
+        assert torch.equal(second, first.flip(-1))
+        assert not torch.equal(first, second)
+        assert tried.inputs["labels"].tolist() == [0, 0]

@@ -32,7 +32,7 @@ from frostline.engine.selfcheck.model_state import KeptState
 from frostline.engine.selfcheck.perturbed import perturbed
 from frostline.engine.selfcheck.result import STORE_DTYPE, PathCheck, SelfCheck
 from frostline.engine.selfcheck.together import fallbacks, from_rows_alone, settle
-from frostline.engine.selfcheck.trial_rows import MOST_ROWS, aligned_inputs
+from frostline.engine.selfcheck.trial_rows import MOST_ROWS, aligned_inputs, varied_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -158,7 +158,8 @@ class _Trial:
         self._alone: tuple[Any, dict[str, Packed]] | None = None  # what was stored last, and how it was computed
         self.kept = KeptState(model)
         tried = aligned_inputs(call, model, self._runs)
-        self.call = tried or call.select(list(range(min(call.rows.count, MOST_ROWS))))
+        few = call.select(list(range(min(call.rows.count, MOST_ROWS)))) if call.has_tokens else varied_rows(call)
+        self.call = tried or few
         try:
             none = frozenset[str]()  # of rows of one width only, shapes do not tell what has a value per token
             self._compares = Comparison(
@@ -255,7 +256,7 @@ class _Trial:
                 output = self._plain()
         finally:
             torch.set_grad_enabled(records)
-        if len(nodes) == 1:  # a layer that runs several times is none for one position
+        if len(nodes) == 1 and self.call.has_tokens:  # a layer that runs several times is none for one position
             self._selection = selection_of(tensors_of(output).values(), nodes[0], self.call.shape)
         return output
 

@@ -70,6 +70,23 @@ def trial_rows(call: Call, model: nn.Module) -> Call:
     return replace(call, inputs=inputs, rows=TokenLayout(real))
 
 
+def varied_rows(call: Call) -> Call:
+    """Choose a few rows that are no texts and differ; of a lone one, the second is the same turned round.
+
+    Of rows that are all alike it would not be seen that one has an effect on another.
+    """
+    digests = call.digests(whole=True, unread=frozenset({_LABELS}))
+    places = [digests.index(digest) for digest in dict.fromkeys(digests)][:MOST_ROWS]
+    if len(places) > 1:
+        return call.select(places)
+    twice = call.select(places * 2)
+    inputs = dict(twice.inputs)
+    for name, value in inputs.items():
+        if twice.is_per_row(value) and value.dim() > 1:
+            inputs[name] = torch.stack([value[0], value[1].flip(-1)])
+    return replace(twice, inputs=inputs)
+
+
 def _sizes(call: Call, model: nn.Module) -> set[int]:
     """The sizes of all axes of the inputs and of parameters."""
     taken = {size for parameter in model.parameters() for size in parameter.shape}
