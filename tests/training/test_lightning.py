@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -101,3 +103,12 @@ def test_a_fit_that_fails(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         fit(module, tmp_path, callback)
     assert "forward" not in vars(module.model)
+
+
+def test_without_lightning() -> None:
+    code = "import sys\nfor name in ('lightning', 'pytorch_lightning'): sys.modules[name] = None\n"
+    code += "import importlib.util as u\nfind = u.find_spec\n"
+    code += "u.find_spec = lambda name, *more: None if 'lightning' in name else find(name, *more)\n"
+    code += "import frostline\nfrostline.LightningCallback"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "pip install 'frostline[lightning]'" in done.stderr

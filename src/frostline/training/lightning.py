@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from importlib import import_module
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-try:  # one library by two names
-    from lightning.pytorch.callbacks import Callback
-except ImportError:
-    from pytorch_lightning.callbacks import Callback  # type: ignore[assignment]
-
+from frostline.errors import MissingExtraError
 from frostline.freezing.freeze import freeze as freeze_named
 from frostline.freezing.freeze import train_only as train_only_named
 from frostline.training.fast import fast
 
 if TYPE_CHECKING:
+    from lightning.pytorch.callbacks import Callback
+
     from frostline.training.fast import LoopEngine
+else:
+    _NAMES = ("lightning.pytorch", "pytorch_lightning")  # one library by two names
+    _FOUND = next((name for name in _NAMES if find_spec(name.partition(".")[0]) is not None), None)
+    if _FOUND is None:
+        raise MissingExtraError(
+            "LightningCallback needs Lightning, which is not installed.\n"
+            "Install it with: pip install 'frostline[lightning]'"
+        )
+    Callback = import_module(f"{_FOUND}.callbacks").Callback
 
 
 class LightningCallback(Callback):
