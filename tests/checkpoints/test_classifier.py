@@ -305,6 +305,8 @@ def test_a_configuration_that_is_hostile(tmp_path: Path, text: str, reason: str)
         ({"text_config": {"n_layer": 10**12}}, "n_layer is 1000000000000"),
         ({"depths": [2, 10**9]}, "depths is 1000000000"),
         ({"num_local_experts": 10**9}, "num_local_experts is 1000000000"),
+        ({"max_position_embeddings": 10**15}, "max_position_embeddings is 1000000000000000"),
+        ({"vocab_size": 10**12}, "vocab_size is 1000000000000"),
     ],
 )
 def test_a_configuration_that_would_be_built_for_ever(model: Path, changes: dict[str, Any], phrase: str) -> None:

@@ -85,3 +85,9 @@ def test_an_empty_folder(tmp_path: Path) -> None:
 def test_a_link_that_leads_to_nothing(models: Path, target: str) -> None:
     (models / "loop").symlink_to(target)
     assert f"'loop' is a link to '{target}', which leads to nothing.\nMend the link" in error_of("loop")
+
+
+def test_a_name_to_note_down_needs_no_folder_on_the_way(models: Path) -> None:
+    assert locate("runs/../german-bert").lasting_name == str(models.resolve() / "german-bert")
+    (models / "newest").symlink_to("german-bert")
+    assert locate("newest").lasting_name == str(models / "newest")

@@ -185,6 +185,14 @@ def test_what_cannot_be_used(
     assert phrase in refused("predict", trained, *words)
 
 
+def test_a_table_is_not_written_over(refused: Callable[..., str], trained: Path, tmp_path: Path) -> None:
+    table = tiny.write_csv(tmp_path / "own.csv", tiny.rows(4))
+    before = table.read_bytes()
+    error = refused("predict", str(trained), "--data", str(table), "--out", str(table))
+    assert "own.csv' is the table that is read." in error
+    assert table.read_bytes() == before
+
+
 def test_a_table_without_the_column(refused: Callable[..., str], trained: Path, tmp_path: Path) -> None:
     data = tiny.write_csv(tmp_path / "in.csv", [{"review": "good", "stars": 3}])
     text = refused("predict", trained, "--data", data, "--out", tmp_path / "out.csv")

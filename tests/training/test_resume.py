@@ -239,6 +239,27 @@ def test_a_damaged_checkpoint_is_named_and_the_one_before_taken(
         assert_same(run_training(settings(place, quick_bert), tmp_path / "out", resume=True), whole)
 
 
+@pytest.mark.parametrize("how", ["link", "folder"])
+def test_a_damaged_checkpoint_is_moved_aside_and_never_written_to(
+    tmp_path: Path, place: Path, quick_bert: Path, broken_off: Path, how: str
+) -> None:
+    shutil.copytree(broken_off, tmp_path, dirs_exist_ok=True)
+    checkpoints = tmp_path / "out.partial" / "checkpoints"
+    file = checkpoints / f"checkpoint-{STEPS + 1}" / "optimizer.pt"
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    file.unlink()
+    if how == "link":
+        file.symlink_to(precious)
+    else:
+        file.mkdir()
+    newest_sound(checkpoints)
+    names = sorted(entry.name for entry in checkpoints.iterdir())
+    assert names == [f"checkpoint-{STEPS}", f"damaged-1-checkpoint-{STEPS + 1}"]
+    run_training(settings(place, quick_bert), tmp_path / "out", resume=True)
+    assert precious.read_text() == "precious"
+
+
 def test_no_sound_checkpoint_is_an_error_and_nothing_is_lost(
     tmp_path: Path, place: Path, quick_bert: Path, broken_off: Path
 ) -> None:

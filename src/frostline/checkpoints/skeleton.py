@@ -23,10 +23,11 @@ if TYPE_CHECKING:
 
     from frostline.checkpoints.source import Source
 
-# How many a model may have of what is built in a loop, by the names that configurations have for such numbers. No model
-# has a tenth of so many; a larger number is a slip or malice, and would be built for ever.
+# How many a model may have of what is built in a loop, or takes memory before any weight, by the names that
+# configurations have for such numbers. No model has so many; a larger number is a slip or malice.
 _MOST = (
     (re.compile(r"_?num_labels"), 1_000_000),
+    (re.compile(r"vocab_size|(\w+_)?positions?(_embeddings)?|n_ctx"), 100_000_000),
     (re.compile(r"(num|n)_(\w+_)?experts?|(\w+_)?experts"), 100_000),
     (re.compile(r"(num|n)_(\w+_)?(layer|block|stage)s?|(\w+_)?(layers|blocks|depths?|stages)"), 2_000),
 )

@@ -26,7 +26,10 @@ class Source:
     @property
     def lasting_name(self) -> str:
         """The name to note down: it means the same wherever it is read, and no path is taken for a hub name."""
-        return self.name if self.folder is None else str(self.folder.absolute())
+        if self.folder is None:
+            return self.name
+        # What ".." leaves may be gone one day, though the folder is there.
+        return str(self.folder.resolve() if ".." in self.folder.parts else self.folder.absolute())
 
 
 def given_name(name: Any) -> str:

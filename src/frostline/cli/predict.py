@@ -18,7 +18,7 @@ from frostline.cli.pipe import is_piped, read_lines
 from frostline.cli.render import print_json, print_text, terminal_width
 from frostline.data.examples import TEXT_NAMES, Examples, read_examples
 from frostline.data.labels import MULTI, REGRESSION
-from frostline.errors import DataError
+from frostline.errors import DataError, OutputError
 
 if TYPE_CHECKING:
     from frostline.runs.inference import Predictions
@@ -51,6 +51,8 @@ def predict(
         raise DataError("Give texts to predict, or a table of them with --data; one of the two.")
     if pair and (piped or data is not None):
         raise DataError("--pair belongs to texts given one by one.\nFor a table name both columns: --text-column A,B.")
+    if out is not None and data is not None and _are_one_file(Path(data), options.place(out)):
+        raise OutputError(f"'{out}' is the table that is read.\nName another file with --out.")
     columns = options.columns(text_column)
     if piped:
         examples = examples_of(read_lines(limit))
@@ -73,6 +75,13 @@ def predict(
         print_json(rows)
     else:
         print_text(*_lines(examples, predictions))
+
+
+def _are_one_file(table: Path, out: Path) -> bool:
+    try:
+        return table.is_file() and out.samefile(table)
+    except OSError:
+        return False
 
 
 def _rows(examples: Examples, predictions: Predictions) -> list[dict[str, Any]]:

@@ -42,6 +42,7 @@ from frostline.data.label_inference import (
     only,
 )
 from frostline.data.messages import counted, listed, quoted, suggestion
+from frostline.data.quiet_datasets import quiet_datasets
 from frostline.errors import DataError
 
 if TYPE_CHECKING:
@@ -169,7 +170,8 @@ class LabelSchema:
             feature = fixed_list(feature, self.num_labels)
             array = pa.FixedSizeListArray.from_arrays(array, self.num_labels)
         texts = examples.dataset.remove_columns(list(examples.label_columns))
-        labelled: datasets.Dataset = texts.add_column("labels", array, feature=feature)
+        with quiet_datasets():
+            labelled: datasets.Dataset = texts.add_column("labels", array, feature=feature)
         return labelled
 
     def numbers(self, examples: Examples) -> NDArray[np.int64 | np.float32]:

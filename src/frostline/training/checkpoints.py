@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from frostline.errors import OutputError
 from frostline.training.callback import FINGERPRINT_FILE, checkpoint_folder
 
 _STATE = "trainer_state.json"
+_ASIDE = "damaged"
 # Without one of these the Trainer goes on all the same, and ends with other weights.
 _NEEDED = (_STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth", FINGERPRINT_FILE)
 
@@ -55,20 +57,30 @@ def newest_sealed(folder: Path) -> Path | None:
 
 
 def newest_sound(folder: Path) -> Path:
-    """The newest checkpoint in a folder all of whose files are as they were written; newer ones are named.
+    """The newest checkpoint in a folder all of whose files are as they were written.
+
+    Newer ones are named and moved aside: the run will write checkpoints of their names, and what lies in them (a link, a
+    pipe) may lead elsewhere.
 
     Raises:
         OutputError: If none is sound.
     """
-    faults: list[str] = []
+    faults: dict[Path, str] = {}
     for place in _newest_first(folder):
         fault = _fault(place) or _fault_of_best(place)
         if fault is None:
-            for said in faults:
-                get_logger().warning(f"Not sound: {said}. Going on from {place.name}.")
+            for damaged, said in faults.items():
+                get_logger().warning(f"Not sound: {damaged.name}: {said}. Going on from {place.name}.")
+                _move_aside(damaged)
             return place
-        faults.append(f"{place.name}: {fault}")
-    raise OutputError(f"No checkpoint in '{folder}' is sound ({'; '.join(faults)}).\nStart anew by --overwrite.")
+        faults[place] = fault
+    said = "; ".join(f"{place.name}: {fault}" for place, fault in faults.items())
+    raise OutputError(f"No checkpoint in '{folder}' is sound ({said}).\nStart anew by --overwrite.")
+
+
+def _move_aside(checkpoint: Path) -> None:
+    names = (checkpoint.with_name(f"{_ASIDE}-{number}-{checkpoint.name}") for number in count(1))
+    checkpoint.rename(next(name for name in names if not name.exists(follow_symlinks=False)))
 
 
 def _newest_first(folder: Path) -> list[Path]:

@@ -101,4 +101,4 @@ def _configs(case: Case) -> list[Any]:
     return list(found.values())
 
 
-CHECKS = (peft_base_trains, head_not_saved, adapters_low)
+CHECKS = (peft_base_trains, adapters_low, head_not_saved)

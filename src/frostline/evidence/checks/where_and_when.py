@@ -53,7 +53,7 @@ def trains_below_frozen(case: Case) -> Iterator[Finding]:
             found,
             cause=f"Frozen layers lie above what trains ({some(units)}): the gradient still passes through them, so "
             "freezing them saves little time.",
-            mend="Freeze from the bottom, such as 'embeddings, layers[:8]', to save the backward pass.",
+            mend=f"Freeze from the bottom, such as 'embeddings, layers[:{len(units)}]', to save the backward pass.",
         )
 
 
