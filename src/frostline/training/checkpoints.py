@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -59,8 +60,8 @@ def newest_sealed(folder: Path) -> Path | None:
 def newest_sound(folder: Path) -> Path:
     """The newest checkpoint in a folder all of whose files are as they were written.
 
-    Newer ones are named and moved aside: the run will write checkpoints of their names, and what lies in them (a link, a
-    pipe) may lead elsewhere.
+    Newer ones are named and moved aside: the run will write checkpoints of their names, and what lies in them (a link,
+    a pipe) may lead elsewhere.
 
     Raises:
         OutputError: If none is sound.
@@ -80,7 +81,7 @@ def newest_sound(folder: Path) -> Path:
 
 def _move_aside(checkpoint: Path) -> None:
     names = (checkpoint.with_name(f"{_ASIDE}-{number}-{checkpoint.name}") for number in count(1))
-    checkpoint.rename(next(name for name in names if not name.exists(follow_symlinks=False)))
+    checkpoint.rename(next(name for name in names if not os.path.lexists(name)))
 
 
 def _newest_first(folder: Path) -> list[Path]:
