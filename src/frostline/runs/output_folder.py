@@ -20,7 +20,7 @@ from frostline.base.sealing import SEAL_FILE, Seal
 from frostline.errors import OutputError
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
 from frostline.runs.train_settings import given
-from frostline.training.checkpoints import newest_sealed
+from frostline.training.checkpoints import ASIDE, newest_sealed
 
 _LOCK_FILE = ".lock"
 _SETTINGS_FILE = "run.json"
@@ -28,7 +28,7 @@ _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
 _REPLACED = "replaced"
 _OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED}
-_OUR_CHECKPOINTS = re.compile(rf"checkpoint-\d+|{re.escape(PROOF_FILE)}")
+_OUR_CHECKPOINTS = re.compile(rf"({ASIDE}-\d+-)?checkpoint-\d+|{re.escape(PROOF_FILE)}")
 _LEFT_BY_A_RUN = {PROOF_FILE, METRICS_FILE}
 # What is compared beside the options: digests of the rows, which would tell the user nothing.
 _IN_WORDS = {

@@ -17,7 +17,7 @@ from frostline.errors import OutputError
 from frostline.training.callback import FINGERPRINT_FILE, checkpoint_folder
 
 _STATE = "trainer_state.json"
-_ASIDE = "damaged"
+ASIDE = "damaged"  # what the name of a checkpoint begins with that was moved aside
 # Without one of these the Trainer goes on all the same, and ends with other weights.
 _NEEDED = (_STATE, "optimizer.pt", "scheduler.pt", "rng_state.pth", FINGERPRINT_FILE)
 
@@ -80,7 +80,7 @@ def newest_sound(folder: Path) -> Path:
 
 
 def _move_aside(checkpoint: Path) -> None:
-    names = (checkpoint.with_name(f"{_ASIDE}-{number}-{checkpoint.name}") for number in count(1))
+    names = (checkpoint.with_name(f"{ASIDE}-{number}-{checkpoint.name}") for number in count(1))
     checkpoint.rename(next(name for name in names if not os.path.lexists(name)))
 
 
