@@ -30,6 +30,7 @@ def test_trains_below_frozen(freeze: str) -> None:
     fl.freeze(model, freeze)
     row = must_find("trains-below-frozen", model)
     assert (row.severity, row.units) == ("note", ("layer 1",))
+    assert "'embeddings, layers[:1]'" in row.mend  # as many as are frozen
 
 
 @pytest.mark.parametrize("freeze", ["embeddings", "embeddings, layers[0]", "backbone", "backbone, ~bias", "pooler"])
