@@ -255,6 +255,14 @@ def test_a_full_disk_as_the_system_reports_it(bert: Path, table: Path, tmp_path:
     assert not (tmp_path / "out.partial").exists()
 
 
+@pytest.mark.parametrize(("closed", "name", "status"), [(">&-", "model", 0), ("2>&-", "nosuch", 2)])
+def test_a_stream_that_is_closed(tmp_path: Path, closed: str, name: str, status: int) -> None:
+    tiny.save_bert(tmp_path / "model")
+    command = f'"{sys.executable}" -m frostline inspect {name} {closed}'
+    done = subprocess.run(["sh", "-c", command], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (status, "")
+
+
 def test_a_reader_that_leaves_early(tmp_path: Path) -> None:
     """With more output than a buffer holds, so that the closed pipe shows while the command still runs."""
     model = tiny.save_bert(tmp_path / "deep", num_hidden_layers=60)

@@ -7,6 +7,7 @@ import sys
 import warnings
 from collections.abc import Sequence
 from importlib.metadata import version
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -69,6 +70,9 @@ def run(arguments: Sequence[str]) -> int:
     """
     if not sys.warnoptions:
         warnings.simplefilter("ignore")  # notices of the libraries beneath are not addressed to the user
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # somebody closed it
+            setattr(sys, name, Path(os.devnull).open("w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
     get_logger().setLevel("WARNING")  # what the library would tell, the command prints itself
     try:
         status = app(list(arguments), prog_name="frostline", standalone_mode=False)

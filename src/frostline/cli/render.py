@@ -60,8 +60,7 @@ def print_table(
     titles: Sequence[str], rows: Iterable[Sequence[str]], right: Collection[str] = (), minor: Sequence[str] = ()
 ) -> None:
     """Print a table on standard output, laid out for the terminal; see `lay_out`."""
-    encoding = getattr(sys.stdout, "encoding", None) or ""  # there is no standard output where somebody closed it
-    rule = "─" if encoding.lower().startswith("utf") else "-"
+    rule = "─" if sys.stdout.encoding.lower().startswith("utf") else "-"
     cells = ([printable(cell) for cell in row] for row in rows)
     print_text(*lay_out(titles, cells, terminal_width(), right=right, minor=minor, rule=rule))
 
