@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from frostline.base.files import atomic_file, is_no_room, output_text, room_on_disk, writes_through
-from frostline.errors import OutputError
+from frostline.errors import DataError, OutputError
 
 
 def listing(folder: Path) -> list[str]:
@@ -54,6 +54,14 @@ def test_a_full_disk_is_said_with_its_mend(tmp_path: Path, resumable: bool, mend
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(KeyError), room_on_disk(tmp_path):
         raise KeyError("x")
+
+
+def test_an_error_that_names_another_full_place_passes_unchanged(tmp_path: Path) -> None:
+    told = DataError("no space left in the datasets cache")
+    told.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(DataError) as caught, room_on_disk(tmp_path):
+        raise told
+    assert caught.value is told
 
 
 def test_a_file_appears_complete_or_not_at_all(tmp_path: Path) -> None:

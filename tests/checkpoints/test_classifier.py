@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -111,6 +112,15 @@ def test_a_configuration_that_makes_no_classifier(model: Path, changes: dict[str
     text = error_of(model)
     assert phrase in text
     assert str(model) in text
+
+
+def test_a_configuration_that_is_read_for_the_tokenizer(model: Path) -> None:
+    configure(model, num_labels="2x")
+    said = rf"^The configuration in '{re.escape(str(model))}' cannot be used: 'str' object cannot .*\nMend its config"
+    with pytest.raises(ModelError, match=said):
+        load_tokenizer(locate(str(model)))
+    with pytest.raises(ModelError, match=said):
+        load_config(locate(str(model)))
 
 
 @pytest.mark.parametrize("content", [b"{", b"[1]", b'"text"', b"\xff\xfe\x00", b"", b"{}"])

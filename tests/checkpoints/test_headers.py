@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import errno
 import json
+import os
 import struct
 import time
 from typing import TYPE_CHECKING, Any
@@ -70,6 +72,23 @@ def assert_headers(model: Path, expected: Path) -> None:
         name: (tensor.shape, tensor.dtype) for name, tensor in held.items()
     }
     assert {tensor.device.type for tensor in headers.values()} == {"meta"}
+
+
+def test_a_file_that_may_not_be_read(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = model / "model.safetensors"
+    plain_open = type(file).open
+
+    def refuse(self: Path, *args: Any, **kwargs: Any) -> Any:
+        if self == file:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(self))
+        return plain_open(self, *args, **kwargs)
+
+    def as_safetensors(_: Path) -> None:
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+    monkeypatch.setattr(type(file), "open", refuse)
+    monkeypatch.setattr("frostline.checkpoints.headers.without_values", as_safetensors)
+    assert error_of(model) == f"The weights '{file}' cannot be read: Permission denied.\nChange its permissions."
 
 
 def test_names_shapes_and_dtypes_without_values(bert: Path) -> None:

@@ -54,11 +54,15 @@ def test_a_missing_file_has_near_names(
         read_table(str(tmp_path / "missing" / "train.csv"), role="train")
 
 
-@pytest.mark.parametrize("target", ["loop.csv", "gone.csv"])
-def test_a_link_that_leads_to_nothing(data_error: Callable[..., Any], tmp_path: Path, target: str) -> None:
-    (tmp_path / "loop.csv").symlink_to(target)
-    with data_error("loop.csv' is a link to ", f"{target}', which leads to nothing.\nMend the link"):
-        read_table(str(tmp_path / "loop.csv"), role="train")
+@pytest.mark.parametrize("target", ["loop", "gone"])
+@pytest.mark.parametrize("ending", ["", ".csv"])
+def test_a_link_that_leads_to_nothing(
+    data_error: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str, ending: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path(f"loop{ending}").symlink_to(f"{target}{ending}")
+    with data_error(f"'loop{ending}' is a link to '{target}{ending}', which leads to nothing.\nMend the link"):
+        read_table(f"loop{ending}", role="train")
 
 
 def test_a_packed_file_is_to_be_unpacked(write: Callable[..., str], data_error: Callable[..., Any]) -> None:

@@ -396,16 +396,25 @@ def test_a_full_disk(
         read(write("a.csv", "text\na\nb\n"))
 
 
-def test_a_cache_that_may_not_be_written(
+@pytest.mark.parametrize(
+    ("number", "place"), [(errno.EACCES, "csv"), (errno.EACCES, ".."), (errno.EROFS, "../.."), (errno.ENOENT, "..")]
+)
+def test_a_cache_that_cannot_be_written(
     write: Callable[..., str],
     data_error: Callable[..., Any],
     monkeypatch: pytest.MonkeyPatch,
     cache: Path,
+    number: int,
+    place: str,
 ) -> None:
-    def refuse(*args: Any, **kwargs: Any) -> None:
-        place = str(cache / "csv")
-        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), place)
+    """It, or a folder on the way to it, as where there is no home."""
+    refused = os.path.normpath(cache / place)
 
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError(number, os.strerror(number), refused)
+
+    source = write("a.csv", "text\na\n")
     monkeypatch.setattr(os, "makedirs", refuse)
-    with data_error("permission denied", "cannot be written", "HF_DATASETS_CACHE"):
-        read(write("a.csv", "text\na\n"))
+    reason = os.strerror(number).lower()
+    with data_error(f"cache, {str(cache)!r}, cannot be written ({reason}: {refused!r}).\nSet HF_DATASETS_CACHE"):
+        read(source)

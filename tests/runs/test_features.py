@@ -81,6 +81,14 @@ def test_bad_input(bert: Path, gpt2: Path) -> None:
         features(model, tokenizer, [])
     with pytest.raises(DataError, match=r"Text 2 is empty \('  '\)"):
         features(model, tokenizer, ["good", "  "])
+    with pytest.raises(DataError, match=r"^The texts are 'good film', a str\.\nGive a list of texts"):
+        features(model, tokenizer, "good film")
+    with pytest.raises(DataError, match=r"^The second texts are 'bad', a str\.\nGive a list of texts"):
+        features(model, tokenizer, ["a", "b", "c"], "bad")
+    with pytest.raises(DataError, match=r"^Text 2 is 3, a int\.\nGive texts"):
+        features(model, tokenizer, ["good", 3])  # type: ignore[list-item]
+    with pytest.raises(ModelError, match=r"^The tokenizer is None, a NoneType\.\nGive the model's own"):
+        features(model, None, TEXTS)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="pooling='max' is none"):
         features(model, tokenizer, TEXTS, pooling="max")  # type: ignore[arg-type]
     with pytest.raises(ModelError, match="Give a model of transformers"):

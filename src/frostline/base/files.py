@@ -14,7 +14,7 @@ from io import BufferedReader
 from pathlib import Path
 from typing import TextIO
 
-from frostline.errors import OutputError, causes
+from frostline.errors import FrostlineError, OutputError, causes
 
 _NO_ROOM = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 _DESCRIPTORS = re.compile(r"/dev/fd|/proc/\d+/fd")
@@ -30,12 +30,13 @@ def room_on_disk(place: Path, *, can_resume: Callable[[], bool] = lambda: False)
         can_resume: Tells whether what is there by then can be gone on with.
 
     Raises:
-        OutputError: If a block of code found no room.
+        OutputError: If a block of code found no room; what says already that reading found none passes unchanged.
     """
     try:
         yield
     except Exception as error:
-        if not is_no_room(error):
+        told = isinstance(error, FrostlineError) and not isinstance(error, OutputError)  # it names what is full itself
+        if told or not is_no_room(error):
             raise
         mend = "go on with --resume" if can_resume() else "run this again"
         raise OutputError(

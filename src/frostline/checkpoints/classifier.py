@@ -114,7 +114,7 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
     """Load a model's tokenizer.
 
     Raises:
-        ModelError: If there is none, or it cannot be read.
+        ModelError: If there is none, or it cannot be read; in a folder, if the configuration cannot.
     """
     from transformers import AutoTokenizer
 
@@ -137,6 +137,8 @@ def load_tokenizer(source: Source, *, trust_remote_code: bool = False) -> PreTra
                 source.name, trust_remote_code=trust_remote_code, local_files_only=offline
             )
     except Exception as error:  # tokenizers raises bare Exceptions for files it cannot read
+        if source.folder is not None:
+            load_config(source, trust_remote_code=trust_remote_code)  # which the tokenizer's class may come from
         reason = (str(error).splitlines() or [type(error).__name__])[0][:160]
         raise ModelError(
             f"'{source.name}' has no tokenizer that can be read: {reason}\n"

@@ -120,6 +120,7 @@ def file_headers(file: Path) -> dict[str, torch.Tensor]:
     from safetensors import SafetensorError
 
     try:
+        file.open("rb").close()  # safetensors says of a file that may not be read that there is none
         headers = without_values(file)
     except SafetensorError as error:
         raise ModelError(
@@ -140,7 +141,8 @@ def file_headers(file: Path) -> dict[str, torch.Tensor]:
             f"The weights '{file}' cannot be read ({reason}).\nCopy the file anew from its source."
         ) from None
     except OSError as error:
-        raise ModelError(f"The weights '{file}' cannot be read: {error.strerror or error}.") from None
+        mend = "Change its permissions" if isinstance(error, PermissionError) else "Copy the file anew from its source"
+        raise ModelError(f"The weights '{file}' cannot be read: {error.strerror or error}.\n{mend}.") from None
     if not isinstance(headers, dict) or not all(isinstance(value, torch.Tensor) for value in headers.values()):
         raise ModelError(
             f"The weights '{file}' are no table of names and tensors.\n"

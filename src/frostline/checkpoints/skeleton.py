@@ -93,8 +93,8 @@ def _refuse_endless(values: Mapping[str, Any]) -> None:
 
 
 def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelError:
-    text = str(error)
-    reason = " ".join(text.strip("'\"").split())[:160] if text else type(error).__name__
+    text = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)  # it quotes its message
+    reason = " ".join(text.split())[:160] if text else type(error).__name__
     if "trust_remote_code" in text:
         return ModelError(
             f"'{source.name}' brings model code of its own, which is never run unasked.\n"
@@ -106,7 +106,8 @@ def _config_error(source: Source, error: Exception, *, offline: bool) -> ModelEr
         return ModelError(
             f"The hub gives no model '{source.name}': {reason}\nCheck the name; a private one needs 'hf auth login'."
         )
-    return ModelError(f"The configuration in '{source.name}' cannot be used: {reason}")
+    mend = "" if isinstance(error, _EndlessError) else "\nMend its config.json, or copy it anew from its source."
+    return ModelError(f"The configuration in '{source.name}' cannot be used: {reason}{mend}")
 
 
 def classifier_class(config: PretrainedConfig, name: str, *, trust_remote_code: bool = False) -> type[PreTrainedModel]:

@@ -76,6 +76,8 @@ def is_file(source: str) -> bool:
         path = Path(source).expanduser()
         if path.exists():
             return not path.is_dir()
+        if path.is_symlink():  # which leads to nothing
+            return True
         if Path(DataName.name_in(source)).expanduser().is_dir():
             return False
     except (OSError, RuntimeError):  # RuntimeError: no such user's home

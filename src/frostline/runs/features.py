@@ -51,9 +51,9 @@ def features(
         In the backbone's dtype, (texts, width), on the CPU.
 
     Raises:
-        DataError: If there are no texts, one is empty, or one has no partner.
-        ModelError: If the model is none of transformers, or its backbone gives out no hidden states; if the tokenizer
-            has no padding token.
+        DataError: If there are no texts, they are no list of texts, one is empty, or one has no partner.
+        ModelError: If the model or the tokenizer is none of transformers, or the backbone gives out no hidden states;
+            if the tokenizer has no padding token.
     """
     known = ("mean", *get_args(Position))
     if pooling not in known:
@@ -63,6 +63,8 @@ def features(
     core = core_of(model)
     if not isinstance(core, PreTrainedModel):
         raise ModelError(f"The model is {as_given(core)}.\nGive a model of transformers.")
+    if not hasattr(tokenizer, "pad_token"):
+        raise ModelError(f"The tokenizer is {as_given(tokenizer)}.\nGive the model's own, of transformers.")
     if tokenizer.pad_token is None:
         raise ModelError(
             f"{type(tokenizer).__name__} has no padding token.\nGive it one: tokenizer.pad_token = tokenizer.eos_token."

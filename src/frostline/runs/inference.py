@@ -19,7 +19,7 @@ from frostline.data.labels import MULTI, REGRESSION, SINGLE, LabelSchema
 from frostline.data.messages import counted
 from frostline.data.tokenising import tokenise
 from frostline.engine.settings import EngineSettings
-from frostline.errors import DataError, ModelError
+from frostline.errors import DataError, ModelError, as_given
 from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.runs.devices import device_options
 from frostline.runs.metrics import THRESHOLD, evaluated, first_output, metrics_for, probabilities
@@ -218,19 +218,24 @@ def examples_of(texts: Sequence[str], pairs: Sequence[str] | None = None) -> Exa
         pairs: The second text of each pair.
 
     Raises:
-        DataError: If a text is empty or no valid Unicode, or a text has no partner.
+        DataError: If they are no list of texts, a text is empty or no valid Unicode, or a text has no partner.
     """
     from datasets import Dataset
 
+    for what, given in (("texts are", texts), ("second texts are", pairs)):
+        if isinstance(given, str | bytes):
+            raise DataError(f"The {what} {as_given(given)}.\nGive a list of texts, also of one.")
     if pairs is not None and len(pairs) != len(texts):
         raise DataError(
             f"There are {counted(len(texts), 'text')}, but {counted(len(pairs), 'second text')}.\n"
             "Give one second text per text."
         )
     for place, text in enumerate((*texts, *(pairs or ()))):
+        which = "text" if place < len(texts) else "second text"
+        which = f"{which.capitalize()} {place % len(texts) + 1}" if len(texts) > 1 else f"The {which}"
+        if not isinstance(text, str):
+            raise DataError(f"{which} is {as_given(text)}.\nGive texts with words in them.")
         if not text.strip():
-            which = "text" if place < len(texts) else "second text"
-            which = f"{which.capitalize()} {place % len(texts) + 1}" if len(texts) > 1 else f"The {which}"
             raise DataError(f"{which} is empty ({text!r}).\nGive texts with words in them.")
         try:
             text.encode()

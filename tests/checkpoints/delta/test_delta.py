@@ -211,6 +211,11 @@ class TestTheBase:
 
 
 class TestWhereItGoes:
+    def test_a_place_that_is_no_path(self, base: Path, tuned: Path) -> None:
+        for make in (lambda: fl.save_delta(base, tuned, None), lambda: rebuild_delta(base, None)):  # type: ignore[arg-type]
+            with pytest.raises(OutputError, match=r"folder to make is None, a NoneType\.\nGive a path"):
+                make()
+
     def test_a_folder_in_use(self, base: Path, tuned: Path, delta: Path, tmp_path: Path) -> None:
         with pytest.raises(OutputError, match="is in use"):
             fl.save_delta(base, tuned, delta)

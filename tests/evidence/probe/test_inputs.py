@@ -28,6 +28,8 @@ BATCHES: list[tuple[Any, str]] = [
     (DataLoader(ROWS), r"a DataLoader\.\nGive one of its batches: next\(iter\(…\)\)\.$"),  # type: ignore[arg-type]
     (iter([TEXTS]), r"a list_iterator\.\nGive one of its batches"),
     (ROWS, r"^The batch is a list of 2 rows\.\nCollate them"),
+    ([1, 2], r"^The batch is \[1, 2\], a list without tensors\.\nGive a mapping for model"),
+    (("a b",), r"^The batch is \('a b',\), a tuple without tensors\.\nGive a mapping for model"),
     ({}, r"^The batch is empty: \{\}\."),
     ((), r"^The batch is empty: \(\)\."),
     ({1: IDS}, r"^The batch has the key 1, which names no argument"),

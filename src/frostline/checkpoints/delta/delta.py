@@ -6,6 +6,7 @@ import shutil
 import tempfile
 from contextlib import contextmanager
 from dataclasses import replace
+from os import PathLike
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,11 +36,10 @@ from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import Source, given_name, locate
 from frostline.checkpoints.tensor_files import Checkpoint, StoredTensor, digests_of, read_safe_header, whole_digest
 from frostline.compat.models import hub_file
-from frostline.errors import ModelError
+from frostline.errors import ModelError, OutputError, as_given
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
-    from os import PathLike
 
     from transformers import PreTrainedModel
 
@@ -59,6 +59,7 @@ def save_delta(
         ModelError: If a checkpoint cannot be read, or the tuned one is no classifier.
         OutputError: If `out` is in use or cannot be written.
     """
+    target = _target(out)
     first, second = _open_whole(base), _open_whole(tuned)
     olds, news = first.own, second.own
     model = _skeleton(second.source.name, second.folder)
@@ -76,7 +77,6 @@ def save_delta(
     weights = weight_files(second.folder, second.source.name)
     single = weights[0] if len(weights) == 1 and weights[0].suffix == ".safetensors" else None
     metadata = read_safe_header(weights[0])[0].get("__metadata__") if weights[0].suffix == ".safetensors" else None
-    target = Path(out).expanduser()
     with atomic_folder(target) as folder:
         files, base_files, left_out = _copy_files(second, first, {file.name for file in weights}, folder)
         manifest = Manifest(
@@ -120,8 +120,8 @@ def rebuild_delta(
         ModelError: If the delta is damaged or hostile, or the base is another one.
         OutputError: If `out` is in use or cannot be written.
     """
+    target = _target(out)
     opened = OpenedDelta(delta, base, report)
-    target = Path(out).expanduser()
     with atomic_folder(target) as folder:
         for name, file in opened.files.items():
             shutil.copyfile(file, folder / name)
@@ -315,6 +315,17 @@ def _beside(folder: Path, weights: set[str]) -> Iterator[Path]:
     for file in sorted(folder.iterdir()):
         if file.name not in weights and not is_index(file.name):
             yield file
+
+
+def _target(out: Any) -> Path:
+    """The folder to make.
+
+    Raises:
+        OutputError: If what was given is no path.
+    """
+    if not isinstance(out, str | PathLike):
+        raise OutputError(f"What was given for the folder to make is {as_given(out)}.\nGive a path.")
+    return Path(out).expanduser()
 
 
 def _open_base(base: str | PathLike[str]) -> Checkpoint:

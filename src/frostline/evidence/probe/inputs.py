@@ -61,6 +61,8 @@ def usable_batch(model: nn.Module, batch: Any) -> Any:
         raise DataError(f"The batch is a list of {len(batch)} rows.\nCollate them into one mapping of tensors first.")
     if isinstance(batch, Mapping | list | tuple) and not len(batch):
         raise DataError(f"The batch is empty: {batch!r}.\n{_WANTED}.")
+    if isinstance(batch, list | tuple) and all(isinstance(value, str | bytes | int | float) for value in batch):
+        raise DataError(f"The batch is {as_given(batch)} without tensors.\n{_WANTED}.")
     if isinstance(batch, Mapping) and (strange := [key for key in batch if not isinstance(key, str)]):
         raise DataError(f"The batch has the key {strange[0]!r}, which names no argument.\n{_WANTED}.")
     for name, tensor in _tensors(batch):
