@@ -196,4 +196,4 @@ def test_ways_to_give_a_batch() -> None:
     for given in (batch(), (batch(),), [batch()], {"ids": batch()}):
         assert check(model, None, given).slugs == ()
     with pytest.raises(ModelError, match="gave a str, of which no gradient can be taken"):
-        check(nn.Identity(), None, ("text",))
+        check(nn.Identity(), None, {"input": "text"})
