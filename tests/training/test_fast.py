@@ -157,6 +157,20 @@ def test_what_was_wrapped_within_stays_and_is_plain_afterwards() -> None:
     assert torch.allclose(model(**batch).logits, frozen()(**batch).logits, atol=0.1)
 
 
+def test_what_was_wrapped_stays_after_an_error_and_can_be_taken_off_within() -> None:
+    model, accelerator = frozen(), Accelerator(cpu=True, mixed_precision="bf16")
+    batch = next(batches())
+    with suppress(ZeroDivisionError), fl.fast(model, store="memory"):
+        model = accelerator.prepare(model)
+        raise ZeroDivisionError
+    assert "forward" in vars(model)
+    other = accelerator.prepare(frozen())
+    with fl.fast(other, store="memory"):
+        other(**batch).loss.backward()
+        vars(other).pop("forward")
+    assert torch.allclose(other(**batch).logits, frozen()(**batch).logits, atol=0.1)
+
+
 @pytest.mark.parametrize("within", [True, False])
 def test_accelerate(within: bool) -> None:
     def train(model: Any, *, fast: bool) -> list[float]:

@@ -32,6 +32,8 @@ def interposed(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
     finally:
         for module, own in before:
             if own is None:
-                del vars(module)["forward"]
+                vars(module).pop(
+                    "forward", None
+                )  # accelerate may have taken it off within
             else:
                 vars(module)["forward"] = own

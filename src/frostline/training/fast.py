@@ -141,16 +141,17 @@ class LoopEngine:
             yield
             return
         core = self._core
-        before = vars(core).get("forward")
+        own = after = _stand_in(core, self._answer, vars(core).get("forward"))
         _RUNNING.add(core)
         try:
-            with self._engine.active(_stand_in(core, self._answer, before)):
-                own = vars(core)["forward"]
-                yield
-                after = vars(core).get("forward")
-            if after is not None and after is not own:  # somebody wrapped the forward, and ours is inside
-                vars(core)["forward"] = after
+            with self._engine.active(own):
+                try:
+                    yield
+                finally:
+                    after = vars(core).get("forward", own)
         finally:
+            if after is not own:  # somebody wrapped the forward, and ours is inside
+                vars(core)["forward"] = after
             _RUNNING.discard(core)
             self._end()
 
