@@ -32,8 +32,6 @@ def interposed(forwards: Mapping[nn.Module, Forward]) -> Iterator[None]:
     finally:
         for module, own in before:
             if own is None:
-                vars(module).pop(
-                    "forward", None
-                )  # accelerate may have taken it off within
+                vars(module).pop("forward", None)  # accelerate may have taken it off within
             else:
                 vars(module)["forward"] = own
