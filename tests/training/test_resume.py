@@ -337,7 +337,7 @@ def test_what_was_chosen_is_chosen_again(tmp_path: Path, place: Path, quick_bert
         run_training(wanted, tmp_path / "out", resume=True)
     noted.write_text(json.dumps(kept), encoding="utf-8")
     result = run_training(wanted, tmp_path / "out", resume=True)
-    assert result.start.schedule.chosen == kept["chosen"]
+    assert result.start.length.chosen == kept["chosen"]
 
 
 @pytest.mark.parametrize(

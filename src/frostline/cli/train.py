@@ -169,8 +169,8 @@ def print_start(start: TrainStart) -> None:
         "",
         *adapters,
         f"Data: {start.tokens}; {start.read.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
-        f"Training: epochs {start.schedule.epochs:g}, batch size {start.settings.batch_size}, "
-        f"learning rate {start.schedule.learning_rate:g}, seed {start.settings.seed}.",
+        f"Training: epochs {start.length.epochs:g}, batch size {start.settings.batch_size}, "
+        f"learning rate {start.length.learning_rate:g}, seed {start.settings.seed}.",
     )
     print_text(*_parts(start))
     if start.resumed is not None:
@@ -181,10 +181,10 @@ def _parts(start: TrainStart) -> Iterator[str]:
     """What was chosen, what is held out, and what is taken of the data."""
     from frostline.runs.rows import HELD_OUT_FILE
 
-    if start.schedule.chosen:
-        yield f"Chosen: {start.schedule.chosen}."
-    if start.schedule.warning:
-        yield f"Warning: {start.schedule.warning}"
+    if start.length.chosen:
+        yield f"Chosen: {start.length.chosen}."
+    if start.length.warning:
+        yield f"Warning: {start.length.warning}"
     if start.read.held_out is not None:
         yield f"Held out: {len(start.read.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
     if start.eval_rows is None:

@@ -69,9 +69,9 @@ def _body(result: TrainResult) -> str:
             ("setting", "value"),
             (
                 ("training rows", f"{start.rows:,}"),
-                ("epochs", f"{start.schedule.epochs:g}"),
+                ("epochs", f"{start.length.epochs:g}"),
                 ("steps", f"{result.steps:,}"),
-                ("learning rate", f"{start.schedule.learning_rate:g}"),
+                ("learning rate", f"{start.length.learning_rate:g}"),
                 ("batch size", str(settings.batch_size)),
                 ("seed", str(settings.seed)),
                 ("dtype", settings.dtype),

@@ -30,7 +30,7 @@ _LITTLE = 0.1  # of STEPS at the usual rate
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class TrainingLength:
     """How long a run trains, and how fast.
 
     Attributes:
@@ -48,7 +48,7 @@ class Schedule:
     warning: str
 
     @classmethod
-    def of(cls, model: nn.Module, origin: Origin, settings: TrainSettings, rows: int) -> Schedule:
+    def of(cls, model: nn.Module, origin: Origin, settings: TrainSettings, rows: int) -> TrainingLength:
         """Take what the settings give, and choose what they leave out.
 
         Args:

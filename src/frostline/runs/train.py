@@ -50,7 +50,7 @@ from frostline.plan.plan import Plan
 from frostline.runs.adapters import adapt, merge
 from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
-from frostline.runs.defaults import Schedule
+from frostline.runs.defaults import TrainingLength
 from frostline.runs.devices import device_options
 from frostline.runs.interrupt import SaveOnInterrupt
 from frostline.runs.metrics import best_metric, evaluated, metrics_for
@@ -138,11 +138,11 @@ def _run(
     model, tokenizer, origin, adapters = _frozen_model(settings, schema)
     train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
     eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
-    schedule = Schedule.of(model, origin, settings, len(train_set))
+    length = TrainingLength.of(model, origin, settings, len(train_set))
     digests = {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
     if settings.peft is not None:
         digests["peft_digest"] = json_digest(adapter_values(Path(settings.peft).expanduser()))
-    folder.remember(settings.to_dict() | digests | {"chosen": schedule.chosen})
+    folder.remember(settings.to_dict() | digests | {"chosen": length.chosen})
 
     checkpoint = newest_sound(folder.checkpoints) if resume else None
     start = TrainStart(
@@ -152,7 +152,7 @@ def _run(
         eval_rows=len(eval_set) if eval_set is not None else None,
         tokens=tokens,
         inspection=inspect_model(model, origin),
-        schedule=schedule,
+        length=length,
         resumed=checkpoint,
         adapters=adapters,
     )
@@ -187,7 +187,7 @@ def _run(
             metrics=metrics,
             baseline=baseline,
             rows=start.eval_rows or 0,
-            warned=bool(schedule.warning),
+            warned=bool(length.warning),
         ),
         train_loss=_train_loss(trainer.state.log_history),
         steps=int(trainer.state.global_step),
@@ -296,8 +296,8 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(folder.checkpoints),
         frozen_mode=settings.frozen_mode,
-        num_train_epochs=start.schedule.epochs,
-        learning_rate=start.schedule.learning_rate,
+        num_train_epochs=start.length.epochs,
+        learning_rate=start.length.learning_rate,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=max(32, settings.batch_size),
         seed=settings.seed,

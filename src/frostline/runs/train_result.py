@@ -11,7 +11,7 @@ from frostline.data.tokenising import TokenStats
 from frostline.evidence.inspect.inspection import Inspection
 from frostline.evidence.proof.proof import Proof
 from frostline.runs.baseline import Baseline
-from frostline.runs.defaults import Schedule
+from frostline.runs.defaults import TrainingLength
 from frostline.runs.rows import RunRows
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.engine_report import EngineReport
@@ -28,7 +28,7 @@ class TrainStart:
         eval_rows: Evaluation rows; None where there are none.
         tokens: What tokenising the training rows gave.
         inspection: What is frozen, and where it came from.
-        schedule: Epochs and peak rate, as they were given or chosen.
+        length: Epochs and peak rate, as they were given or chosen.
         resumed: The checkpoint that the run goes on from; None for a run from the start.
         adapters: What adapters were put where, in words; ``""`` for none.
     """
@@ -39,7 +39,7 @@ class TrainStart:
     eval_rows: int | None
     tokens: TokenStats
     inspection: Inspection
-    schedule: Schedule
+    length: TrainingLength
     resumed: Path | None
     adapters: str = ""
 
@@ -85,7 +85,7 @@ class TrainResult:
             "seconds": round(self.seconds, 3),
             "best_epoch": self.best_epoch,
             **picked(start, "rows", "eval_rows"),
-            **picked(start.schedule, "epochs", "learning_rate", "chosen", "warning"),
+            **picked(start.length, "epochs", "learning_rate", "chosen", "warning"),
             **picked(start.inspection, "parameters", "trainable_parameters"),
             "problem_type": start.read.schema.problem_type,
             "labels": list(start.read.schema.names),
