@@ -7,7 +7,8 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, AutoMode
 
 from frostline.anatomy.origin import Origin
 from frostline.freezing.freeze import freeze, train_only
-from frostline.runs.defaults import HEAD_RATE, LAYERS_RATE, MEASURED_WIDTH, MOST_RATE, STEPS, TrainingLength
+from frostline.plan.rates import HEAD_RATE, LAYERS_RATE, MEASURED_WIDTH, MOST_RATE
+from frostline.runs.defaults import STEPS, TrainingLength
 from frostline.runs.train_settings import TrainSettings
 from tests.training import tiny
 
