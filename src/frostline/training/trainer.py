@@ -43,7 +43,7 @@ _TRAIN = inspect.signature(transformers.Trainer.train)
 class Trainer(OpenTrainer):
     """``transformers.Trainer`` with a plan.
 
-    Takes every argument of ``transformers.Trainer``, in the same order, and six keywords. Each may be
+    Takes every argument of ``transformers.Trainer``, in the same order, and seven keywords. Each may be
     given as a field of `frostline.TrainingArguments` instead, which has the other settings of the engine as well.
     Without a plan the model is taken as it stands; what is frozen in it is kept in eval mode and proven just the same.
     Where all of it is frozen, it can be evaluated and cannot be trained.
@@ -53,8 +53,10 @@ class Trainer(OpenTrainer):
         *arguments: As for ``transformers.Trainer``.
         freeze: What is frozen, as a selector: ``"embeddings, layers[:8]"``.
         train_only: What trains, as a selector; all else is frozen. Not together with `freeze`.
+        schedule: What trains phase by phase, in the place of `freeze` and `train_only`: a list of `Phase`, the name of
+            a preset, or a TOML file.
         frozen_mode: ``"eval"`` (the default) or ``"train"``.
-        probe: Whether the first step is watched, which it is unless told; a line says where what moved in it is not
+        probe: Whether the first step, of each phase, is watched, which it is unless told; a line says where what moved in it is not
             what the flags say.
         engine: Whether fast paths are taken, which they are unless told.
         store: Where activations of the frozen part are kept: ``"auto"``, ``"off"``, ``"memory"`` or ``"disk"``.
@@ -63,7 +65,7 @@ class Trainer(OpenTrainer):
     Raises:
         ModelError: If the model is no module.
         SelectorError: If a selector cannot be read or does not fit the model.
-        PlanError: If the plan contradicts itself, or leaves nothing to train.
+        PlanError: If the plan contradicts itself, or leaves nothing to train; or the schedule is none.
         SettingsError: If checkpoints are to be deltas and the model was loaded from none, or if a setting of the
             engine is none.
     """
@@ -73,6 +75,7 @@ class Trainer(OpenTrainer):
         *arguments: Any,
         freeze: str | None = None,
         train_only: str | None = None,
+        schedule: Any = None,
         frozen_mode: FrozenMode | None = None,
         probe: bool | None = None,
         engine: bool | None = None,
@@ -88,6 +91,7 @@ class Trainer(OpenTrainer):
         self._freeze_callback = FreezeCallback(
             freeze=_one("freeze", freeze, getattr(fields, "freeze", None)),
             train_only=_one("train_only", train_only, getattr(fields, "train_only", None)),
+            schedule=_one("schedule", schedule, getattr(fields, "schedule", None)),
             frozen_mode=mode,
             raise_on_drift=False,  # train() raises once the model is saved
             proof_file=False,  # it goes where the weights go that it speaks of
@@ -95,6 +99,8 @@ class Trainer(OpenTrainer):
         )
         self._fast = EngineCallback(_engine_settings(fields, store), is_random=mode == "train")
         self._freeze_callback.guard = lambda: self._fast.guard
+        if self._freeze_callback.phases is not None:
+            self._freeze_callback.phases.on_switch = self._fast.begin_anew
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
@@ -179,6 +185,13 @@ class Trainer(OpenTrainer):
         """Clip as ``transformers.Trainer`` does, which looks at all parameters: only at those with a gradient."""
         return super().clip_gradients(WithGradients.of(model) if self._fast.off is None else model)
 
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Log as ``transformers.Trainer`` does; of a phase with rates of its own the highest that was in force."""
+        phases = self._freeze_callback.phases
+        if phases is not None and phases.rates.highest is not None and "learning_rate" in logs:
+            logs = logs | {"learning_rate": phases.rates.highest}
+        super().log(logs, *arguments, **options)
+
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
         model: nn.Module = super().call_model_init(trial)
@@ -257,7 +270,7 @@ def _why_off(trainer: transformers.Trainer, *, wanted: bool) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _one(name: str, keyword: str | None, field: str | None) -> str | None:
+def _one(name: str, keyword: Any, field: str | None) -> Any:
     if keyword is not None and field is not None and keyword != field:
         raise PlanError(
             f"{name}={keyword!r} was given to the Trainer, and {name}={field!r} in its arguments.\nGive it once."
