@@ -47,6 +47,10 @@ def train(
     ] = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|PRESET", help="What trains phase by phase: see 'frostline schedule'."),
+    ] = None,
     lora: Annotated[
         str | None,
         typer.Option(metavar="SELECTORS", help="Where LoRA goes, 'layers[-4:]'; all else but the head is frozen."),
@@ -112,6 +116,7 @@ def train(
         eval_data=eval_data,
         freeze=freeze,
         train_only=train_only,
+        schedule=schedule,
         lora=lora,
         dora=dora,
         peft=peft,
@@ -168,6 +173,7 @@ def print_start(start: TrainStart) -> None:
     print_text(
         "",
         *adapters,
+        *((f"Schedule ({start.schedule.name}):", str(start.schedule)) if start.schedule is not None else ()),
         f"Data: {start.tokens}; {start.read.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
         f"Training: epochs {start.length.epochs:g}, batch size {start.settings.batch_size}, "
         f"learning rate {start.length.learning_rate:g}, seed {start.settings.seed}.",

@@ -78,7 +78,9 @@ def preset(model: nn.Module, name: str) -> Schedule:
         raise PlanError(f"There is no preset {str(name)!r}.\n{mend}")
     anatomy = ModelMap.of(model)
     if not any(unit.kind == "head" for unit in anatomy.units):
-        raise PlanError(f"The preset '{name}' trains a head, and {anatomy.model_class} has none.\nWrite phases instead.")
+        raise PlanError(
+            f"The preset '{name}' trains a head, and {anatomy.model_class} has none.\nWrite phases instead."
+        )
     return replace(Schedule(tuple(PRESETS[name].phases(anatomy))), name=name)
 
 

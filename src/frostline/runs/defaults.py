@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
 from frostline.anatomy.origin import Origin
 from frostline.data.messages import counted
+from frostline.plan.phase_on_model import compile_schedule
 from frostline.plan.rates import usual_rate
+from frostline.plan.schedule import Schedule
 from frostline.runs.train_settings import TrainSettings
 
 STEPS = 300
@@ -39,7 +41,14 @@ class TrainingLength:
     warning: str
 
     @classmethod
-    def of(cls, model: nn.Module, origin: Origin, settings: TrainSettings, rows: int) -> TrainingLength:
+    def of(
+        cls,
+        model: nn.Module,
+        origin: Origin,
+        settings: TrainSettings,
+        rows: int,
+        schedule: Schedule | None = None,
+    ) -> TrainingLength:
         """Take what the settings give, and choose what they leave out.
 
         Args:
@@ -47,10 +56,19 @@ class TrainingLength:
             origin: Where its parameters come from.
             settings: What was asked for.
             rows: Training rows.
+            schedule: What trains phase by phase; the rate is then that of the first phase, and the epochs are enough
+                for all phases that count theirs.
         """
         per_epoch = math.ceil(rows / settings.batch_size)
         usual_epochs = float(min(max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch)), MOST_EPOCHS))
-        usual, trains = usual_rate(model)
+        if schedule is None:
+            usual, trains = usual_rate(model)
+        else:
+            usual_epochs = _epochs(schedule, per_epoch, usual_epochs)
+            first = compile_schedule(model, schedule)[0]
+            usual, trains = usual_rate(
+                model, first.training_at(0, 0, 0), layer_decay=schedule.phases[0].layer_decay or 1
+            )
         epochs = usual_epochs if settings.epochs is None else settings.epochs
         rate = usual if settings.learning_rate is None else settings.learning_rate
         chosen = []
@@ -65,3 +83,30 @@ class TrainingLength:
             rather = f"--epochs {math.ceil(STEPS / per_epoch)} --lr {usual:g}"
             warning = f"{counted(steps, 'step')} at {rate:g} will hardly move new weights; rather {rather}."
         return cls(epochs, rate, steps, " and ".join(chosen), warning)
+
+
+def with_usual_rates(model: nn.Module, schedule: Schedule) -> Schedule:
+    """Give each phase that names no rate the usual one for what trains in it.
+
+    Args:
+        model: The model.
+        schedule: The schedule.
+    """
+    rates = [
+        usual_rate(model, one.training_at(0, 0, 0), layer_decay=one.phase.layer_decay or 1)[0]
+        for one in compile_schedule(model, schedule)
+    ]
+    phases = [
+        replace(phase, lr=rate) if phase.lr is None else phase
+        for phase, rate in zip(schedule.phases, rates, strict=True)
+    ]
+    return replace(schedule, phases=tuple(phases))
+
+
+def _epochs(schedule: Schedule, per_epoch: int, usual: float) -> float:
+    """Epochs that a schedule takes; where a phase does not count its own, the usual number is added for it."""
+    lengths = [phase.length for phase in schedule.phases]
+    counted = [length for length in lengths if length is not None and length.kind in ("steps", "epochs")]
+    steps = sum(length.steps(per_epoch, 0) or 0 for length in counted)
+    epochs = steps / per_epoch + (usual if len(counted) < len(lengths) else 0.0)
+    return epochs if epochs.is_integer() else math.nextafter(epochs, 0.0)  # which rounds up to no step more

@@ -10,6 +10,7 @@ from frostline.base.json import picked
 from frostline.data.tokenising import TokenStats
 from frostline.evidence.inspect.inspection import Inspection
 from frostline.evidence.proof.proof import Proof
+from frostline.plan.schedule import Schedule
 from frostline.runs.baseline import Baseline
 from frostline.runs.defaults import TrainingLength
 from frostline.runs.rows import RunRows
@@ -31,6 +32,7 @@ class TrainStart:
         length: Epochs and peak rate, as they were given or chosen.
         resumed: The checkpoint that the run goes on from; None for a run from the start.
         adapters: What adapters were put where, in words; ``""`` for none.
+        schedule: What trains phase by phase, each phase with its rate; None for one plan throughout.
     """
 
     settings: TrainSettings
@@ -42,6 +44,7 @@ class TrainStart:
     length: TrainingLength
     resumed: Path | None
     adapters: str = ""
+    schedule: Schedule | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +90,7 @@ class TrainResult:
             **picked(start, "rows", "eval_rows"),
             **picked(start.length, "epochs", "learning_rate", "chosen", "warning"),
             **picked(start.inspection, "parameters", "trainable_parameters"),
+            **({"schedule": start.schedule.to_dict()} if start.schedule is not None else {}),
             "problem_type": start.read.schema.problem_type,
             "labels": list(start.read.schema.names),
             "proof": str(self.proof),

@@ -165,7 +165,9 @@ class FreezeCallback(TrainerCallback):
         # Sharded parameters are no tensors of the model while the optimizer steps.
         self._watched = FirstStep() if self._probe and can_be_watched(model) else None
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
         """Begin a phase where the one before is over."""
         if self.phases is not None and self.phases.before_step(state, kwargs["optimizer"]):
             self._watch(module_in(kwargs))

@@ -87,3 +87,21 @@ class SavedPhases:
                 "Go on with the same phases, or start anew."
             )
         return saved
+
+
+def ended_at(checkpoint: Path, schedule: Schedule) -> float | None:
+    """Tell whether the last phase of a schedule was over when a checkpoint was written.
+
+    Args:
+        checkpoint: The checkpoint's folder.
+        schedule: The schedule.
+
+    Returns:
+        The epoch in which it ended; None if the run was to go on.
+
+    Raises:
+        PlanError: As `SavedPhases.read`.
+    """
+    if SavedPhases.read(checkpoint, schedule).progress.phase < len(schedule.phases):
+        return None
+    return float(read_json(checkpoint / "trainer_state.json")["epoch"])

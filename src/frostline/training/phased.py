@@ -360,7 +360,9 @@ class PhasedRun:
                     "known.\nGive steps."
                 )
             if any(not rate.is_factor for rate in phase.rates().values()) and not self._run_rate:
-                raise PlanError(f"{self.schedule.where(number)} has an lr, and the run's learning rate is 0.\nGive one.")
+                raise PlanError(
+                    f"{self.schedule.where(number)} has an lr, and the run's learning rate is 0.\nGive one."
+                )
         if begins > self._steps:
             raise PlanError(
                 f"{self.schedule.where(len(self._lengths))} would end after {begins} steps, and the run has "

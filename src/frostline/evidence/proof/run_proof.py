@@ -16,6 +16,7 @@ from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
 from frostline.evidence.proof.fingerprint import Fingerprint
+from frostline.evidence.proof.phase_proof import PhaseProof
 from frostline.evidence.proof.proof import Proof, compare, planned_names
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE, Disagreement, RunProof
 from frostline.evidence.proof.run_weights import AdaptedWeights, StoredWeights
@@ -95,6 +96,7 @@ def verify_run(
     if is_of_command and proof.from_step:  # the command goes on from no checkpoint without the fingerprint of its start
         text = f"{PROOF_FILE} begins at step {proof.from_step}, and those of 'frostline train' at 0"
         found.append(Disagreement(PROOF_FILE, None, text))
+    found += _phases(settings, model, proof) if proof.phases else ()
     found += _plan(place, settings, model, proof)
     check = AdaptedWeights(model, proof) if has_adapters else StoredWeights(model, anatomy, proof)
     found += check.compare(place, base)
@@ -195,7 +197,9 @@ def _redrawn(stored: Mapping[str, Any], anatomy: ModelMap, name: str) -> Proof:
             raise ModelError(
                 f"The 'from_step' in the {PROOF_FILE} of '{name}' is {str(step)[:80]!r}, which is no step."
             )
-        return replace(compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen), from_step=step)
+        phases = tuple(PhaseProof.from_dict(phase) for phase in stored.get("phases", ()))
+        proof = compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen)
+        return replace(proof, from_step=step, phases=phases)
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The {PROOF_FILE} of '{name}' lacks {error}.\nIt is not as the run wrote it.") from None
     except PlanError:
@@ -245,6 +249,30 @@ def _plan(folder: Path, settings: Mapping[str, Any], model: PreTrainedModel, pro
         except SelectorError as error:
             yield Disagreement(file, None, f"the plan in {file} does not fit: {str(error).splitlines()[0].rstrip('.')}")
             continue
-        for name in sorted(planned ^ frozen):
+        # The plan beside the weights is that of the last phase, which freezes at least what all of them do.
+        for name in sorted(frozen - planned if proof.phases else planned ^ frozen):
             words = ("freezes", "free") if name in planned else ("does not freeze", "frozen")
             yield Disagreement(file, name, f"the plan in {file} {words[0]} {name}; the proof has it {words[1]}")
+
+
+def _phases(settings: Mapping[str, Any], model: PreTrainedModel, proof: Proof) -> Iterator[Disagreement]:
+    """Where the phases of a run do not follow one another, or freeze anything else throughout than the proof says."""
+    frozen = {tensor.name for tensor in proof.tensors if tensor.frozen}
+    mode = settings.get("frozen_mode", "eval")
+    try:
+        planned = [planned_names(model, Plan(train_only=phase.train, frozen_mode=mode)) for phase in proof.phases]
+    except (SelectorError, PlanError) as error:
+        said = str(error).splitlines()[0].rstrip(".")
+        yield Disagreement(PROOF_FILE, None, f"a phase in {PROOF_FILE} does not fit: {said}")
+        return
+    for name in sorted(frozenset.intersection(*planned) ^ frozen):
+        words = ("is frozen in all phases", "free") if name not in frozen else ("trains in a phase", "frozen")
+        yield Disagreement(PROOF_FILE, name, f"{name} {words[0]} of {PROOF_FILE}; its row has it {words[1]}")
+    for phase, names in zip(proof.phases, planned, strict=True):
+        if phase.frozen != len(names):
+            text = f"phase {phase.number} in {PROOF_FILE} has {phase.frozen} frozen tensors; its selector {len(names)}"
+            yield Disagreement(PROOF_FILE, None, text)
+    for one, other in zip(proof.phases, proof.phases[1:], strict=False):
+        if one.to_step != other.from_step or one.number >= other.number:
+            text = f"phase {other.number} in {PROOF_FILE} does not begin where phase {one.number} ends"
+            yield Disagreement(PROOF_FILE, None, text)

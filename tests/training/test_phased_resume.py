@@ -1,0 +1,113 @@
+"""A run by phases that is killed at any step and resumed ends as one that is not: bit by bit, with dropout on."""
+
+from __future__ import annotations
+
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import TrainerCallback
+
+import frostline as fl
+from frostline.plan.phase import Phase
+from frostline.plan.schedule import Schedule
+from tests.thinning import slow
+from tests.training import tokens
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+# Six steps in an epoch, four epochs. Every kind of end, every kind of rate, what is drawn, and what freezes again.
+FIVE = (
+    Phase("head", until="3 steps", lr=1e-2),
+    Phase("layers[-2:], pooler, head", until="plateau of eval_loss", lr={"head": "2x"}),
+    Phase("all", until="1 epoch", layers="2 random every 2 steps", layer_decay=0.5),
+    Phase("head, layers[2:]", until="25%", warmup=2),
+    Phase("all", layers="unsettled every 2 steps"),
+)
+STEPS = 24
+KILLED = random.Random(7)  # noqa: S311 - no secret
+
+
+class Killed(Exception):  # noqa: N818 - it is no error
+    pass
+
+
+class KillAt(TrainerCallback):
+    """Ends the process, as far as a test can, before a step is noted."""
+
+    def __init__(self, step: int, event: str) -> None:
+        self._step = step
+        setattr(self, event, self._kill)
+
+    def _kill(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step == self._step:
+            raise Killed
+
+
+def trainer(folder: Path, schedule: Any, *callbacks: TrainerCallback, **changes: Any) -> fl.Trainer:
+    values: dict[str, Any] = {"engine": False, "num_train_epochs": 4, "save_strategy": "steps", "save_steps": 2}
+    values |= {"eval_strategy": "steps", "eval_steps": 2, "warmup_steps": 2, "lr_scheduler_type": "cosine"}
+    values |= {"probe": False}
+    return fl.Trainer(
+        tokens.model(hidden_dropout_prob=0.1),
+        tokens.arguments(folder, **values | changes),
+        tokens.padding(),
+        Dataset.from_list(tokens.rows(48)),
+        Dataset.from_list(tokens.rows(12, seed=1)),
+        schedule=schedule,
+        callbacks=list(callbacks),
+    )
+
+
+def state(trained: fl.Trainer) -> dict[str, torch.Tensor]:
+    assert trained.model is not None
+    return {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
+
+
+def assert_same(one: fl.Trainer, other: fl.Trainer) -> None:
+    left, right = state(one), state(other)
+    assert left.keys() == right.keys()
+    assert [name for name in left if not torch.equal(left[name], right[name])] == []
+    assert one.proof is not None
+    assert other.proof is not None
+    assert one.proof.phases == other.proof.phases
+    assert one.proof.tensors == other.proof.tensors
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl.Trainer]:
+    trained = {}
+    for kept in ("kept", "reset"):
+        trained[kept] = trainer(tmp_path_factory.mktemp(kept), Schedule(FIVE, kept))
+        trained[kept].train()
+    return trained
+
+
+def test_the_run_is_no_trivial_one(whole: dict[str, fl.Trainer]) -> None:
+    proof = whole["kept"].proof
+    assert proof is not None
+    assert [phase.number for phase in proof.phases] == [1, 2, 3, 4, 5]
+    assert proof.phases[-1].to_step == STEPS
+    assert all(before.to_step == after.from_step for before, after in zip(proof.phases, proof.phases[1:], strict=False))
+    assert proof.ok
+    left, right = state(whole["kept"]), state(whole["reset"])
+    assert any(not torch.equal(left[name], right[name]) for name in left)  # what becomes of the optimizer's state
+
+
+# The first five are fast enough for every run; the others are drawn.
+AT = [*(3, 4, 6, 14, 19), *slow(*(KILLED.randrange(2, STEPS) for _ in range(25)))]
+
+
+@pytest.mark.parametrize("step", AT)
+def test_killed_at_any_step(tmp_path: Path, whole: dict[str, fl.Trainer], step: int) -> None:
+    event = KILLED.choice(["on_step_begin", "on_pre_optimizer_step", "on_step_end", "on_evaluate", "on_save"])
+    kept = KILLED.choice(["kept", "reset"])
+    ended = trainer(tmp_path, Schedule(FIVE, kept), KillAt(step - step % 2 if "_e" in event else step, event))
+    with pytest.raises(Killed):
+        ended.train()
+    resumed = trainer(tmp_path, Schedule(FIVE, kept))
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(resumed, whole[kept])
