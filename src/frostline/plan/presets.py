@@ -84,14 +84,6 @@ def preset(model: nn.Module, name: str) -> Schedule:
     return replace(Schedule(tuple(PRESETS[name].phases(anatomy))), name=name)
 
 
-def _head_only(anatomy: ModelMap) -> Sequence[Phase]:
-    return [Phase("head")]
-
-
-def _probe_then_tune(anatomy: ModelMap) -> Sequence[Phase]:
-    return [Phase("head", until="50%"), Phase("all")]
-
-
 def _gradual(anatomy: ModelMap) -> Sequence[Phase]:
     steps = [["head"]]  # kinds or names of the units that thaw together
     above: list[str] = []
@@ -111,10 +103,6 @@ def _gradual(anatomy: ModelMap) -> Sequence[Phase]:
     selectors = [*dict.fromkeys(selectors), "all"]
     until = f"{100 / len(selectors):.3g}%"
     return [Phase(selector, until=until) for selector in selectors[:-1]] + [Phase("all")]
-
-
-def _discriminative(anatomy: ModelMap) -> Sequence[Phase]:
-    return [Phase("all", layer_decay=_DISCRIMINATIVE)]
 
 
 def _fine_tune(anatomy: ModelMap) -> Sequence[Phase]:
@@ -165,12 +153,14 @@ def _kind(anatomy: ModelMap, kind: Any) -> str:
 PRESETS = {
     one.name: one
     for one in (
-        Preset("head-only", "the head alone, on features that stay as they are", "linear probe", _head_only),
+        Preset(
+            "head-only", "the head alone, on features that stay as they are", "linear probe", lambda _: [Phase("head")]
+        ),
         Preset(
             "linear-probe-then-fine-tune",
             "the head alone, then everything",
             "Kumar et al. 2022, arXiv:2202.10054",
-            _probe_then_tune,
+            lambda _: [Phase("head", until="50%"), Phase("all")],
         ),
         Preset(
             "gradual-unfreezing",
@@ -182,7 +172,7 @@ PRESETS = {
             "discriminative",
             "everything, a lower rate for each lower layer",
             "Howard and Ruder 2018, arXiv:1801.06146",
-            _discriminative,
+            lambda _: [Phase("all", layer_decay=_DISCRIMINATIVE)],
         ),
         Preset(
             "fine-tune",

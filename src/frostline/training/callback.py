@@ -26,8 +26,10 @@ from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags, is_pinned
 from frostline.plan.describe import describe
 from frostline.plan.plan import FrozenMode, Plan
+from frostline.plan.presets import schedule_for
 from frostline.training.first_step import FirstStep, can_be_watched
-from frostline.training.phased import PhasedRun
+from frostline.training.phased import PhasedRun, Span
+from frostline.training.phased_model import PhasedModel
 
 FINGERPRINT_FILE = "fingerprint.json"
 
@@ -63,7 +65,8 @@ class FreezeCallback(TrainerCallback):
 
     Attributes:
         proof: The proof of the last training run; None before the first has ended.
-        phases: The schedule in force; None without one.
+        phases: The schedule in force; None without one, and before a model is known.
+        on_switch: Called once something else trains from the next step on; None for nothing.
         guard: Called when the proof is made, for what it is to say of the run's fast paths; None for nothing.
         resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
         first_step: What the first step of the last training run, or of its last phase, changed; None where it was not
@@ -90,7 +93,9 @@ class FreezeCallback(TrainerCallback):
             raise PlanError(
                 "Both a schedule and freeze or train_only say what trains.\nGive one; a phase names what trains in it."
             )
-        self.phases = None if schedule is None else PhasedRun(schedule, frozen_mode)
+        self._schedule = schedule
+        self.phases: PhasedRun | None = None
+        self.on_switch: Callable[[Span], None] | None = None
         self.plan = Plan(freeze, train_only, frozen_mode) if wanted else None
         self.proof: Proof | None = None
         self.guard: Callable[[], dict[str, Any] | None] | None = None
@@ -117,8 +122,11 @@ class FreezeCallback(TrainerCallback):
             SelectorError: If a selector does not fit the model.
             PlanError: If a plan was given that leaves nothing to train, or a schedule that is none.
         """
-        if self.phases is not None:
-            self.phases.prepare(model)
+        if self._schedule is not None:
+            if model is not self._applied_to:
+                phased = PhasedModel(model, schedule_for(model, self._schedule), self._frozen_mode)
+                self.phases = PhasedRun(phased, self.on_switch)
+            self._applied_to = model
             return
         # What was frozen by hand is a plan as well: it is kept in eval mode, and saved beside the weights.
         plan = self.plan or Plan.of(model, frozen_mode=self._frozen_mode)
@@ -203,18 +211,17 @@ class FreezeCallback(TrainerCallback):
     ) -> None:
         """Look at the first step after it was taken, and say where it contradicts the flags."""
         if self._watched is not None:
-            self._look_after(state, kwargs)
+            self._judge(self._watched, state, kwargs)
         if self.phases is not None:
             self.phases.rates.take_away()
 
-    def _look_after(self, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
-        assert self._watched is not None  # noqa: S101
-        self._watched.after(module_in(kwargs), kwargs["optimizer"])
-        self.first_step = self._watched.probe
-        if self._watched.surprises and state.is_world_process_zero:
-            steps = f"First {self._watched.looks} steps" if self._watched.looks > 1 else "First step"
-            get_logger().warning("%s: %s", steps, "; ".join(self._watched.surprises))
-        if self._watched.done:
+    def _judge(self, watched: FirstStep, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
+        watched.after(module_in(kwargs), kwargs["optimizer"])
+        self.first_step = watched.probe
+        if watched.surprises and state.is_world_process_zero:
+            steps = f"First {watched.looks} steps" if watched.looks > 1 else "First step"
+            get_logger().warning("%s: %s", steps, "; ".join(watched.surprises))
+        if watched.done:
             self._watched = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:

@@ -39,7 +39,7 @@ class PhaseRates:
         self._optimizer, self._own = optimizer, optimizer.param_groups
         parts = [part for group in optimizer.param_groups for part in _parts(group, factors, scale)]
         optimizer.param_groups = parts
-        self.highest = max((float(part["lr"]) for part in parts if not factors.keys().isdisjoint(part["params"])))
+        self.highest = max(float(part["lr"]) for part in parts if not factors.keys().isdisjoint(part["params"]))
 
     def take_away(self) -> None:
         """Give the optimizer its own groups back, with what it noted in their parts; the scheduler's rates stand."""

@@ -56,7 +56,7 @@ class Trainer(OpenTrainer):
         schedule: What trains phase by phase, in the place of `freeze` and `train_only`: a list of `Phase`, the name of
             a preset, or a TOML file.
         frozen_mode: ``"eval"`` (the default) or ``"train"``.
-        probe: Whether the first step, of each phase, is watched, which it is unless told; a line says where what moved in it is not
+        probe: Whether the first step is watched, of each phase, unless told; a line says where what moved in it is not
             what the flags say.
         engine: Whether fast paths are taken, which they are unless told.
         store: Where activations of the frozen part are kept: ``"auto"``, ``"off"``, ``"memory"`` or ``"disk"``.
@@ -99,8 +99,7 @@ class Trainer(OpenTrainer):
         )
         self._fast = EngineCallback(_engine_settings(fields, store), is_random=mode == "train")
         self._freeze_callback.guard = lambda: self._fast.guard
-        if self._freeze_callback.phases is not None:
-            self._freeze_callback.phases.on_switch = self._fast.begin_anew
+        self._freeze_callback.on_switch = self._fast.begin_anew
         upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)

@@ -143,10 +143,13 @@ class Proof:
             return "; ".join([*said, *self._on_flags()])
         free = [tensor for tensor in self.tensors if not tensor.frozen and not tensor.buffer]
         moved = sum(tensor.moved for tensor in free)
+        throughout = " throughout" * bool(self.phases)
         said = [
-            f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved{since}"
+            f"{frozen} tensors frozen{throughout} bit-identical; {moved} of {len(free)} others moved{since}"
+            if frozen and throughout
+            else f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved{since}"
             if frozen
-            else f"Nothing was frozen{' throughout' * bool(self.phases)}; {moved} of {len(free)} parameters moved{since}"
+            else f"Nothing was frozen{throughout}; {moved} of {len(free)} parameters moved{since}"
         ]
         train = {tensor.unit for tensor in free if tensor.name not in self.newly_frozen}
         still = [unit.name for unit in self.units if unit.verdict == "unmoved" and unit.name in train]
