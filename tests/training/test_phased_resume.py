@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import random
-from typing import TYPE_CHECKING, Any
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -11,14 +16,13 @@ from datasets import Dataset
 from transformers import TrainerCallback
 
 import frostline as fl
+from frostline.errors import PlanError
 from frostline.plan.phase import Phase
 from frostline.plan.schedule import Schedule
 from tests.thinning import slow
 from tests.training import tokens
 
-if TYPE_CHECKING:
-    from pathlib import Path
-
+ROOT = Path(__file__).parents[2]
 # Six steps in an epoch, four epochs. Every kind of end, every kind of rate, what is drawn, and what freezes again.
 FIVE = (
     Phase("head", until="3 steps", lr=1e-2),
@@ -111,3 +115,53 @@ def test_killed_at_any_step(tmp_path: Path, whole: dict[str, fl.Trainer], step: 
     resumed = trainer(tmp_path, Schedule(FIVE, kept))
     resumed.train(resume_from_checkpoint=True)
     assert_same(resumed, whole[kept])
+
+
+@pytest.mark.parametrize("step", [6, *slow(3, 13, 18, 23)])
+def test_a_process_that_is_killed(tmp_path: Path, whole: dict[str, fl.Trainer], step: int) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.training.killed", str(tmp_path), str(step)],
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+    )
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    resumed = trainer(tmp_path, Schedule(FIVE))
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(resumed, whole["kept"])
+
+
+@pytest.mark.parametrize("step", [3, *slow(8, 15)])
+def test_killed_on_the_engine(tmp_path: Path, step: int) -> None:
+    fast = {"engine": True, "store": "memory"}
+    through = trainer(tmp_path / "whole", Schedule(FIVE), **fast)
+    through.train()
+    ended = trainer(tmp_path / "out", Schedule(FIVE), KillAt(step, "on_step_end"), **fast)
+    with pytest.raises(Killed):
+        ended.train()
+    resumed = trainer(tmp_path / "out", Schedule(FIVE), **fast)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(resumed, through)
+
+
+def test_a_checkpoint_of_another_schedule_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(Killed):
+        trainer(tmp_path, Schedule(FIVE), KillAt(5, "on_step_begin")).train()
+    with pytest.raises(PlanError, match="was written under another schedule"):
+        trainer(tmp_path, Schedule(FIVE[:1])).train(resume_from_checkpoint=True)
+    file = tmp_path / "checkpoint-4" / "schedule.json"
+    for damaged in (
+        "{}",
+        "[1",
+        '{"version": 2}',
+        file.read_text(encoding="utf-8").replace('"applied": ', '"applied": 9'),
+    ):
+        file.write_text(damaged, encoding="utf-8")
+        with pytest.raises(PlanError, match="schedule"):
+            trainer(tmp_path, Schedule(FIVE)).train(resume_from_checkpoint=True)
+    file.unlink()
+    with pytest.raises(PlanError, match=r"holds no schedule\.json, so how far its schedule had come is not known"):
+        trainer(tmp_path, Schedule(FIVE)).train(resume_from_checkpoint=True)

@@ -74,8 +74,16 @@ class PhaseProof:
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> PhaseProof:
-        """Build it from what `to_dict` gives."""
-        return cls(**{**values, "drifted": tuple(map(str, values["drifted"]))})
+        """Build it from what `to_dict` gives.
+
+        Raises:
+            TypeError: If it is anything else.
+        """
+        proof = cls(**{**values, "drifted": tuple(map(str, values["drifted"]))})
+        counts = (proof.number, proof.from_step, proof.to_step, proof.frozen, proof.moved, proof.others)
+        if not isinstance(proof.train, str) or not all(type(count) is int and count >= 0 for count in counts):
+            raise TypeError("what a phase has")
+        return proof
 
     def to_dict(self) -> dict[str, Any]:
         """The proof as plain values."""
