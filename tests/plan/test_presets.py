@@ -10,7 +10,7 @@ from frostline.plan.phase_on_model import compile_schedule
 from frostline.plan.presets import PRESETS, preset, schedule_for
 from frostline.plan.schedule import Schedule
 from frostline.plan.schedule_file import read_schedule, schedule_text
-from tests.models import Plain, tiny
+from tests.models import tiny
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -65,8 +65,8 @@ def test_what_does_not_fit() -> None:
         preset(tiny("bert"), "gradual-unfreeze")
     with pytest.raises(PlanError, match=r"trains a head, and .* has none"):
         preset(tiny("bert").base_model, "head-only")
-    with pytest.raises(PlanError, match=r"'lisa' chooses among layers, and Plain has [01]"):
-        preset(Plain(1), "lisa")
+    with pytest.raises(PlanError, match=r"'lisa' chooses among layers, and BertForSequenceClassification has 1"):
+        preset(tiny("bert", num_hidden_layers=1), "lisa")
 
 
 def test_what_is_meant(tmp_path: Path) -> None:

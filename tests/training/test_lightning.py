@@ -112,3 +112,63 @@ def test_without_lightning() -> None:
     code += "import frostline\nfrostline.LightningCallback"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'frostline[lightning]'" in done.stderr
+
+
+class Scheduled(Module):
+    """One whose rate falls from step to step."""
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("eval_loss", self.model(**batch).loss)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 15)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
+
+
+PHASES = [
+    fl.Phase("head", until="plateau of eval_loss for 1 evaluation", lr=1e-12),
+    fl.Phase("layers[3], head", until="2 steps", lr={"head": "2x"}),
+    fl.Phase("all", layer_decay=0.5),
+]
+
+
+def test_a_schedule(tmp_path: Path) -> None:
+    module, callback = Scheduled(), fl.LightningCallback(schedule=PHASES)
+    fit(module, tmp_path, callback)
+    assert callback.phases is not None
+    proofs = callback.phases.run.proofs
+    assert [(one.from_step, one.to_step) for one in proofs] == [(0, 10), (10, 12), (12, 15)]
+    assert [one.drifted for one in proofs] == [(), (), ()]
+    assert [one.moved for one in proofs][1:] == [18, 73]
+
+
+@pytest.mark.parametrize("stop", [11, 12, 14])
+def test_a_schedule_goes_on(tmp_path: Path, stop: int) -> None:
+    def weights(module: Any) -> dict[str, torch.Tensor]:
+        return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    def trainer(steps: int, folder: Path) -> Any:
+        return lightning.Trainer(
+            max_epochs=3, max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False,
+            enable_model_summary=False, default_root_dir=folder, callbacks=[fl.LightningCallback(schedule=phases)],
+            limit_val_batches=0, enable_checkpointing=False,
+        )  # fmt: skip
+
+    phases = [fl.Phase("head", until="11 steps", lr=1e-2), fl.Phase("layers[3], head", until="2 steps"), PHASES[2]]
+    loader: Any = DataLoader(ROWS, 8, collate_fn=tokens.collate)
+    whole = Scheduled()
+    trainer(15, tmp_path).fit(whole.train(), loader)
+
+    class Stops(lightning.Callback):  # type: ignore[misc]
+        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == stop:
+                trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    first = trainer(15, tmp_path)
+    first.callbacks.append(Stops())
+    first.fit(Scheduled().train(), loader)
+    again = Scheduled()
+    trainer(15, tmp_path).fit(again.train(), loader, ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
+    own, other = weights(whole), weights(again)
+    assert [name for name in own if not torch.equal(own[name], other[name])] == []

@@ -208,6 +208,8 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     if result.metrics:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
     print_text(*baseline_lines(result))
+    for step, report in result.earlier_engine:
+        print_text(f"To step {step}: {report.explain() if explain else report}")
     if result.engine is not None:
         print_text(result.engine.explain() if explain else str(result.engine))
     elif explain and not result.start.settings.engine:

@@ -203,6 +203,7 @@ def _run(
         seconds=time.perf_counter() - began,
         best_epoch=best_epoch,
         engine=trainer.engine_report,
+        earlier_engine=trainer.earlier_engine_reports,
     )
     trained = result.proof
     if settings.merge:

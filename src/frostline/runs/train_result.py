@@ -62,7 +62,8 @@ class TrainResult:
         steps: Optimizer steps.
         seconds: Time of this process's training, evaluations and proof included.
         best_epoch: The epoch of the model that was kept; None without evaluation rows.
-        engine: What the engine did; None where it was off.
+        engine: What the engine did, in the last phase where there are several; None where it was off.
+        earlier_engine: What it did in earlier phases, with the step by which each ended.
         digest: One SHA-256 for all files of the folder, in hex digits; None until they are written.
     """
 
@@ -77,6 +78,7 @@ class TrainResult:
     seconds: float
     best_epoch: float | None
     engine: EngineReport | None = None
+    earlier_engine: tuple[tuple[int, EngineReport], ...] = ()
     digest: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
@@ -95,5 +97,10 @@ class TrainResult:
             "labels": list(start.read.schema.names),
             "proof": str(self.proof),
             "engine": self.engine.to_dict() if self.engine is not None else None,
+            **(
+                {"earlier_engine": [{"to_step": step} | report.to_dict() for step, report in self.earlier_engine]}
+                if self.earlier_engine
+                else {}
+            ),
             "settings": start.settings.to_dict(),
         }

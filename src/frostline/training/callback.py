@@ -17,7 +17,7 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.base.json import read_json, write_json
 from frostline.base.logging import get_logger
-from frostline.errors import PlanError
+from frostline.errors import PlanError, SettingsError
 from frostline.evidence.probe.movement import Probe
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint, frozen_names
 from frostline.evidence.proof.proof import Proof, compare
@@ -28,8 +28,9 @@ from frostline.plan.describe import describe
 from frostline.plan.plan import FrozenMode, Plan
 from frostline.plan.presets import schedule_for
 from frostline.training.first_step import FirstStep, can_be_watched
+from frostline.training.phase_state import PHASES_FILE, SavedPhases
 from frostline.training.phased import PhasedRun, Span
-from frostline.training.phased_model import PhasedModel
+from frostline.training.phased_model import PhasedModel, RunFacts, steps_per_epoch
 
 FINGERPRINT_FILE = "fingerprint.json"
 
@@ -155,7 +156,7 @@ class FreezeCallback(TrainerCallback):
         self.apply(model)
         checkpoint = (self.resumed_from or checkpoint_folder(args, state)) if state.global_step else None
         if self.phases is not None:
-            self.phases.begin(args, state, kwargs["optimizer"], kwargs["train_dataloader"], checkpoint)
+            self._begin_phases(self.phases, model, args, state, checkpoint, kwargs)
         refuse_nothing_to_train(model, self.plan)
         if state.is_world_process_zero:
             self._say_what_has_no_effect(model)
@@ -167,6 +168,31 @@ class FreezeCallback(TrainerCallback):
             self.phases.start_proof(before)
         self._watch(model)
 
+    def _begin_phases(
+        self,
+        phases: PhasedRun,
+        model: nn.Module,
+        args: TrainingArguments,
+        state: TrainerState,
+        checkpoint: Path | None,
+        given: Mapping[str, Any],
+    ) -> None:
+        if not can_be_watched(model):
+            raise SettingsError(
+                "A schedule changes what trains, and FSDP or DeepSpeed has spread the parameters over processes.\n"
+                "Train with DistributedDataParallel, or with one plan: freeze=…"
+            )
+        run = RunFacts(
+            seed=args.seed,
+            rate=float(args.learning_rate),
+            steps=state.max_steps,
+            per_epoch=steps_per_epoch(given["train_dataloader"], args.gradient_accumulation_steps),
+            evaluates=args.eval_strategy != "no",
+            tells=state.is_world_process_zero,
+        )
+        saved = None if checkpoint is None else SavedPhases.read(checkpoint, phases.schedule)
+        phases.begin(run, given["optimizer"], saved, state.global_step)
+
     def _watch(self, model: nn.Module) -> None:
         """Watch the next step."""
         self.first_step = None
@@ -177,7 +203,7 @@ class FreezeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Begin a phase where the one before is over."""
-        if self.phases is not None and self.phases.before_step(state, kwargs["optimizer"]):
+        if self.phases is not None and self.phases.before_step(state.global_step, kwargs["optimizer"]):
             self._watch(module_in(kwargs))
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -202,7 +228,7 @@ class FreezeCallback(TrainerCallback):
     ) -> None:
         """Put the rates of a phase in force, and look at the first step before it is taken."""
         if self.phases is not None:
-            self.phases.put_rates(state, kwargs["optimizer"])
+            self.phases.put_rates(state.global_step, kwargs["optimizer"])
         if self._watched is not None:
             self._watched.before(module_in(kwargs), kwargs["optimizer"])
 
@@ -231,7 +257,7 @@ class FreezeCallback(TrainerCallback):
             text = json.dumps(self._run.before.to_dict() | {"from_step": self._run.from_step})
             (folder / FINGERPRINT_FILE).write_text(text, encoding="utf-8")
             if self.phases is not None:
-                self.phases.save(folder)
+                write_json(folder / PHASES_FILE, self.phases.to_save(), indent=None)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any

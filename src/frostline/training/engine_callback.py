@@ -46,6 +46,8 @@ class EngineCallback(TrainerCallback):
 
     Attributes:
         off: In words, why it does nothing; None if it does.
+        earlier: What it did in a run of several phases before the current one: with each report the number of optimizer
+            steps by which that ended.
         is_due: Whether a training run has begun, and `begin` was not called yet.
         resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
     """
@@ -69,6 +71,7 @@ class EngineCallback(TrainerCallback):
         self._epochs = 0
         self._before: StoreSession | None = None  # of the run before this one
         self._span: Span | None = None  # for which what trains stays as it is; None for the whole run
+        self.earlier: list[tuple[int, EngineReport]] = []
         self.is_due = False
         self.resumed_from: Path | None = None
 
@@ -165,6 +168,7 @@ class EngineCallback(TrainerCallback):
         """Remember what is ahead; the first step begins it."""
         self._before = self._session
         self._session = self._ended = self._start = None
+        self.earlier = []
         self._loader = kwargs["train_dataloader"]
         self._asked, self._epochs = (0, 0), 0
         self.is_due = self.off is None
@@ -180,6 +184,8 @@ class EngineCallback(TrainerCallback):
         self._span = span
         if self._session is None:  # no step was taken since the run began, and the first begins all
             return
+        if self.report is not None:
+            self.earlier.append((span.began, self.report))
         self._session.end()
         self._before = self._session = self._start = None
         self._asked, self._epochs = (0, 0), 0

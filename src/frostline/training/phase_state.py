@@ -60,9 +60,29 @@ class SavedPhases:
         file = checkpoint / PHASES_FILE
         try:
             values = read_json(file)
-            if values["version"] != _VERSION:
-                raise PlanError(f"'{file}' has version {values['version']!r}; this Frostline reads {_VERSION}.")
-            before = values["before"]
+        except FileNotFoundError:
+            raise PlanError(
+                f"'{checkpoint}' holds no {PHASES_FILE}, so how far its schedule had come is not known.\n"
+                "Go on from a checkpoint of a run with this schedule, or start anew."
+            ) from None
+        except (OSError, ValueError) as error:
+            raise PlanError(f"'{file}' is not as a run writes it ({error}).") from None
+        return cls.from_dict(values, schedule, str(file))
+
+    @classmethod
+    def from_dict(cls, values: Any, schedule: Schedule, source: str) -> SavedPhases:
+        """Build it from what `to_dict` gives.
+
+        Args:
+            values: The values.
+            schedule: The schedule that they should belong to.
+            source: Where they are from, for messages.
+
+        Raises:
+            PlanError: If they are anything else, or of another schedule.
+        """
+        try:
+            version, before = values["version"], values["before"]
             saved = cls(
                 Progress(**values["progress"]),
                 int(values["applied"]),
@@ -72,18 +92,13 @@ class SavedPhases:
                 tuple(PhaseProof.from_dict(one) for one in values["proofs"]),
             )
             digest = values["schedule"]
-        except FileNotFoundError:
-            raise PlanError(
-                f"'{checkpoint}' holds no {PHASES_FILE}, so how far its schedule had come is not known.\n"
-                "Go on from a checkpoint of a run with this schedule, or start anew."
-            ) from None
-        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            if isinstance(error, PlanError):
-                raise
-            raise PlanError(f"'{file}' is not as a run writes it ({type(error).__name__}: {error}).") from None
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise PlanError(f"'{source}' is not as a run writes it ({type(error).__name__}: {error}).") from None
+        if version != _VERSION:
+            raise PlanError(f"'{source}' has version {version!r}; this Frostline reads {_VERSION}.")
         if digest != json_digest(schedule.to_dict()) or not 0 <= saved.applied < len(schedule.phases):
             raise PlanError(
-                f"'{checkpoint}' was written under another schedule than this one.\n"
+                f"'{source}' was written under another schedule than this one.\n"
                 "Go on with the same phases, or start anew."
             )
         return saved

@@ -6,20 +6,18 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostline.base.json import write_json
 from frostline.base.logging import get_logger
-from frostline.errors import PlanError, SettingsError
+from frostline.errors import PlanError
 from frostline.evidence.optimizers import inner_optimizer
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint
 from frostline.evidence.proof.phase_proof import PhaseProof
 from frostline.plan.phase_on_model import PhaseOnModel
-from frostline.training.first_step import can_be_watched
+from frostline.plan.schedule import Schedule
 from frostline.training.phase_rates import PhaseRates
-from frostline.training.phase_state import PHASES_FILE, SavedPhases
-from frostline.training.phased_model import PhasedModel, lengths_in
+from frostline.training.phase_state import SavedPhases
+from frostline.training.phased_model import PhasedModel, RunFacts, lengths_in
 from frostline.training.progress import Progress, is_lower_better
 
 if TYPE_CHECKING:
@@ -68,9 +66,7 @@ class PhasedRun:
         self._from_step = 0  # at which it began
         self._before: Fingerprint | None = None  # as it was then; None until it is known, and once it was compared
         self._factors: dict[nn.Parameter, float] | None = None
-        self._seed = 0
-        self._run_rate = 0.0
-        self._steps = 0  # of the run
+        self._run = RunFacts(0, 0.0, 0, None, evaluates=False, tells=False)  # until one begins
         self._heard: set[str] = set()  # metrics of evaluations since the last step
 
     @property
@@ -82,53 +78,47 @@ class PhasedRun:
     def _current(self) -> PhaseOnModel:
         return self._phased.phases[self._applied]
 
-    def begin(self, args: Any, state: Any, optimizer: Any, loader: Any, checkpoint: Path | None) -> None:
+    def begin(self, run: RunFacts, optimizer: Any, saved: SavedPhases | None, step: int = 0) -> None:
         """Begin a run, or go on with one, and put the flags of its next step in force.
 
         Args:
-            args: The Trainer's arguments.
-            state: Its state.
+            run: The run.
             optimizer: Its optimizer.
-            loader: What it takes the training batches from.
-            checkpoint: The checkpoint that it goes on from; None for a run from the start.
+            saved: How far the run had come that it goes on with; None for a run from the start.
+            step: Optimizer steps that were taken by then.
 
         Raises:
-            PlanError: If the schedule does not fit the run, the optimizer lacks what a later phase trains, or the
-                checkpoint is of another schedule, or does not tell how far it had come.
-            SettingsError: If the parameters are spread over processes.
+            PlanError: If the schedule does not fit the run, or the optimizer lacks what a later phase trains.
         """
-        if not can_be_watched(self._phased.model):
-            raise SettingsError(
-                "A schedule changes what trains, and FSDP or DeepSpeed has spread the parameters over processes.\n"
-                "Train with DistributedDataParallel, or with one plan: freeze=…"
-            )
         self.rates.take_away()
         self._phased.refuse_other_optimizer(optimizer)
-        self._seed, self._run_rate, self._steps = args.seed, float(args.learning_rate), state.max_steps
-        self.seconds, self._heard = 0.0, set()
-        saved = None if checkpoint is None else SavedPhases.read(checkpoint, self._phased.schedule)
+        self._run, self.seconds, self._heard = run, 0.0, set()
         self._progress = Progress() if saved is None else saved.progress
         if not self.is_over:
-            self._lengths = lengths_in(self._phased.schedule, args, loader, self._steps)
+            self._lengths = lengths_in(self._phased.schedule, run)
         if saved is None:
             self.proofs, self._applied, self._from_step, self._before = [], 0, 0, None
             self._put(self._wanted(0))
-            self._tell(state)
+            self._tell()
         else:
             self.proofs, self._applied = list(saved.proofs), saved.applied
             self._from_step, self._before = saved.from_step, saved.before
             self._put(saved.trains)
         self._call(self._progress.began)
         if saved is not None:
-            self.before_step(state, optimizer)
+            self.before_step(step, optimizer)
 
     def start_proof(self, before: Fingerprint) -> None:
         """Take a fingerprint as that of the phase's start, unless an earlier run left one."""
         if self._before is None:
             self._before = before
 
-    def before_step(self, state: Any, optimizer: Any) -> bool:
+    def before_step(self, step: int, optimizer: Any) -> bool:
         """Put in force what trains in the next step.
+
+        Args:
+            step: Optimizer steps that were taken.
+            optimizer: The optimizer.
 
         Returns:
             Whether it is the first of a phase.
@@ -139,13 +129,13 @@ class PhasedRun:
         self._refuse_unheard()
         if self.is_over:
             return False
-        step, phase = state.global_step, self._progress.phase
+        phase = self._progress.phase
         is_first = phase != self._applied
         if is_first:
             after = self._fingerprint()
             self._close(step, after)
             self._applied, self._from_step, self._before = phase, step, after
-            self._tell(state)
+            self._tell()
         wanted = self._wanted(step)
         thawed = wanted - self._phased.trains
         changes = wanted != self._phased.trains
@@ -160,7 +150,7 @@ class PhasedRun:
             self._call(step)
         return is_first
 
-    def put_rates(self, state: Any, optimizer: Any) -> None:
+    def put_rates(self, step: int, optimizer: Any) -> None:
         """Put the phase's rates in force for one step of the optimizer, and note the norms of its gradients."""
         phase, model = self._current, self._phased.model
         if phase.phase.choice is not None and not self._draws:
@@ -171,13 +161,13 @@ class PhasedRun:
         real = inner_optimizer(optimizer)
         if self._factors is None:
             bases = {
-                parameter: float(group.get("initial_lr", self._run_rate))
+                parameter: float(group.get("initial_lr", self._run.rate))
                 for group in real.param_groups
                 for parameter in group["params"]
             }
             named = {name: model.get_parameter(name) for name in self._phased.trains}
             self._factors = {one: phase.factor(name, bases[one]) for name, one in named.items()}
-        self.rates.put(real, self._factors, self._warmup(state.global_step - self._progress.began))
+        self.rates.put(real, self._factors, self._warmup(step - self._progress.began))
 
     def after_step(self, step: int) -> None:
         """Note that a step was taken."""
@@ -196,12 +186,17 @@ class PhasedRun:
             lower, patience = is_lower_better(length.metric), int(length.amount)
             self._progress.note_evaluation(step, float(metrics[length.metric]), patience=patience, lower=lower)
 
-    def save(self, folder: Path) -> None:
-        """Write into a checkpoint how far the schedule has come."""
+    def to_save(self) -> dict[str, Any]:
+        """How far the schedule has come, as plain values for a checkpoint."""
         saved = SavedPhases(
             self._progress, self._applied, self._phased.trains, self._from_step, self._before, tuple(self.proofs)
         )
-        write_json(folder / PHASES_FILE, saved.to_dict(self._phased.schedule), indent=None)
+        return saved.to_dict(self.schedule)
+
+    @property
+    def schedule(self) -> Schedule:
+        """The schedule."""
+        return self._phased.schedule
 
     def end(self, step: int) -> None:
         """Prove the last phase, before other weights are put in the place of those that it ended with."""
@@ -247,7 +242,7 @@ class PhasedRun:
         self._factors = None
 
     def _wanted(self, step: int) -> frozenset[str]:
-        return self._current.training_at(step - self._progress.began, self._seed, self._progress.settled)
+        return self._current.training_at(step - self._progress.began, self._run.seed, self._progress.settled)
 
     def _call(self, began: int) -> None:
         """Say from which step on something else trains."""
@@ -257,10 +252,10 @@ class PhasedRun:
     def _end(self) -> int:
         """The step at which the current phase ends, as far as that is known; else that at which the run does."""
         length = self._lengths[self._applied] if self._lengths else None
-        return self._steps if length is None else min(self._steps, self._progress.began + length)
+        return self._run.steps if length is None else min(self._run.steps, self._progress.began + length)
 
-    def _tell(self, state: Any) -> None:
-        if state.is_world_process_zero:
+    def _tell(self) -> None:
+        if self._run.tells:
             phases = len(self._phased.phases)
             get_logger().info("Phase %d of %d: %s.", self._applied + 1, phases, self._current.phase)
 

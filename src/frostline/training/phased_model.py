@@ -1,9 +1,10 @@
-"""A model under a schedule: which of its parameters train, and how far a schedule fits a run."""
+"""A model under a schedule: which of its parameters train, and whether the schedule fits a run."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
@@ -12,12 +13,47 @@ from frostline.evidence.optimizers import held
 from frostline.evidence.proof.proof import planned_names
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
+from frostline.plan.phase import Phase
 from frostline.plan.phase_on_model import compile_schedule
 from frostline.plan.plan import FrozenMode, Plan
 from frostline.plan.schedule import Schedule
 
 if TYPE_CHECKING:
     from torch import nn
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What a schedule has to know of a run.
+
+    Attributes:
+        seed: Of what is drawn.
+        rate: The peak learning rate.
+        steps: Optimizer steps.
+        per_epoch: Those of an epoch; None where that is not known.
+        evaluates: Whether there are evaluations.
+        tells: Whether it is said when a phase begins.
+    """
+
+    seed: int
+    rate: float
+    steps: int
+    per_epoch: int | None
+    evaluates: bool
+    tells: bool
+
+
+def steps_per_epoch(loader: Any, accumulation: int) -> int | None:
+    """Optimizer steps of an epoch; None where nobody knows how many batches it has.
+
+    Args:
+        loader: Gives the batches.
+        accumulation: Batches per step.
+    """
+    try:
+        return max(1, math.ceil(len(loader) / accumulation))
+    except TypeError:
+        return None
 
 
 class PhasedModel:
@@ -85,42 +121,35 @@ class PhasedModel:
                 )
 
 
-def lengths_in(schedule: Schedule, args: Any, loader: Any, steps: int) -> list[int | None]:
+def lengths_in(schedule: Schedule, run: RunFacts) -> list[int | None]:
     """Reckon how many optimizer steps each phase takes; None where that is not known before.
 
     Args:
         schedule: The schedule.
-        args: The Trainer's arguments.
-        loader: What it takes the training batches from.
-        steps: Optimizer steps of the run.
+        run: The run.
 
     Raises:
         PlanError: If a phase does not fit the run: it would begin or end behind it, or waits for what there is not.
     """
-    try:
-        per_epoch: int | None = max(1, math.ceil(len(loader) / args.gradient_accumulation_steps))
-    except TypeError:
-        per_epoch = None
     lengths: list[int | None] = []
     for number, phase in enumerate(schedule.phases, 1):
         with schedule.at(number):
-            lengths.append(None if phase.length is None else phase.length.steps(per_epoch, steps))
-            _refuse_what_is_missing(schedule, number, args)
-    _refuse_too_long(schedule, lengths, steps)
+            lengths.append(None if phase.length is None else phase.length.steps(run.per_epoch, run.steps))
+            _refuse_what_is_missing(phase, run)
+    _refuse_too_long(schedule, lengths, run.steps)
     return lengths
 
 
-def _refuse_what_is_missing(schedule: Schedule, number: int, args: Any) -> None:
-    phase = schedule.phases[number - 1]
+def _refuse_what_is_missing(phase: Phase, run: RunFacts) -> None:
     is_plateau = phase.length is not None and phase.length.kind == "plateau"
-    if is_plateau and args.eval_strategy.value == "no":
+    if is_plateau and not run.evaluates:
         raise PlanError(
             f"until = {phase.until!r} waits for evaluations, and the run has none.\n"
             "Give evaluation data and eval_strategy='epoch' (frostline train: --eval)."
         )
     if is_plateau and phase.warmup is not None and phase.warmup < 1:
         raise PlanError(f"warmup is the share {phase.warmup} of a phase whose length is not known.\nGive steps.")
-    if any(not rate.is_factor for rate in phase.rates().values()) and not args.learning_rate:
+    if any(not rate.is_factor for rate in phase.rates().values()) and not run.rate:
         raise PlanError("it has an lr, and the run's learning rate is 0.\nGive the run one.")
 
 

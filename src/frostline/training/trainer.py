@@ -21,6 +21,7 @@ from frostline.training.delta_checkpoints import has_delta, keep_delta, refuse_w
 from frostline.training.engine_callback import EngineCallback
 from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
+from frostline.training.phase_state import SavedPhases
 from frostline.training.renamed import load_renamed
 
 if TYPE_CHECKING:
@@ -123,6 +124,11 @@ class Trainer(OpenTrainer):
         """What the engine does in the last training run; None before its first step, and where it is off."""
         return self._fast.report
 
+    @property
+    def earlier_engine_reports(self) -> tuple[tuple[int, EngineReport], ...]:
+        """What it did in earlier phases of that run: with each report the optimizer steps by which the phase ended."""
+        return tuple(self._fast.earlier)
+
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
         """Take one step as ``transformers.Trainer`` does, on the fast paths."""
         if self._fast.is_due:
@@ -211,7 +217,13 @@ class Trainer(OpenTrainer):
             write_proof(self.proof, Path(str(self.args.output_dir if output_dir is None else output_dir)))
 
     def load_weights(self, checkpoint: str, model: nn.Module | None) -> None:
-        """Load a checkpoint's weights as ``transformers.Trainer`` does, or its delta."""
+        """Load a checkpoint's weights as ``transformers.Trainer`` does, or its delta.
+
+        Raises:
+            PlanError: If it is a checkpoint of another schedule.
+        """
+        if self._freeze_callback.phases is not None:  # before the optimizer's state, which would be said not to fit
+            SavedPhases.read(Path(checkpoint), self._freeze_callback.phases.schedule)
         into = cast("nn.Module", self.model if model is None else model)
         if has_delta(checkpoint):
             restore_delta(into, checkpoint)

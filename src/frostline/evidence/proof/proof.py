@@ -134,12 +134,13 @@ class Proof:
 
     def __str__(self) -> str:
         frozen = sum(tensor.frozen for tensor in self.tensors)
+        lost = [f"Drift in {phase}" for phase in self.phases if phase.drifted]
         since = f" since step {self.from_step}" if self.from_step else ""
         if self.drifted:
             gone = {tensor.name for tensor in self.tensors if tensor.after is None}
             named = ", ".join(f"{name} (gone)" if name in gone else name for name in self.drifted[:3])
             named += " …" if len(self.drifted) > 3 else ""
-            said = [f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved{since}: {named}"]
+            said = [f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved{since}: {named}", *lost]
             return "; ".join([*said, *self._on_flags()])
         free = [tensor for tensor in self.tensors if not tensor.frozen and not tensor.buffer]
         moved = sum(tensor.moved for tensor in free)
@@ -155,7 +156,7 @@ class Proof:
         still = [unit.name for unit in self.units if unit.verdict == "unmoved" and unit.name in train]
         if still:
             said.append(f"unmoved although they may train: {', '.join(still)}")
-        return "; ".join([*said, *self._on_flags()])
+        return "; ".join([*lost, *said, *self._on_flags()])
 
     def _on_flags(self) -> Iterator[str]:
         """What is to be said of the flags: how they differ in the end, or that the earlier state has none."""
@@ -170,7 +171,6 @@ class Proof:
         if held:
             counts = ", ".join(f"{phase.number}: {phase.frozen}" for phase in held)
             yield f"frozen tensors bit-identical by phase: {counts}"
-        yield from (str(phase) for phase in self.phases if phase.drifted)
 
     def to_dict(self) -> dict[str, Any]:
         """The proof as plain values, as ``proof.json`` holds them."""
