@@ -7,8 +7,10 @@ from transformers import AlbertConfig, AlbertForSequenceClassification, AutoMode
 
 from frostline.anatomy.origin import Origin
 from frostline.freezing.freeze import freeze, train_only
+from frostline.plan.phase import Phase
 from frostline.plan.rates import HEAD_RATE, LAYERS_RATE, MEASURED_WIDTH, MOST_RATE
-from frostline.runs.defaults import STEPS, TrainingLength
+from frostline.plan.schedule import Schedule
+from frostline.runs.defaults import STEPS, TrainingLength, with_usual_rates
 from frostline.runs.train_settings import TrainSettings
 from tests.training import tiny
 
@@ -117,3 +119,37 @@ def test_a_model_without_a_configuration() -> None:
     model = bert()
     del model.config
     assert length(model).learning_rate == float(f"{LAYERS_RATE / 6:.1g}")
+
+
+# Phases
+
+
+def test_each_phase_without_a_rate_has_the_usual_one() -> None:
+    phases = (
+        Phase("head", until="1 epoch"),
+        Phase("layers[-2:], head", until="25%", lr="0.5x"),
+        Phase("all", layer_decay=0.5),
+    )
+    rates = [phase.lr for phase in with_usual_rates(bert(), Schedule(phases)).phases]
+    # Under the decay the top layer has half the head's rate, and all layers together less than it.
+    assert rates == [HEAD_RATE, "0.5x", MOST_RATE]
+    drawn = with_usual_rates(bert(), Schedule((Phase("all", layers="2 random every 5 steps"),))).phases[0].lr
+    assert drawn == float(f"{LAYERS_RATE / 2:.1g}")
+
+
+@pytest.mark.parametrize(
+    ("until", "epochs", "steps"),
+    [
+        (("1 epoch", "2 epochs"), 3.0, 57),
+        (("1 epoch", "10 steps"), 29 / 19, 29),
+        (("2 epochs", None), 18.0, 342),
+        (("50%", None), 16.0, 304),
+        (("plateau of eval_loss", None), 16.0, 304),
+    ],
+)
+def test_epochs_are_enough_for_all_phases(until: tuple[str, str | None], epochs: float, steps: int) -> None:
+    schedule = Schedule((Phase("head", until=until[0]), Phase("all", until=until[1])))
+    settings = TrainSettings(model="model", data="rows.csv")
+    found = TrainingLength.of(bert(), NEW, settings, 300, schedule)
+    assert (found.epochs, found.steps) == (pytest.approx(epochs), steps)
+    assert found.learning_rate == HEAD_RATE

@@ -252,7 +252,7 @@ def test_two_answers_to_what_trains(tmp_path: Path) -> None:
 
 def test_an_optimizer_that_lacks_what_thaws(tmp_path: Path) -> None:
     model = tokens.model()
-    optimizer = torch.optim.AdamW(model.classifier.parameters())
+    optimizer = torch.optim.AdamW([model.get_parameter("classifier.weight")])
     trainer = fl.Trainer(
         model, tokens.arguments(tmp_path), tokens.padding(), ROWS, optimizers=(optimizer, None), schedule=THREE
     )

@@ -18,7 +18,7 @@ from transformers import TrainerCallback
 import frostline as fl
 from frostline.errors import PlanError
 from frostline.plan.phase import Phase
-from frostline.plan.schedule import Schedule
+from frostline.plan.schedule import OptimizerState, Schedule
 from tests.thinning import slow
 from tests.training import tokens
 
@@ -32,6 +32,7 @@ FIVE = (
     Phase("all", layers="unsettled every 2 steps"),
 )
 STEPS = 24
+STATES: tuple[OptimizerState, ...] = ("kept", "reset")
 KILLED = random.Random(7)  # noqa: S311 - no secret
 
 
@@ -83,8 +84,8 @@ def assert_same(one: fl.Trainer, other: fl.Trainer) -> None:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, fl.Trainer]:
-    trained = {}
-    for kept in ("kept", "reset"):
+    trained: dict[str, fl.Trainer] = {}
+    for kept in STATES:
         trained[kept] = trainer(tmp_path_factory.mktemp(kept), Schedule(FIVE, kept))
         trained[kept].train()
     return trained
@@ -108,7 +109,7 @@ AT = [*(3, 4, 6, 14, 19), *slow(*(KILLED.randrange(2, STEPS) for _ in range(25))
 @pytest.mark.parametrize("step", AT)
 def test_killed_at_any_step(tmp_path: Path, whole: dict[str, fl.Trainer], step: int) -> None:
     event = KILLED.choice(["on_step_begin", "on_pre_optimizer_step", "on_step_end", "on_evaluate", "on_save"])
-    kept = KILLED.choice(["kept", "reset"])
+    kept: OptimizerState = KILLED.choice(STATES)
     ended = trainer(tmp_path, Schedule(FIVE, kept), KillAt(step - step % 2 if "_e" in event else step, event))
     with pytest.raises(Killed):
         ended.train()

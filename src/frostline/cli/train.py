@@ -176,7 +176,7 @@ def print_start(start: TrainStart) -> None:
         *((f"Schedule ({start.schedule.name}):", str(start.schedule)) if start.schedule is not None else ()),
         f"Data: {start.tokens}; {start.read.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
         f"Training: epochs {start.length.epochs:g}, batch size {start.settings.batch_size}, "
-        f"learning rate {start.length.learning_rate:g}, seed {start.settings.seed}.",
+        f"learning rate {start.rate_in_words}, seed {start.settings.seed}.",
     )
     print_text(*_parts(start))
     if start.resumed is not None:

@@ -74,7 +74,7 @@ def _body(result: TrainResult) -> str:
                 ("training rows", f"{start.rows:,}"),
                 ("epochs", f"{start.length.epochs:g}"),
                 ("steps", f"{result.steps:,}"),
-                ("learning rate", f"{start.length.learning_rate:g}"),
+                ("learning rate", start.rate_in_words),
                 ("batch size", str(settings.batch_size)),
                 ("seed", str(settings.seed)),
                 ("dtype", settings.dtype),

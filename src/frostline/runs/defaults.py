@@ -73,7 +73,8 @@ class TrainingLength:
         rate = usual if settings.learning_rate is None else settings.learning_rate
         chosen = []
         if settings.learning_rate is None:
-            chosen.append(f"learning rate {rate:g} for {trains}")
+            by_phase = "the learning rate of each phase that names none"
+            chosen.append(f"learning rate {rate:g} for {trains}" if schedule is None else by_phase)
         if settings.epochs is None:
             chosen.append(f"{epochs:g} epochs for {rows:,} rows")
         steps = math.ceil(epochs * per_epoch)

@@ -46,6 +46,11 @@ class TrainStart:
     adapters: str = ""
     schedule: Schedule | None = None
 
+    @property
+    def rate_in_words(self) -> str:
+        """The peak learning rate; under a schedule it is said there."""
+        return "by phase" if self.schedule is not None else f"{self.length.learning_rate:g}"
+
 
 @dataclass(frozen=True, slots=True)
 class TrainResult:
