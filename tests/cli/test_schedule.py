@@ -75,6 +75,11 @@ def test_a_run_by_phases(frostline: Callable[..., Done], bert: Path, table: Path
     assert [phase["to_step"] for phase in json.loads((folder / "proof.json").read_text("utf-8"))["phases"]] == [3, 5]
     assert "1. `train head; for 1 epoch; learning rate 0.01`" in (folder / "README.md").read_text(encoding="utf-8")
     assert frostline("verify", folder).status == 0
+    found["schedule"]["phase"][1]["train"] = "all"
+    (folder / "metrics.json").write_text(json.dumps(found), encoding="utf-8")
+    said = frostline("verify", folder)
+    assert said.status == 1
+    assert "the phases in proof.json are not those of the schedule in metrics.json" in said.out
 
 
 @pytest.mark.parametrize(

@@ -18,6 +18,7 @@ from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
 from frostline.evidence.proof.fingerprint import Fingerprint
 from frostline.evidence.proof.phase_proof import PhaseProof
 from frostline.evidence.proof.proof import Proof, compare, planned_names
+from frostline.evidence.proof.run_phases import disagreements_on_phases
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE, Disagreement, RunProof
 from frostline.evidence.proof.run_weights import AdaptedWeights, StoredWeights
 from frostline.plan.plan import PLAN_FILE, Plan
@@ -82,7 +83,8 @@ def verify_run(
             f"The folder '{source.name}' holds no {PROOF_FILE}, so there is no proof to check.\n"
             "Give the folder that 'frostline train' left, or save_model of fl.Trainer after its training."
         )
-    noted = (_read(place / METRICS_FILE) or {}).get("settings")
+    metrics = _read(place / METRICS_FILE) or {}
+    noted = metrics.get("settings")
     is_of_command = isinstance(noted, dict)
     settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
     seal = _sealed(place, source.name, is_needed=is_of_command or digest is not None)
@@ -96,7 +98,7 @@ def verify_run(
     if is_of_command and proof.from_step:  # the command goes on from no checkpoint without the fingerprint of its start
         text = f"{PROOF_FILE} begins at step {proof.from_step}, and those of 'frostline train' at 0"
         found.append(Disagreement(PROOF_FILE, None, text))
-    found += _phases(settings, model, proof) if proof.phases else ()
+    found += disagreements_on_phases(metrics.get("schedule"), settings.get("frozen_mode", "eval"), model, proof)
     found += _plan(place, settings, model, proof)
     check = AdaptedWeights(model, proof) if has_adapters else StoredWeights(model, anatomy, proof)
     found += check.compare(place, base)
@@ -253,26 +255,3 @@ def _plan(folder: Path, settings: Mapping[str, Any], model: PreTrainedModel, pro
         for name in sorted(frozen - planned if proof.phases else planned ^ frozen):
             words = ("freezes", "free") if name in planned else ("does not freeze", "frozen")
             yield Disagreement(file, name, f"the plan in {file} {words[0]} {name}; the proof has it {words[1]}")
-
-
-def _phases(settings: Mapping[str, Any], model: PreTrainedModel, proof: Proof) -> Iterator[Disagreement]:
-    """Where the phases of a run do not follow one another, or freeze anything else throughout than the proof says."""
-    frozen = {tensor.name for tensor in proof.tensors if tensor.frozen}
-    mode = settings.get("frozen_mode", "eval")
-    try:
-        planned = [planned_names(model, Plan(train_only=phase.train, frozen_mode=mode)) for phase in proof.phases]
-    except (SelectorError, PlanError) as error:
-        said = str(error).splitlines()[0].rstrip(".")
-        yield Disagreement(PROOF_FILE, None, f"a phase in {PROOF_FILE} does not fit: {said}")
-        return
-    for name in sorted(frozenset.intersection(*planned) ^ frozen):
-        words = ("is frozen in all phases", "free") if name not in frozen else ("trains in a phase", "frozen")
-        yield Disagreement(PROOF_FILE, name, f"{name} {words[0]} of {PROOF_FILE}; its row has it {words[1]}")
-    for phase, names in zip(proof.phases, planned, strict=True):
-        if phase.frozen != len(names):
-            text = f"phase {phase.number} in {PROOF_FILE} has {phase.frozen} frozen tensors; its selector {len(names)}"
-            yield Disagreement(PROOF_FILE, None, text)
-    for one, other in zip(proof.phases, proof.phases[1:], strict=False):
-        if one.to_step != other.from_step or one.number >= other.number:
-            text = f"phase {other.number} in {PROOF_FILE} does not begin where phase {one.number} ends"
-            yield Disagreement(PROOF_FILE, None, text)
