@@ -159,6 +159,24 @@ def test_each_phase_is_proven(tmp_path: Path) -> None:
     assert {one.unit for one in two.tensors if one.moved} == {"layer 2", "layer 3", "head"}
 
 
+def test_the_first_step_of_each_phase_is_watched(tmp_path: Path, heard: pytest.LogCaptureFixture) -> None:
+    looked: list[set[str]] = []
+
+    class Looks(TrainerCallback):
+        def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+            first = trainer.first_step
+            looked.append({one.name for one in first.parameters if one.moved} if first is not None else set())
+
+    phases = [fl.Phase("all", until="3 steps"), fl.Phase("head", until="3 steps"), fl.Phase("layers[3], head")]
+    trainer = fl.Trainer(
+        tokens.model(), tokens.arguments(tmp_path, engine=False), tokens.padding(), ROWS, schedule=phases,
+        callbacks=[Looks()],
+    )  # fmt: skip
+    trainer.train()
+    assert [len(names) for names in looked] == [73] * 3 + [2] * 3 + [18] * 4
+    assert not [record for record in heard.records if record.levelname == "WARNING"]
+
+
 class Meddle(TrainerCallback):
     """Moves what is frozen in the first phase only."""
 
