@@ -143,32 +143,33 @@ def test_a_schedule(tmp_path: Path) -> None:
     assert [one.moved for one in proofs][1:] == [18, 73]
 
 
-@pytest.mark.parametrize("stop", [11, 12, 14])
+@pytest.mark.parametrize("stop", [3, 11, 12])
 def test_a_schedule_goes_on(tmp_path: Path, stop: int) -> None:
-    def weights(module: Any) -> dict[str, torch.Tensor]:
-        return {name: tensor.clone() for name, tensor in module.state_dict().items()}
-
-    def trainer(steps: int, folder: Path) -> Any:
-        return lightning.Trainer(
-            max_epochs=3, max_steps=steps, accelerator="cpu", logger=False, enable_progress_bar=False,
-            enable_model_summary=False, default_root_dir=folder, callbacks=[fl.LightningCallback(schedule=phases)],
-            limit_val_batches=0, enable_checkpointing=False,
-        )  # fmt: skip
-
+    """Lightning does not go on within an epoch with the batches that are left, so that an epoch is one batch here."""
     phases = [fl.Phase("head", until="11 steps", lr=1e-2), fl.Phase("layers[3], head", until="2 steps"), PHASES[2]]
-    loader: Any = DataLoader(ROWS, 8, collate_fn=tokens.collate)
-    whole = Scheduled()
-    trainer(15, tmp_path).fit(whole.train(), loader)
+    loader: Any = DataLoader(ROWS[:8], 8, collate_fn=tokens.collate)
 
     class Stops(lightning.Callback):  # type: ignore[misc]
-        def on_train_batch_end(self, trainer: Any, *_: Any) -> None:
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
             if trainer.global_step == stop:
                 trainer.save_checkpoint(tmp_path / "stopped.ckpt")
 
-    first = trainer(15, tmp_path)
-    first.callbacks.append(Stops())
-    first.fit(Scheduled().train(), loader)
-    again = Scheduled()
-    trainer(15, tmp_path).fit(again.train(), loader, ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
-    own, other = weights(whole), weights(again)
-    assert [name for name in own if not torch.equal(own[name], other[name])] == []
+    def fitted(*callbacks: Any, **options: Any) -> dict[str, torch.Tensor]:
+        module = Scheduled()
+        trainer = lightning.Trainer(
+            max_epochs=15,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            default_root_dir=tmp_path,
+            callbacks=[fl.LightningCallback(schedule=phases), *callbacks],
+        )
+        trainer.fit(module.train(), loader, **options)
+        return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    whole = fitted(Stops())
+    again = fitted(ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []
