@@ -102,20 +102,41 @@ def test_the_run_is_no_trivial_one(whole: dict[str, fl.Trainer]) -> None:
     assert any(not torch.equal(left[name], right[name]) for name in left)  # what becomes of the optimizer's state
 
 
-# The first five are fast enough for every run; the others are drawn.
-AT = [*(3, 4, 6, 14, 19), *slow(*(KILLED.randrange(2, STEPS) for _ in range(25)))]
-
-
-@pytest.mark.parametrize("step", AT)
-def test_killed_at_any_step(tmp_path: Path, whole: dict[str, fl.Trainer], step: int) -> None:
+def _drawn(step: int) -> tuple[int, str, OptimizerState]:
+    """A step, where in it the run is killed, and what becomes of the optimizer's state."""
     event = KILLED.choice(["on_step_begin", "on_pre_optimizer_step", "on_step_end", "on_evaluate", "on_save"])
-    kept: OptimizerState = KILLED.choice(STATES)
-    ended = trainer(tmp_path, Schedule(FIVE, kept), KillAt(step - step % 2 if "_e" in event else step, event))
+    at = max(4, step - step % 2) if event in {"on_evaluate", "on_save"} else step  # which there are every two steps
+    return at, event, KILLED.choice(STATES)
+
+
+# The first five are where phases end; the others are drawn. A checkpoint is there from step 2 on.
+AT = [*map(_drawn, (3, 6, 8, 14, 20)), *slow(*(_drawn(KILLED.randrange(3, STEPS)) for _ in range(25)))]
+
+
+@pytest.mark.parametrize(("step", "event", "kept"), AT)
+def test_killed_at_any_step(
+    tmp_path: Path, whole: dict[str, fl.Trainer], step: int, event: str, kept: OptimizerState
+) -> None:
+    ended = trainer(tmp_path, Schedule(FIVE, kept), KillAt(step, event))
     with pytest.raises(Killed):
         ended.train()
     resumed = trainer(tmp_path, Schedule(FIVE, kept))
     resumed.train(resume_from_checkpoint=True)
     assert_same(resumed, whole[kept])
+
+
+@pytest.mark.parametrize("place", range(4))
+def test_a_checkpoint_where_a_phase_ends(tmp_path: Path, whole: dict[str, fl.Trainer], place: int) -> None:
+    proof = whole["reset"].proof
+    assert proof is not None
+    step = proof.phases[place].to_step
+    ended = trainer(tmp_path, Schedule(FIVE, "reset"), KillAt(step, "on_step_begin"), save_steps=1)
+    with pytest.raises(Killed):
+        ended.train()
+    assert (tmp_path / f"checkpoint-{step}").is_dir()
+    resumed = trainer(tmp_path, Schedule(FIVE, "reset"), save_steps=1)
+    resumed.train(resume_from_checkpoint=True)
+    assert_same(resumed, whole["reset"])
 
 
 @pytest.mark.parametrize("step", [6, *slow(3, 13, 18, 23)])
