@@ -29,7 +29,7 @@ def test_what_is_written_is_read(
 ) -> None:
     file = tmp_path_factory.mktemp("schedules") / "plan.toml"
     schedule = Schedule((fl.Phase("head", until="25%"), fl.Phase(train, None, lr, decay, warmup)), "reset")
-    file.write_bytes(schedule_text(schedule, "a comment\nof two lines").encode())
+    file.write_bytes(schedule_text(schedule, "a comment\nof two lines\x1b[31m").encode())
     assert read_schedule(file) == schedule
 
 

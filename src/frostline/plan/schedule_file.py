@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from frostline.base.escaping import printable
 from frostline.base.files import open_regular
 from frostline.errors import PlanError
 from frostline.plan.schedule import Schedule
@@ -48,7 +49,7 @@ def schedule_text(schedule: Schedule, *comments: str) -> str:
         *comments: Lines to begin with.
     """
     values = schedule.to_dict()
-    lines = [f"# {' '.join(comment.split())}" for comment in comments] + [""] * bool(comments)
+    lines = [f"# {printable(' '.join(comment.split()))}" for comment in comments] + [""] * bool(comments)
     lines.append(
         f"optimizer_state = {_value(values['optimizer_state'])}  # of what freezes and thaws again: kept, or reset"
     )
