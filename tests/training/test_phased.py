@@ -274,7 +274,7 @@ def test_an_optimizer_that_lacks_what_thaws(tmp_path: Path) -> None:
     trainer = fl.Trainer(
         model, tokens.arguments(tmp_path), tokens.padding(), ROWS, optimizers=(optimizer, None), schedule=THREE
     )
-    with pytest.raises(PlanError, match=r"Phase 2 trains \S+ and 18 more, which the optimizer does not hold"):
+    with pytest.raises(PlanError, match=r"Phase 2 trains \S+ and 17 more, which the optimizer does not hold"):
         trainer.train()
 
 
