@@ -232,6 +232,13 @@ def test_the_last_phase_may_end_the_run(tmp_path: Path) -> None:
     assert [one.to_step for one in proof(trainer).phases] == [2, 5]
 
 
+def test_what_is_over_is_not_gone_on_with(tmp_path: Path) -> None:
+    phases = [fl.Phase("head", until="2 steps"), fl.Phase("all", until="3 steps")]
+    trainer = train(tmp_path, phases, save_strategy="epoch")
+    with pytest.raises(PlanError, match=r"The schedule was over at step 5: nothing is left to train\."):
+        trainer.train(resume_from_checkpoint=True)
+
+
 @pytest.mark.parametrize("kept", ["kept", "reset"])
 def test_what_freezes_and_thaws_again(tmp_path: Path, kept: Any) -> None:
     class Steps(TrainerCallback):

@@ -67,7 +67,7 @@ from frostline.runs.train_result import TrainResult, TrainStart
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
-from frostline.training.phase_state import ended_at
+from frostline.training.phase_state import epochs_if_over
 
 if TYPE_CHECKING:
     import datasets
@@ -336,7 +336,9 @@ def _trainer(
         **device_options(settings.device, settings.dtype),
     )
     if start.schedule is not None and start.resumed is not None:
-        arguments.num_train_epochs = ended_at(start.resumed, start.schedule) or arguments.num_train_epochs
+        trained = epochs_if_over(start.resumed, start.schedule)
+        if trained is not None:  # it was interrupted when all that was left to do was to save the model
+            arguments.num_train_epochs = trained
     if settings.patience is not None:
         last_epoch = ran_out(start.resumed, settings.patience) if start.resumed is not None else None
         if last_epoch is not None:  # it was interrupted when all that was left to do was to save the model

@@ -192,6 +192,8 @@ class FreezeCallback(TrainerCallback):
         )
         saved = None if checkpoint is None else SavedPhases.read(checkpoint, phases.schedule)
         phases.begin(run, given["optimizer"], saved, state.global_step)
+        if phases.is_over and state.global_step < state.max_steps:  # the Trainer would take one more step
+            raise PlanError(f"The schedule was over at step {state.global_step}: nothing is left to train.")
 
     def _watch(self, model: nn.Module) -> None:
         """Watch the next step."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -104,7 +105,7 @@ class SavedPhases:
         return saved
 
 
-def ended_at(checkpoint: Path, schedule: Schedule) -> float | None:
+def epochs_if_over(checkpoint: Path, schedule: Schedule) -> int | None:
     """Tell whether the last phase of a schedule was over when a checkpoint was written.
 
     Args:
@@ -112,11 +113,12 @@ def ended_at(checkpoint: Path, schedule: Schedule) -> float | None:
         schedule: The schedule.
 
     Returns:
-        The epoch in which it ended; None if the run was to go on.
+        Whole epochs that were trained by then, with which as its number of epochs a Trainer takes no step more; None if
+        the run was to go on.
 
     Raises:
         PlanError: As `SavedPhases.read`.
     """
     if SavedPhases.read(checkpoint, schedule).progress.phase < len(schedule.phases):
         return None
-    return float(read_json(checkpoint / "trainer_state.json")["epoch"])
+    return math.floor(read_json(checkpoint / "trainer_state.json")["epoch"])
