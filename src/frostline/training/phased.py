@@ -137,11 +137,10 @@ class PhasedRun:
             self._applied, self._from_step, self._before = phase, step, after
             self._tell()
         wanted = self._wanted(step)
-        thawed = wanted - self._phased.trains
         changes = wanted != self._phased.trains
         if changes:
+            thawed = wanted - self._phased.trains if self.schedule.optimizer_state == "reset" else ()
             self._put(wanted)
-        if self._phased.schedule.optimizer_state == "reset":
             for name in thawed:
                 inner_optimizer(optimizer).state.pop(self._phased.model.get_parameter(name), None)
         if is_first:
