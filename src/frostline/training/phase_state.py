@@ -121,4 +121,4 @@ def epochs_if_over(checkpoint: Path, schedule: Schedule) -> int | None:
     """
     if SavedPhases.read(checkpoint, schedule).progress.phase < len(schedule.phases):
         return None
-    return math.floor(read_json(checkpoint / "trainer_state.json")["epoch"])
+    return math.floor(float(read_json(checkpoint / "trainer_state.json")["epoch"]))
