@@ -74,7 +74,13 @@ _LONG = (
     *("cli/test_train", "cli/test_app", "cli/test_width", "cli/test_escaping", "cli/test_demo", "cli/test_pipe"),
     *("cli/test_verify", "checkpoints/test_hub", "runs/test_train.py", "anatomy/test_giant", "engine/test_engine"),
     *("test_outside", "docs/test_python", "benchmarks/test_child", "training/test_delta_checkpoints"),
-    *("training/test_engine_report", "cli/test_predict", "store/test_damage"),
+    *(
+        "training/test_engine_report",
+        "cli/test_predict",
+        "store/test_damage",
+        "training/test_phased",
+        "cli/test_schedule",
+    ),
 )
 
 

@@ -14,6 +14,7 @@ PUBLIC = [
     "FreezeCallback",
     "LightningCallback",
     "ModelMap",
+    "Phase",
     "Plan",
     "Trainer",
     "TrainingArguments",

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from frostline.evidence.proof.run_proof import verify_run as verify_run
     from frostline.freezing.freeze import freeze as freeze
     from frostline.freezing.freeze import train_only as train_only
+    from frostline.plan.phase import Phase as Phase
     from frostline.plan.plan import Plan as Plan
     from frostline.plan.recipe import select as select
     from frostline.runs.features import features as features
@@ -39,6 +40,7 @@ _HOMES = {
     "FreezeCallback": "frostline.training.callback",
     "LightningCallback": "frostline.training.lightning",
     "ModelMap": "frostline.anatomy.modelmap",
+    "Phase": "frostline.plan.phase",
     "Plan": "frostline.plan.plan",
     "Trainer": "frostline.training.trainer",
     "TrainingArguments": "frostline.training.arguments",

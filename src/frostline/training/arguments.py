@@ -17,7 +17,7 @@ class TrainingArguments(transformers.TrainingArguments):
     """All fields of ``transformers.TrainingArguments``, which parameters train, and what the engine may do.
 
     ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only``,
-    ``--frozen_mode``, ``--no_probe``, ``--save_deltas``, ``--no_engine``, ``--store``, ``--store_dir``,
+    ``--schedule``, ``--frozen_mode``, ``--no_probe``, ``--save_deltas``, ``--no_engine``, ``--store``, ``--store_dir``,
     ``--store_budget``, ``--store_dtype``, ``--no_padding_free`` and ``--no_guard`` beside the usual ones.
     """
 
@@ -28,6 +28,10 @@ class TrainingArguments(transformers.TrainingArguments):
     train_only: str | None = field(
         default=None,
         metadata={"help": "What trains, as a selector; all else is frozen. Not together with freeze."},
+    )
+    schedule: str | None = field(
+        default=None,
+        metadata={"help": "What trains phase by phase: a preset's name or a TOML file. Not together with a plan."},
     )
     frozen_mode: Literal["eval", "train"] = field(
         default="eval",

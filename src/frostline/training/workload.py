@@ -32,7 +32,7 @@ class Ahead:
 
 
 def ahead_of(
-    args: Any, state: Any, done: int, loader: Any, evaluation: Any, inputs: Mapping[str, Any], processes: int
+    args: Any, state: Any, done: int, end: int, loader: Any, evaluation: Any, inputs: Mapping[str, Any], processes: int
 ) -> Ahead:
     """Reckon what is ahead.
 
@@ -40,6 +40,7 @@ def ahead_of(
         args: The Trainer's arguments.
         state: Its state.
         done: Optimizer steps that are behind.
+        end: Those that are when it ends: the run's, or those of a phase of it.
         loader: What it takes the training batches from.
         evaluation: Its evaluation data: a data set, or several by name.
         inputs: One process's first batch, from which the rest is guessed where it is not known.
@@ -47,7 +48,7 @@ def ahead_of(
     """
     layout = layout_of(inputs)
     rows, tokens = layout.count, layout.tokens
-    batches = (state.max_steps - done) * args.gradient_accumulation_steps
+    batches = (end - done) * args.gradient_accumulation_steps
     per_epoch = _length(loader)
     total = getattr(loader, "total_batch_size", None) or rows * processes
     dataset = getattr(loader, "dataset", None)
@@ -66,7 +67,7 @@ def ahead_of(
         passes=passes,
         evaluation_rows=sum(map(len, held_out)),
         evaluation_tokens=sum(int(found.sum()) for found in held_out),
-        evaluation_passes=_evaluations(args, state, done) if held_out else 0.0,
+        evaluation_passes=_evaluations(args, state, done, end) if held_out else 0.0,
         processes=processes,
     )
     may_fill = passes >= 1 and is_known(getattr(loader, "collate_fn", None))
@@ -84,9 +85,9 @@ def _each(evaluation: Any) -> list[Any]:
     return list(evaluation.values()) if isinstance(evaluation, dict) else [evaluation]
 
 
-def _evaluations(args: Any, state: Any, done: int) -> float:
+def _evaluations(args: Any, state: Any, done: int, end: int) -> float:
     strategy = args.eval_strategy.value
     if strategy == "steps" and state.eval_steps:
-        return float((state.max_steps - done) // state.eval_steps)
-    share = 1 - done / state.max_steps
+        return float((end - done) // state.eval_steps)
+    share = (end - done) / state.max_steps
     return float(math.ceil(state.num_train_epochs * share)) if strategy == "epoch" else 0.0
