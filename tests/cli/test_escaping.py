@@ -87,7 +87,21 @@ WORDS: dict[str, list[tuple[list[str], int]]] = {
             ["--model", "{}/base", "--data", "{}/rows.csv", "--text-column", EVIL, "--schedule", EVIL, "--out", "{}/x"],
             2,
         ),
-        (["--model", "{}/base", "--data", "{}/rows.csv", "--text-column", EVIL, "--schedule", "{}/plan.toml"], 2),
+        (
+            [
+                "--model",
+                "{}/base",
+                "--data",
+                "{}/rows.csv",
+                "--schedule",
+                "{}/plan.toml",
+                "--text-column",
+                EVIL,
+                "--out",
+                "{}/x",
+            ],
+            2,
+        ),
     ],
     "schedule": [
         (["{}/base", "--preset", "gradual-unfreezing"], 0),
