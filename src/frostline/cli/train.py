@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from frostline.cli import options
-from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
+from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption, StoreOption
 from frostline.cli.render import metrics_line, print_inspection, print_json, print_text
 from frostline.data.labels import REGRESSION
 
 if TYPE_CHECKING:
     from frostline.runs.train_result import TrainResult, TrainStart
-
-
-class StoreOption(StrEnum):
-    """Where the frozen part's activations are kept."""
-
-    auto = "auto"
-    off = "off"
-    memory = "memory"
-    disk = "disk"
 
 
 def train(

@@ -58,9 +58,9 @@ class Schedule:
             rows: Training rows.
         """
         per_epoch = math.ceil(rows / settings.batch_size)
-        usual_epochs = float(min(max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch)), MOST_EPOCHS))
+        usual = usual_epochs(per_epoch)
         usual_rate, trains = _rate(model)
-        epochs = usual_epochs if settings.epochs is None else settings.epochs
+        epochs = usual if settings.epochs is None else settings.epochs
         rate = usual_rate if settings.learning_rate is None else settings.learning_rate
         chosen = []
         if settings.learning_rate is None:
@@ -71,9 +71,18 @@ class Schedule:
         is_new = any(parameter.requires_grad and name in origin.new for name, parameter in model.named_parameters())
         warning = ""
         if is_new and (steps < _FEW_STEPS or steps * rate < _LITTLE * STEPS * usual_rate):
-            usual = f"--epochs {math.ceil(STEPS / per_epoch)} --lr {usual_rate:g}"
-            warning = f"{counted(steps, 'step')} at {rate:g} will hardly move new weights; rather {usual}."
+            rather = f"--epochs {math.ceil(STEPS / per_epoch)} --lr {usual_rate:g}"
+            warning = f"{counted(steps, 'step')} at {rate:g} will hardly move new weights; rather {rather}."
         return cls(epochs, rate, steps, " and ".join(chosen), warning)
+
+
+def usual_epochs(steps: int) -> float:
+    """Passes over the data where none are asked for.
+
+    Args:
+        steps: Steps of an epoch.
+    """
+    return float(min(max(FEWEST_EPOCHS, math.ceil(STEPS / steps)), MOST_EPOCHS))
 
 
 def _rate(model: nn.Module) -> tuple[float, str]:
