@@ -19,6 +19,7 @@ PUBLIC = [
     "TrainingArguments",
     "check",
     "diff",
+    "estimate",
     "explain",
     "fast",
     "features",

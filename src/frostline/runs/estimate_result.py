@@ -14,8 +14,9 @@ from frostline.plan.describe import shortened
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from frostline.engine.cost.estimate import Cost, Rows
+    from frostline.engine.cost.estimate import Cost
     from frostline.engine.cost.machines import Speeds
+    from frostline.engine.cost.rows import Rows
     from frostline.engine.cost.units import UnitCost
 
 

@@ -19,20 +19,24 @@ from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.data.tokenising import tokenise
 from frostline.engine.cost.costs import bytes_text
-from frostline.engine.cost.estimate import Cost, Rows, cost_of
-from frostline.engine.cost.machines import UTILISATION, Machine, Speeds, from_figures, machine_named
+from frostline.engine.cost.estimate import Cost, cost_of
+from frostline.engine.cost.machines import UTILISATION, Speeds, from_figures
+from frostline.engine.cost.rows import Rows
 from frostline.engine.cost.units import UnitCost, frost_line_of, unit_costs
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError, SettingsError
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
 from frostline.plan.plan import Plan
-from frostline.runs.calibration import NotMeasurable, measured_speeds, product_speeds
+from frostline.runs.calibration import measured_speeds, product_speeds
 from frostline.runs.defaults import usual_epochs
+from frostline.runs.estimate_remarks import remarks_on
 from frostline.runs.estimate_result import Estimate
+from frostline.runs.estimate_settings import HERE, EstimateSettings
 from frostline.runs.row_lengths import batches_of, drawn_lengths, typical_batch
 from frostline.runs.rows import read_rows
-from frostline.runs.train_settings import MOST, TrainSettings, require_number
+from frostline.runs.thin_model import NotMeasurable
+from frostline.runs.train_settings import TrainSettings
 from frostline.store.folder import default_folder
 from frostline.store.room import free_memory
 from frostline.training.filling_pass import lengths_of
@@ -45,8 +49,7 @@ if TYPE_CHECKING:
     from frostline.engine.settings import StoreWhere
     from frostline.plan.plan import FrozenMode
 
-_HERE = "cpu"
-_MOST_MEAN = 1_000_000
+_UNKNOWN = 1 << 60  # so many bytes that all fits
 
 
 def estimate(
@@ -63,7 +66,7 @@ def estimate(
     batch_size: int = 16,
     max_length: int | None = None,
     dtype: Literal["fp32", "bf16"] = "fp32",
-    device: str = _HERE,
+    device: str = HERE,
     flops: float | None = None,
     bandwidth: float | None = None,
     store: StoreWhere = "auto",
@@ -105,118 +108,112 @@ def estimate(
     Raises:
         FrostlineError: If model, plan, data or a number cannot be used.
     """
-    _refuse(rows, tokens, data, flops, bandwidth, device)
-    for name, value, most in (("rows", rows, MOST), ("batch_size", batch_size, MOST), ("max_length", max_length, MOST)):
-        if value is not None:
-            require_number(name, value, least=1, most=most)
-    for name, number, most in (("mean_tokens", tokens, _MOST_MEAN), ("epochs", epochs, MOST)):
-        if number is not None:
-            require_number(name, number, most=most)
-    if dtype not in {"fp32", "bf16"}:
-        raise SettingsError(f"dtype={dtype!r} is none of 'fp32' and 'bf16'.")
-    settings = EngineSettings(store=store)
+    asked = EstimateSettings(
+        data=data,
+        rows=rows,
+        tokens=tokens,
+        epochs=epochs,
+        batch_size=batch_size,
+        max_length=max_length,
+        dtype=dtype,
+        device=device,
+        flops=flops,
+        bandwidth=bandwidth,
+        store=store,
+        text_columns=tuple(text_columns),
+        label_columns=tuple(label_columns),
+        trust_remote_code=trust_remote_code,
+    )
     plan = plan or Plan.named(freeze, train_only, frozen_mode)
-    overrides = {} if num_labels is None else {"num_labels": num_labels}
-    name = None if isinstance(model, nn.Module) else fspath(model)
-    lengths, assumptions = None, []
-    if data is not None:
-        if name is None:
+    mode = plan.frozen_mode if plan is not None else frozen_mode
+    if isinstance(model, nn.Module):
+        if data is not None:
             raise SettingsError("data needs a model by its name, whose tokenizer is read.\nGive rows and tokens.")
-        lengths, overrides = _lengths_of_data(
-            TrainSettings(
-                model=name,
-                data=data,
-                max_length=max_length,
-                text_columns=tuple(text_columns),
-                label_columns=tuple(label_columns),
-                trust_remote_code=trust_remote_code,
-            ),
-            overrides,
-        )
-    shapes = model if isinstance(model, nn.Module) else _skeleton(fspath(model), trust_remote_code, overrides)
-    if lengths is None:
-        limit = min((one for one in (max_length, _limit(shapes)) if one is not None), default=None)
-        lengths = drawn_lengths(rows or 0, tokens or 0.0, limit)
-        assumptions.append("lengths of rows vary about their mean as those of short reviews do")
-    with _frozen(shapes, plan):
-        units = unit_costs(shapes)
-        if frost_line_of(units) is None:
-            raise PlanError(f"The plan '{plan or 'as it is'}' leaves nothing to train.\nFreeze less.")
-        anatomy = ModelMap.of(shapes)
-        frozen = [name for name, parameter in shapes.named_parameters() if not parameter.requires_grad]
-        trained = [name for name, parameter in shapes.named_parameters() if parameter.requires_grad]
-        mode = plan.frozen_mode if plan is not None else frozen_mode
-    with _all_trained(shapes):
-        whole = unit_costs(shapes)
-    met = batches_of(lengths, batch_size)
-    speeds, said = _speeds(shapes, whole, met, lengths, dtype, device, flops, bandwidth, settings)
-    assumptions += said
-    count = usual_epochs(met.steps) if epochs is None else epochs
-    free, disk = _room(device, flops)
-    machine = machine_named(device) if device != _HERE else None
+        config = getattr(unwrap(model).core, "config", None)
+        return _reckoned(model, config, plan, mode, asked, _drawn(model, asked))
+    fields = {} if num_labels is None else {"num_labels": num_labels}
+    lengths = None
+    if data is not None:
+        lengths, fields = _of_data(fspath(model), asked, fields)
+    shapes, config = _skeleton(fspath(model), trust_remote_code, fields)
+    return _reckoned(shapes, config, plan, mode, asked, _drawn(shapes, asked) if lengths is None else lengths)
 
-    def cost(of: tuple[UnitCost, ...]) -> Cost:
+
+def _reckoned(
+    model: nn.Module,
+    config: Any,
+    plan: Plan | None,
+    mode: FrozenMode,
+    asked: EstimateSettings,
+    lengths: NDArray[Any],
+) -> Estimate:
+    """Reckon what a plan costs on rows of these lengths.
+
+    Args:
+        model: Names and shapes.
+        config: Its configuration; None where it has none.
+        plan: What is frozen; None to take the model as it is.
+        mode: How frozen modules behave.
+        asked: What was asked for.
+        lengths: Tokens of each row, int64, (rows,).
+    """
+    with _frozen(model, plan):
+        units = unit_costs(model)
+        flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    if frost_line_of(units) is None:
+        raise PlanError("Everything is frozen, so there is no training to estimate.\nLet something train: the head.")
+    with _all_trained(model):
+        whole = unit_costs(model)
+    rows = batches_of(lengths, asked.batch_size)
+    settings = EngineSettings(store=asked.store)
+    speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
+    if asked.data is None:
+        assumptions = ["lengths of rows vary about their mean as those of movie reviews do", *assumptions]
+    epochs = usual_epochs(rows.steps) if asked.epochs is None else asked.epochs
+    memory, disk = _room(asked)
+
+    def cost(of: Sequence[UnitCost]) -> Cost:
         return cost_of(
             of,
-            met,
-            count,
+            rows,
+            epochs,
             speeds,
             settings,
             keeps=mode == "eval",
-            is_half=dtype != "fp32",
-            free_memory=free,
+            is_half=asked.dtype != "fp32",
+            free_memory=memory,
             free_disk=disk,
         )
 
     own, everything = cost(units), cost(whole)
+    anatomy = ModelMap.of(model)
     return Estimate(
         model_class=anatomy.model_class,
-        trains=describe(anatomy, trained),
-        freezes=describe(anatomy, frozen),
-        rows=met,
-        epochs=count,
-        dtype=dtype,
-        device=_device_name(device, flops),
+        trains=describe(anatomy, (name for name, trains in flags.items() if trains)),
+        freezes=describe(anatomy, (name for name, trains in flags.items() if not trains)),
+        rows=rows,
+        epochs=epochs,
+        dtype=asked.dtype,
+        device=asked.device_name,
         units=units,
         speeds=speeds,
         plan=own,
         everything=everything,
-        remarks=tuple(remarks_on(units, own, everything, mode, machine, free)),
+        remarks=tuple(remarks_on(units, own, everything, mode, asked.machine, memory)),
         assumptions=tuple(assumptions),
     )
 
 
-def _refuse(
-    rows: int | None,
-    tokens: float | None,
-    data: str | None,
-    flops: float | None,
-    bandwidth: float | None,
-    device: str,
-) -> None:
-    """Refuse settings that contradict each other, or are half of a pair.
-
-    Raises:
-        SettingsError: If there are any.
-    """
-    if data is not None and (rows is not None or tokens is not None):
-        raise SettingsError("--data and --rows, --mean-tokens both say how much there is.\nGive one of them.")
-    if data is None and (rows is None or tokens is None):
-        raise SettingsError("How much is trained on is not known.\nGive --data FILE, or --rows N and --mean-tokens T.")
-    if (flops is None) != (bandwidth is None):
-        raise SettingsError("--flops and --bandwidth go together.\nGive both: --flops 312e12 --bandwidth 2e12.")
-    for name, value in (("flops", flops), ("bandwidth", bandwidth)):
-        if value is not None:
-            require_number(name, value)
-    if flops is not None and device != _HERE:
-        raise SettingsError(f"--device {device} and --flops both say how fast the machine is.\nGive one of them.")
-    if flops is None and device != _HERE:
-        machine_named(device)
+def _drawn(model: nn.Module, asked: EstimateSettings) -> NDArray[Any]:
+    """Lengths of rows of which only the mean is known."""
+    limit = min((one for one in (asked.max_length, _limit(model)) if one is not None), default=None)
+    return drawn_lengths(asked.rows or 0, asked.tokens or 0.0, limit)  # both are there where no data are
 
 
-def _skeleton(name: str, trust_remote_code: bool, overrides: Mapping[str, Any]) -> nn.Module:
+def _skeleton(name: str, trust_remote_code: bool, overrides: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    """The model on the meta device, and its configuration, which says how it would attend if it were loaded."""
     config = load_config(locate(name), trust_remote_code=trust_remote_code, **overrides)
-    return skeleton(config, name, trust_remote_code=trust_remote_code).float()  # as train loads it
+    return skeleton(config, name, trust_remote_code=trust_remote_code).float(), config  # in fp32, as train loads it
 
 
 def _limit(model: nn.Module) -> int | None:
@@ -224,18 +221,22 @@ def _limit(model: nn.Module) -> int | None:
     return position_limit(core) if isinstance(core, PreTrainedModel) else None
 
 
-def _lengths_of_data(settings: TrainSettings, overrides: Mapping[str, Any]) -> tuple[NDArray[Any], dict[str, Any]]:
-    """Tokens of each row, and what the labels say of the head."""
+def _of_data(name: str, asked: EstimateSettings, fields: Mapping[str, Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Tokens of each row of the data, and what its labels say of the head."""
+    settings = TrainSettings(
+        model=name,
+        data=str(asked.data),
+        max_length=asked.max_length,
+        text_columns=asked.text_columns,
+        label_columns=asked.label_columns,
+        trust_remote_code=asked.trust_remote_code,
+    )
     read = read_rows(settings)
-    source = locate(settings.model)
-    fields = read.schema.config_fields | dict(overrides)
-    shapes = _skeleton(settings.model, settings.trust_remote_code, fields)
-    tokenizer = load_tokenizer(source, trust_remote_code=settings.trust_remote_code)
+    fields = read.schema.config_fields | dict(fields)
+    shapes, _ = _skeleton(name, asked.trust_remote_code, fields)
+    tokenizer = load_tokenizer(locate(name), trust_remote_code=asked.trust_remote_code)
     rows, _ = tokenise(
-        read.schema.encode(read.train),
-        tokenizer,
-        max_length=settings.max_length,
-        model_limit=_limit(shapes),
+        read.schema.encode(read.train), tokenizer, max_length=asked.max_length, model_limit=_limit(shapes)
     )
     return cast("NDArray[Any]", lengths_of(rows)), fields
 
@@ -266,115 +267,44 @@ def _all_trained(model: nn.Module) -> Iterator[None]:
 
 def _speeds(
     model: nn.Module,
+    config: Any,
     units: Sequence[UnitCost],
     rows: Rows,
     lengths: NDArray[Any],
-    dtype: str,
-    device: str,
-    flops: float | None,
-    bandwidth: float | None,
+    asked: EstimateSettings,
     settings: EngineSettings,
 ) -> tuple[Speeds, list[str]]:
     """How fast the machine is, and what of that was assumed."""
-    machine = machine_named(device) if flops is None and device != _HERE else None
-    if machine is not None:
-        flops, bandwidth = machine.half if dtype != "fp32" else machine.fp32, machine.bandwidth
-    if flops is not None and bandwidth is not None:
-        how = f"{flops / 1e12:,.4g} TFLOP/s at its peak and {bytes_text(bandwidth)}/s of memory, as given"
+    figures = asked.figures
+    if figures is not None:
+        flops, bandwidth = figures
         speeds = from_figures(
             units,
             rate=UTILISATION * flops,
             bandwidth=bandwidth,
             length=rows.met,
-            element_bytes=2 if dtype != "fp32" else 4,
-            how=how,
+            element_bytes=2 if asked.dtype != "fp32" else 4,
+            how=f"{flops / 1e12:,.4g} TFLOP/s at its peak, {bytes_text(bandwidth)}/s of memory",
         )
-        return speeds, [
-            f"training reaches {UTILISATION:.0%} of the peak",
-            f"a step takes {speeds.overhead * 1e3:.0f} ms besides",
-            "the whole last layer is run",
-        ]
+        besides = f"a step takes {speeds.overhead * 1e3:.0f} ms besides"
+        return speeds, [f"training reaches {UTILISATION:.0%} of the peak", besides, "the whole last layer is run"]
     core: Any = unwrap(model).core
     try:
         if not isinstance(core, PreTrainedModel):
             raise NotMeasurable("it is no model of transformers")  # noqa: TRY301 - one way on from all of them
         typical = typical_batch(lengths, rows.batch_size)
-        return (
-            measured_speeds(type(core), core.config, lengths.tolist(), typical=typical, dtype=dtype, settings=settings),
-            [],
+        speeds = measured_speeds(
+            type(core), config, lengths.tolist(), typical=typical, dtype=asked.dtype, settings=settings
         )
     except NotMeasurable as reason:
-        precision = torch.float32 if dtype == "fp32" else torch.bfloat16
+        precision = torch.float32 if asked.dtype == "fp32" else torch.bfloat16
         speeds = product_speeds(units, tokens=rows.tokens // rows.steps, length=rows.met, dtype=precision)
         return speeds, [f"no layer of it was run here, as {reason}", "the whole last layer is run"]
+    return speeds, []
 
 
-def _room(device: str, flops: float | None) -> tuple[int, int]:
-    """Bytes of free memory and of free disk; of a machine that is not this one, its own memory, and any disk."""
-    if device != _HERE:  # the store lies in the memory of its host
-        return 8 * machine_named(device).memory, 1 << 60
-    if flops is not None:
-        return 1 << 60, 1 << 60
+def _room(asked: EstimateSettings) -> tuple[int, int]:
+    """Bytes of free memory and of free disk, for a store; of another machine's host nothing is known."""
+    if asked.figures is not None:
+        return _UNKNOWN, _UNKNOWN
     return free_memory(), shutil.disk_usage(existing_folder(default_folder())).free
-
-
-def _device_name(device: str, flops: float | None) -> str:
-    if flops is not None:
-        return "one with the figures given"
-    return "this one's processor" if device == _HERE else device
-
-
-def remarks_on(
-    units: Sequence[UnitCost], plan: Cost, everything: Cost, mode: FrozenMode, machine: Machine | None, free: int
-) -> Iterator[str]:
-    """What follows for a plan, in sentences.
-
-    Args:
-        units: Of the model, frozen as the plan says.
-        plan: What the plan costs.
-        everything: What training everything costs.
-        mode: How frozen modules behave.
-        machine: The machine that it is for, where it is one by name.
-        free: Bytes of free memory on this one.
-    """
-    line = frost_line_of(units) or 0
-    crossed = [unit.name for unit in units[line:] if unit.parameters and not unit.trains]
-    if all(unit.trained_share == 1 and unit.trains for unit in units if unit.parameters):
-        yield "Nothing is frozen, so nothing is saved."
-    else:
-        yield saving_text(plan, everything)
-    if crossed:
-        names = crossed[0] if len(crossed) == 1 else f"{crossed[0]} to {crossed[-1]}"
-        yield (
-            f"Freezing {names} above {units[line].name}, which trains, makes nothing that the store could keep: the "
-            "backward pass still crosses what is frozen there. It spares gradients of weights and optimizer state only."
-        )
-    if plan.choice is None and any(unit.parameters and not unit.trains for unit in units[:line]):
-        yield f"Frozen modules are in {mode} mode, so what they give differs each time and cannot be stored."
-    elif plan.choice is None:
-        yield "Nothing is frozen beneath all that trains, so there is nothing to store."
-    elif plan.choice.break_even is not None:
-        yield (
-            f"Activations are kept {_PLACES[plan.where]}: {plan.choice.why}. Storing breaks even after "
-            f"{plan.choice.break_even:.1f} epochs."
-        )
-    else:
-        yield f"Activations are kept {_PLACES[plan.where]}: {plan.choice.why}. Storing never breaks even."
-    memory = machine.memory if machine is not None else free
-    host = plan.memory.store if machine is not None else 0  # the store lies in the memory of the machine's host
-    if plan.memory.peak - host > memory:
-        whose = f"{machine.name} has" if machine is not None else "are free here"
-        size = bytes_text(memory)
-        told = f"{whose} {size}" if machine is not None else f"{size} {whose}"
-        yield f"It does not fit: {bytes_text(plan.memory.peak - host)} are needed at the peak, and {told}."
-
-
-_PLACES = {"nowhere": "nowhere", "memory": "in memory", "disk": "on disk"}
-
-
-def saving_text(plan: Cost, everything: Cost) -> str:
-    """How much a plan saves beside training everything."""
-    times = everything.times.total / plan.times.total
-    share = plan.memory.peak / everything.memory.peak
-    faster = f"{times:.1f} times as fast as" if times >= 1.05 else f"no faster than ({times:.2f} times)"
-    return f"This is {faster} training everything, with {share:.0%} of its memory."

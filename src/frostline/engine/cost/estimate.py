@@ -7,54 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.engine.cost.choice import Choice, choose
 from frostline.engine.cost.costs import Measured, Where, Work
+from frostline.engine.cost.memory import Memory, memory_of
 from frostline.engine.cost.units import UnitCost, frost_line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from frostline.engine.cost.machines import Speeds
+    from frostline.engine.cost.rows import Rows
     from frostline.engine.settings import EngineSettings
 
-# Up to so many bytes that train are copied in the first step, to see what it moves.
-_WATCHED = 512 * 2**20
-_FILLING_TOKENS = 2048  # of a batch of the filling pass
 _GUARD = 0.01  # of the time, at most
-# What oneDNN keeps per number of tokens, weight's shape and direction, and how many of them (docs/engine-cost.md).
-_PREPARED_BYTES, _MOST_PREPARED = 570_000, 1024
-_RUNTIME_BYTES = 30_000_000  # what a Trainer's first run of a process takes in any case, measured
-_FORWARD, _INPUTS, _WEIGHTS = 1 / 3, 1 / 3, 1 / 3  # shares of a layer's forward and backward
-
-
-@dataclass(frozen=True, slots=True)
-class Rows:
-    """The rows of a run, as batches meet them.
-
-    Attributes:
-        rows: How many there are.
-        tokens: Their tokens, padding left out.
-        squares: The sum of their squared numbers of tokens, which is what attention grows by.
-        padded: Positions of an epoch's batches, each padded to its longest row.
-        largest: Tokens of the largest batch.
-        largest_padded: Its positions, padding included.
-        batch_size: Rows per step.
-        steps: Steps of an epoch.
-        counts: How many different numbers of tokens the packed batches have.
-    """
-
-    rows: int
-    tokens: int
-    squares: int
-    padded: int
-    largest: int
-    largest_padded: int
-    batch_size: int
-    steps: int
-    counts: int
-
-    @property
-    def met(self) -> float:
-        """Mean tokens of a row, as a token meets them."""
-        return self.squares / self.tokens
+_WEIGHTS = 1 / 3  # the share of the weights' gradients in a layer's forward and backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,38 +38,6 @@ class Times:
     epoch: float
     end: float
     total: float
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes at the peak of a run; the parts add up to it.
-
-    Attributes:
-        weights: Parameters and buffers, frozen or not.
-        gradients: Of what trains.
-        optimizer: The state of AdamW.
-        activations: What autograd keeps of the largest batch, and what its backward pass takes on its way.
-        working: What Frostline's own checks hold for a while, beyond that, and what libraries keep.
-        store: Activations of the frozen part, where they are kept in memory.
-        disk: The same on disk; no part of the peak.
-    """
-
-    weights: int
-    gradients: int
-    optimizer: int
-    activations: int
-    working: int
-    store: int
-    disk: int
-
-    @property
-    def peak(self) -> int:
-        """All of it but what is on disk."""
-        return self.weights + self.gradients + self.optimizer + self.activations + self.working + self.store
-
-    def to_dict(self) -> dict[str, int]:
-        """As plain values."""
-        return asdict(self) | {"peak": self.peak}
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,29 +98,33 @@ def cost_of(
         free_disk: Bytes of free space in the folder of stores.
     """
     line = frost_line_of(tuple(units)) or 0
-    beneath, above = units[:line], units[line:]
+    beneath = units[:line]
     work = Work(rows=rows.rows, tokens=rows.tokens, passes=epochs)
     choice = None
     if beneath and keeps and any(unit.parameters for unit in beneath):
-        choice = choose(settings, work, _measured(beneath, above, speeds), free_memory, free_disk)
+        choice = choose(settings, work, _measured(units, line, speeds), free_memory, free_disk)
     times = _times(units, line, rows, epochs, speeds, choice)
-    memory = _memory(units, line, rows, speeds, choice, is_half=is_half)
+    memory = memory_of(units, line, rows, epochs, speeds, choice, is_half=is_half)
     return Cost(times, memory, choice, _in_trainer(units, line, rows, epochs, speeds))
 
 
-def _measured(beneath: Sequence[UnitCost], above: Sequence[UnitCost], speeds: Speeds) -> Measured:
+def _measured(units: Sequence[UnitCost], line: int, speeds: Speeds) -> Measured:
     """What the prefix costs, in the words of the run's own reckoning."""
-    fill = prefix_seconds(beneath, speeds)
-    above_layers = any(unit.kind == "layer" for unit in above)
+    fill = prefix_seconds(units, line, speeds)
+    above_layers = any(unit.kind == "layer" for unit in units[line:])
     token_bytes = speeds.token_bytes if above_layers else speeds.head_token_bytes
     row_bytes = 0.0 if above_layers else speeds.head_row_bytes
     return Measured(fill, fill * speeds.anew, token_bytes, row_bytes, speeds.memory, speeds.disk)
 
 
-def prefix_seconds(beneath: Sequence[UnitCost], speeds: Speeds) -> float:
+def prefix_seconds(units: Sequence[UnitCost], line: int, speeds: Speeds) -> float:
     """Seconds per token of what lies beneath the frost line, as the store is filled."""
-    layers = sum(unit.kind == "layer" for unit in beneath)
-    return layers * speeds.fill_layer + any(unit.kind == "embeddings" for unit in beneath) * speeds.fill_embeddings
+    kinds = [unit.kind for unit in units[:line]]
+    layers = kinds.count("layer")
+    seconds = layers * speeds.fill_layer + ("embeddings" in kinds) * speeds.fill_embeddings
+    if layers and not any(unit.kind == "layer" for unit in units[line:]):
+        seconds += speeds.fill_last - speeds.fill_layer
+    return seconds
 
 
 def suffix_seconds(units: Sequence[UnitCost], line: int, speeds: Speeds) -> float:
@@ -213,14 +149,16 @@ def _times(
     layers = sum(unit.kind == "layer" for unit in units)
     trainable = sum(unit.trainable_parameters for unit in units)
     proof = sum(unit.bytes for unit in units) * speeds.byte
-    fill, again = 0.0, rows.tokens * prefix_seconds(units[:line], speeds) * speeds.anew
+    fill, again = 0.0, rows.tokens * prefix_seconds(units, line, speeds) * speeds.anew
     if choice is not None and choice.where != "nowhere":
         stored = next(one for one in choice.alternatives if one.where == choice.where)
         fill, again = stored.once, stored.again / epochs
-    epoch = again + rows.tokens * suffix_seconds(units, line, speeds) + rows.rows * speeds.head
-    epoch += rows.steps * (speeds.overhead + trainable * speeds.parameter)
-    epoch *= 1 + _GUARD
-    start = speeds.check_fixed + speeds.check * layers + proof
+    steps = rows.tokens * suffix_seconds(units, line, speeds) + rows.rows * speeds.head
+    steps += rows.steps * (speeds.overhead + trainable * speeds.parameter)
+    epoch = again + steps * (1 + _GUARD)
+    share = trainable / max(1, sum(unit.parameters for unit in units))
+    check = (speeds.check_fixed + speeds.check * layers) * (1 + (speeds.check_trained - 1) * share)
+    start = check + proof
     return Times(start, fill, epoch, proof, start + fill + epochs * epoch + proof)
 
 
@@ -234,50 +172,3 @@ def _in_trainer(units: Sequence[UnitCost], line: int, rows: Rows, epochs: float,
     trainable = sum(unit.trainable_parameters for unit in units)
     per_epoch = rows.padded * per_position + rows.steps * (speeds.overhead + trainable * speeds.parameter)
     return epochs * per_epoch
-
-
-def _memory(
-    units: Sequence[UnitCost], line: int, rows: Rows, speeds: Speeds, choice: Choice | None, *, is_half: bool
-) -> Memory:
-    weights = sum(unit.bytes for unit in units)
-    gradients = sum(unit.trainable_bytes for unit in units)
-    optimizer = sum(unit.optimizer_bytes for unit in units)
-    activations = _activations(units, line, rows, is_half=is_half)
-    stored = 0
-    if choice is not None and choice.where != "nowhere":
-        stored = next(one.bytes for one in choice.alternatives if one.where == choice.where)
-        stored = min(stored, choice.budget)
-    in_memory = choice is not None and choice.where == "memory"
-    # The first step is watched by copies of what trains; the guard compares two sets of gradients.
-    copies = gradients if gradients <= _WATCHED else 0
-    prepared = _prepared(units, line, rows, is_half=is_half) if speeds.products else 0
-    return Memory(
-        weights=weights,
-        gradients=gradients,
-        optimizer=optimizer,
-        activations=activations,
-        working=copies + prepared + _RUNTIME_BYTES,
-        store=stored if in_memory else 0,
-        disk=stored if choice is not None and choice.where == "disk" else 0,
-    )
-
-
-def _activations(units: Sequence[UnitCost], line: int, rows: Rows, *, is_half: bool) -> int:
-    """What the backward pass of the largest batch needs, and one layer's gradients on the way."""
-    above = units[line:]
-    size = 2 if is_half else 4
-    per_token = sum(unit.saved for unit in above if not unit.per_row)
-    per_row = sum(unit.saved for unit in above if unit.per_row)
-    way = max((unit.saved for unit in above if not unit.per_row), default=0.0)
-    kept = rows.largest * (per_token + way) + rows.batch_size * per_row
-    casts = sum(unit.trainable_bytes // 2 for unit in above if unit.kind != "embeddings") if is_half else 0
-    return round(kept * size) + casts
-
-
-def _prepared(units: Sequence[UnitCost], line: int, rows: Rows, *, is_half: bool) -> int:
-    """What oneDNN keeps of shapes."""
-    above = any(unit.kind == "layer" for unit in units[line:])
-    shapes = 3 * (3 * rows.counts if above else 1)
-    if is_half:
-        shapes += 6 * rows.steps * above
-    return min(shapes, _MOST_PREPARED) * _PREPARED_BYTES

@@ -88,19 +88,23 @@ class Speeds:
         layer: Per token: each further layer that trains, forward and backward.
         embeddings: Per token: the embeddings, forward and backward.
         fill_layer: Per token: a layer of the prefix, as the store is filled.
+        fill_last: The same of the last layer, where it is part of it: often for one position of each row.
         fill_embeddings: The same of the embeddings.
         anew: How many times as long the prefix takes in a step as in the filling pass.
         parameter: Per parameter that trains: gradients clipped, and the optimizer's step.
         check: The self-check of a model, per layer; `check_fixed` besides.
         check_fixed: See there.
+        check_trained: How many times as long it takes where everything trains.
         byte: Per byte of weights: fingerprinted once.
         padded_forward: Per position, padding included: a layer's forward in ``transformers.Trainer``.
         padded_layer: The same forward and backward.
-        token_bytes: Per place of a unit, what a store keeps per token where that is the lowest unit that runs.
-        row_bytes: The same per row besides.
+        head_token_bytes: What a store keeps per token where the pooler or the head is the lowest unit that trains.
+        head_row_bytes: The same per row.
+        token_bytes: The same per token where it is a layer.
         memory: Of a store in memory.
         disk: Of a store on disk; None where it cannot be written.
         products: Whether oneDNN computes the linear layers, and keeps what it prepared per shape.
+        one_position: Whether the last layer runs for one position of each row.
         seconds: What measuring took.
     """
 
@@ -113,11 +117,13 @@ class Speeds:
     layer: float
     embeddings: float
     fill_layer: float
+    fill_last: float
     fill_embeddings: float
     anew: float
     parameter: float
     check: float
     check_fixed: float
+    check_trained: float
     byte: float
     padded_forward: float
     padded_layer: float
@@ -127,6 +133,7 @@ class Speeds:
     memory: Rates
     disk: Rates | None
     products: bool = False
+    one_position: bool = False
     seconds: float = 0.0
 
 
@@ -173,11 +180,13 @@ def from_figures(
         layer=3 * forward,
         embeddings=3 * embeddings + 4 * width * 4 / bandwidth,
         fill_layer=forward,
+        fill_last=forward,
         fill_embeddings=embeddings + 2 * width * 4 / bandwidth,
         anew=1.0,
         parameter=(7 + 3) * 4 / bandwidth,
         check=0.0,
         check_fixed=_CHECK_SECONDS,
+        check_trained=1.0,
         byte=1 / _HASH_RATE,
         padded_forward=forward,
         padded_layer=3 * forward,

@@ -9,6 +9,7 @@ from torch import nn
 from transformers.pytorch_utils import Conv1D
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.wrappers import unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -33,6 +34,7 @@ class UnitCost:
         trainable_parameters: Those that train.
         bytes: Of its parameters and buffers.
         trainable_bytes: Of the parameters that train, which is what their gradients take too.
+        largest_trainable_bytes: Of the largest of them.
         optimizer_bytes: Of the state that AdamW keeps for them.
         flops: Of its matrix products in a forward, per token; per row where it is run once per row. A multiplication
             and an addition count as two.
@@ -40,6 +42,7 @@ class UnitCost:
         trained_share: Of `flops`, the share whose weights train, 0 to 1: only these have a gradient of the weight.
         per_row: Whether it is run once per row, as the pooler and the head of a classifier of texts.
         saved: Values that autograd keeps of it for the backward pass, per token (per row where it is run so).
+        heads: Of its attention: so many values of a byte are kept per pair of tokens, which dropout leaves.
         width: Values per token that come in from the unit beneath: what a store keeps where it is the frost line.
     """
 
@@ -49,12 +52,14 @@ class UnitCost:
     trainable_parameters: int
     bytes: int
     trainable_bytes: int
+    largest_trainable_bytes: int
     optimizer_bytes: int
     flops: float
     attention_flops: float
     trained_share: float
     per_row: bool
     saved: float
+    heads: int
     width: int
 
     @property
@@ -86,9 +91,19 @@ def unit_costs(model: nn.Module) -> tuple[UnitCost, ...]:
 
 def width_of(model: nn.Module) -> int:
     """Values per token between the layers; 0 where the configuration does not say."""
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = _text_config(model)
     return int(getattr(text, "hidden_size", None) or getattr(text, "d_model", None) or 0)
+
+
+def heads_of(model: nn.Module) -> int:
+    """Heads of an attention; 0 where the configuration does not say."""
+    found = getattr(_text_config(model), "num_attention_heads", None)
+    return found if isinstance(found, int) else 0
+
+
+def _text_config(model: nn.Module) -> Any:
+    config: Any = getattr(unwrap(model).core, "config", None)
+    return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
 def frost_line_of(units: tuple[UnitCost, ...]) -> int | None:
@@ -115,12 +130,14 @@ def _cost(model: nn.Module, unit: Unit, width: int, repeats: int, aliased: set[s
         trainable_parameters=sum(parameter.numel() for parameter in trained),
         bytes=sum(tensor.numel() * tensor.element_size() for tensor in (*parameters.values(), *buffers)),
         trainable_bytes=own_bytes,
+        largest_trainable_bytes=max((parameter.nbytes for parameter in trained), default=0),
         optimizer_bytes=_MOMENTS * own_bytes + _STEP_BYTES * len(trained),
         flops=float(flops * runs),
         attention_flops=4.0 * width * runs if layer else 0.0,
         trained_share=with_gradient / flops if flops else float(bool(trained)),
         per_row=unit.kind in {"pooler", "head"},
         saved=float((given + widest + 3 * width if layer else given + 2 * width) * runs),
+        heads=heads_of(model) * runs if layer else 0,
         width=width,
     )
 
@@ -151,8 +168,7 @@ def _used_share(model: nn.Module, weight: Tensor, name: str) -> float:
     """The share of a weight that a token meets: of experts only those that it is sent to."""
     if ".experts." not in f".{name}.":
         return 1.0
-    config: Any = getattr(model, "config", None)
-    text = config.get_text_config() if hasattr(config, "get_text_config") else config
+    text = _text_config(model)
     chosen = next(
         (getattr(text, field) for field in ("num_experts_per_tok", "top_k_experts") if hasattr(text, field)), None
     )
