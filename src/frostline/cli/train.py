@@ -92,6 +92,7 @@ def train(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
+    from frostline.cli.forecast import Forecast
     from frostline.cli.progress import TrainingProgress
     from frostline.runs.train import run_training
     from frostline.runs.train_settings import TrainSettings
@@ -139,7 +140,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             on_start=None if as_json else print_start,
-            callbacks=[progress],
+            callbacks=[progress] if as_json else [progress, Forecast()],
         )
     finally:
         progress.stop()
