@@ -81,6 +81,12 @@ def test_frozen_modules_that_follow_train_are_not_stored() -> None:
     assert any("cannot be stored" in remark for remark in found.remarks)
 
 
+def test_a_store_that_is_switched_off_has_no_break_even() -> None:
+    found = fl.estimate(tiny("bert"), freeze="backbone", store="off", epochs=3, **FIGURES)
+    assert "Activations are not kept: switched off." in found.remarks
+    assert found.to_dict()["plan"]["break_even"] is None
+
+
 def test_rows_of_a_table_are_counted(tmp_path: Path) -> None:
     model = folders.save_bert(tmp_path / "model")
     table = folders.rows(24)
@@ -111,7 +117,7 @@ def test_layers_are_measured_on_this_machine(tmp_path: Path) -> None:
 
 def test_what_cannot_be_run_is_reckoned_from_matrix_products() -> None:
     with pytest.raises(NotMeasurable):
-        measured_speeds(type(tiny("bart")), tiny("bart").config, [5, 6], typical=[5, 6])
+        measured_speeds(type(tiny("bart")), tiny("bart").config, middle=5, typical=[5, 6])
     found = fl.estimate(Plain(), rows=10, tokens=5, epochs=1)
     assert found.speeds.source == "products"
     assert "no layer of it was run here, as it is no model of transformers" in found.assumptions

@@ -44,8 +44,8 @@ _OF_PRODUCTS = 0.5  # of the rate of matrix products, what training is assumed t
 def measured_speeds(
     model_class: type[PreTrainedModel],
     config: PretrainedConfig,
-    lengths: Sequence[int],
     *,
+    middle: int,
     typical: Sequence[int],
     dtype: str = "fp32",
     settings: EngineSettings | None = None,
@@ -57,7 +57,7 @@ def measured_speeds(
     Args:
         model_class: The model's class.
         config: Its configuration.
-        lengths: Tokens of the rows of the data, of which the filling pass takes some of about one length.
+        middle: Tokens of a row in the middle; the filling pass takes rows of about one length.
         typical: Tokens of the rows of one batch as a step has it.
         dtype: ``"fp32"``, or ``"bf16"`` for mixed precision.
         settings: What the engine may do.
@@ -73,7 +73,6 @@ def measured_speeds(
         rows = list(typical)
         while len(rows) > 1 and (sum(rows) > _MOST_TOKENS or 3 * flops * sum(rows) > _MOST_FLOPS):
             rows = rows[::2]
-        middle = sorted(lengths)[len(lengths) // 2]
         step = batch_of(rows, thin)
         filling = batch_of([middle] * max(1, min(_FILLING_TOKENS, round(_MOST_FLOPS / flops)) // middle), thin)
         costs = StepCosts(thin, step, filling, settings or EngineSettings(), half=half)

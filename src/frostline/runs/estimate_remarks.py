@@ -47,6 +47,8 @@ def remarks_on(
         yield f"Frozen modules are in {mode} mode, so what they give differs each time and cannot be stored."
     elif plan.choice is None:
         yield "Nothing is frozen beneath all that trains, so there is nothing to store."
+    elif not plan.choice.alternatives:
+        yield f"Activations are not kept: {plan.choice.why}."
     elif plan.choice.break_even is not None:
         yield (
             f"Activations are kept {_PLACES[plan.where]}: {plan.choice.why}. Storing breaks even after "

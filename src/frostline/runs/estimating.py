@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
+import numpy as np
 import torch
 from torch import nn
 from transformers import PreTrainedModel
@@ -294,7 +295,12 @@ def _speeds(
             raise NotMeasurable("it is no model of transformers")  # noqa: TRY301 - one way on from all of them
         typical = typical_batch(lengths, rows.batch_size)
         speeds = measured_speeds(
-            type(core), config, lengths.tolist(), typical=typical, dtype=asked.dtype, settings=settings
+            type(core),
+            config,
+            middle=int(np.median(lengths)),
+            typical=typical,
+            dtype=asked.dtype,
+            settings=settings,
         )
     except NotMeasurable as reason:
         precision = torch.float32 if asked.dtype == "fp32" else torch.bfloat16
