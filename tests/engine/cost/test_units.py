@@ -37,7 +37,7 @@ def bytes_of(tensors: Any) -> int:
 
 
 @pytest.mark.parametrize("kind", ZOO)
-@pytest.mark.parametrize("freeze", [None, "embeddings", "backbone", "all, ~bias"])
+@pytest.mark.parametrize("freeze", [None, "embeddings", "backbone", "re:.*0.*"])
 def test_bytes_are_those_of_a_real_step(kind: str, freeze: str | None) -> None:
     specimen = build(kind)
     model = specimen.model
@@ -61,7 +61,7 @@ def test_a_model_in_half_precision_has_half_the_bytes() -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "albert", "gpt2", "llama"])
 def test_flops_are_those_that_torch_counts(kind: str) -> None:
-    model, tokens = tiny(kind).eval(), 7
+    model, tokens = tiny(kind, attn_implementation="eager").eval(), 7  # of a fused attention, torch counts nothing
     ids = torch.arange(3, 3 + tokens)[None]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids)
@@ -69,7 +69,7 @@ def test_flops_are_those_that_torch_counts(kind: str) -> None:
     reckoned = sum(
         unit.flops * (1 if unit.per_row else tokens) + unit.attention_flops * tokens**2 for unit in unit_costs(model)
     )
-    assert reckoned == pytest.approx(counted, rel=0.02 if kind not in {"gpt2", "llama"} else 0.1)
+    assert reckoned == pytest.approx(counted, rel=0.02)
 
 
 def test_of_experts_only_those_count_that_a_token_is_sent_to() -> None:
@@ -107,6 +107,7 @@ def test_what_of_the_weights_trains() -> None:
     assert units["layer 0"].trains is False
 
 
+@pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
 def test_adapters_train_a_small_share_of_a_layer() -> None:
     peft = pytest.importorskip("peft")
     model = peft.get_peft_model(tiny("bert"), peft.LoraConfig(task_type="SEQ_CLS", r=2, target_modules=["query"]))

@@ -90,7 +90,7 @@ def memory_of(
     in_memory = choice is not None and choice.where == "memory"
     prepared = _prepared(units, line, rows, epochs, is_half=is_half) if speeds.products else 0
     checks = _checks(units, gradients, optimizer)
-    filling = _filling(units[:line]) if stored else 0
+    filling = _filling(units[:line], rows) if stored else 0
     return Memory(
         weights=weights,
         gradients=gradients,
@@ -116,9 +116,10 @@ def _checks(units: Sequence[UnitCost], gradients: int, optimizer: int) -> int:
     return most + round(_LOST * (gradients + optimizer + most))
 
 
-def _filling(beneath: Sequence[UnitCost]) -> int:
+def _filling(beneath: Sequence[UnitCost], rows: Rows) -> int:
     """What a batch of the filling pass takes: of one layer at a time, as nothing is kept for a backward pass."""
-    return round(4 * _FILLING_TOKENS * max((unit.saved for unit in beneath if not unit.per_row), default=0.0))
+    tokens = min(_FILLING_TOKENS, rows.tokens)
+    return round(4 * tokens * max((unit.saved for unit in beneath if not unit.per_row), default=0.0))
 
 
 def _activations(units: Sequence[UnitCost], line: int, rows: Rows, *, one_position: bool, is_half: bool) -> int:
