@@ -5,14 +5,13 @@ from typing import Any
 
 import pytest
 
-from frostline.cli import forecast
 from frostline.cli.forecast import Forecast
 
 
 def told(steps: int, seconds: float, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """What is said in a run of so many steps of so many seconds, the first of which takes 20 more."""
     now = [100.0]
-    monkeypatch.setattr(forecast.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr("frostline.cli.forecast.time.perf_counter", lambda: now[0])
     callback, nothing = Forecast(), cast_any(None)
     state = cast_any(SimpleNamespace(max_steps=steps, global_step=0))
     callback.on_train_begin(nothing, state, nothing)

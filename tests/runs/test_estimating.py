@@ -66,13 +66,13 @@ def test_nothing_frozen_saves_nothing() -> None:
 
 def test_a_model_is_taken_as_it_is_and_left_as_it_was() -> None:
     model = tiny("bert")
-    model.bert.embeddings.requires_grad_(False)
+    model.get_submodule("bert.embeddings").requires_grad_(False)
     flags = [parameter.requires_grad for parameter in model.parameters()]
     found = fl.estimate(model, epochs=3, **FIGURES)
     assert found.freezes == "embeddings"
     fl.estimate(model, fl.Plan(freeze="backbone"), epochs=3, **FIGURES)
     assert [parameter.requires_grad for parameter in model.parameters()] == flags
-    assert "train" not in vars(model.bert)
+    assert "train" not in vars(model.get_submodule("bert"))
 
 
 def test_frozen_modules_that_follow_train_are_not_stored() -> None:

@@ -214,7 +214,8 @@ def _drawn(model: nn.Module, asked: EstimateSettings) -> NDArray[Any]:
 def _skeleton(name: str, trust_remote_code: bool, overrides: Mapping[str, Any]) -> tuple[nn.Module, Any]:
     """The model on the meta device, and its configuration, which says how it would attend if it were loaded."""
     config = load_config(locate(name), trust_remote_code=trust_remote_code, **overrides)
-    return skeleton(config, name, trust_remote_code=trust_remote_code).float(), config  # in fp32, as train loads it
+    model: nn.Module = skeleton(config, name, trust_remote_code=trust_remote_code)
+    return model.to(torch.float32), config  # as train loads it
 
 
 def _limit(model: nn.Module) -> int | None:

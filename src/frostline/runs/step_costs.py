@@ -106,7 +106,7 @@ class StepCosts:
         """Seconds per token of the filling pass, over batches of rows that are not stored yet."""
         found = []
         for turn in range(_FILLS):
-            rows = self._filling | {"input_ids": self._filling["input_ids"].roll(turn + 1, 1)}
+            rows = {**self._filling, "input_ids": self._filling["input_ids"].roll(turn + 1, 1)}
             began = time.perf_counter()
             engine.fill(rows)
             found.append(time.perf_counter() - began)

@@ -61,7 +61,10 @@ def test_a_model_in_half_precision_has_half_the_bytes() -> None:
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "distilbert", "albert", "gpt2", "llama"])
 def test_flops_are_those_that_torch_counts(kind: str) -> None:
-    model, tokens = tiny(kind, attn_implementation="eager").eval(), 7  # of a fused attention, torch counts nothing
+    tokens = 7
+    model: nn.Module = tiny(kind, attn_implementation="eager").train(
+        mode=False
+    )  # of a fused attention, torch counts nothing
     ids = torch.arange(3, 3 + tokens)[None]
     with FlopCounterMode(display=False) as counter, torch.no_grad():
         model(input_ids=ids)
@@ -130,7 +133,7 @@ def test_what_a_layer_keeps_for_its_backward_pass_is_about_what_autograd_saves()
     sizes: Any = {"hidden_size": 64, "intermediate_size": 256, "num_attention_heads": 2, "vocab_size": 50}
 
     def saved(layers: int) -> int:
-        model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers, **sizes)).eval()
+        model = BertForSequenceClassification(BertConfig(num_hidden_layers=layers, **sizes)).train(mode=False)
         own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         kept: dict[int, int] = {}
 

@@ -97,7 +97,7 @@ def cost_of(
         free_memory: Bytes of free memory.
         free_disk: Bytes of free space in the folder of stores.
     """
-    line = frost_line_of(tuple(units)) or 0
+    line = frost_line_of(units) or 0
     beneath = units[:line]
     work = Work(rows=rows.rows, tokens=rows.tokens, passes=epochs)
     choice = None

@@ -12,7 +12,7 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import unwrap
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from torch import Tensor
 
@@ -106,7 +106,7 @@ def _text_config(model: nn.Module) -> Any:
     return config.get_text_config() if hasattr(config, "get_text_config") else config
 
 
-def frost_line_of(units: tuple[UnitCost, ...]) -> int | None:
+def frost_line_of(units: Sequence[UnitCost]) -> int | None:
     """Place of the lowest unit that trains; None where nothing does."""
     return next((place for place, unit in enumerate(units) if unit.trains), None)
 
