@@ -20,6 +20,7 @@ PUBLIC = [
     "TrainingArguments",
     "check",
     "diff",
+    "estimate",
     "explain",
     "fast",
     "features",

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from frostline.plan.phase import Phase as Phase
     from frostline.plan.plan import Plan as Plan
     from frostline.plan.recipe import select as select
+    from frostline.runs.estimating import estimate as estimate
     from frostline.runs.features import features as features
     from frostline.training.arguments import TrainingArguments as TrainingArguments
     from frostline.training.callback import FreezeCallback as FreezeCallback
@@ -46,6 +47,7 @@ _HOMES = {
     "TrainingArguments": "frostline.training.arguments",
     "check": "frostline.evidence.checks.run",
     "diff": "frostline.evidence.diff.diff",
+    "estimate": "frostline.runs.estimating",
     "explain": "frostline.evidence.explain.explain",
     "fast": "frostline.training.fast",
     "features": "frostline.runs.features",

@@ -17,6 +17,7 @@ from frostline.cli.check import check
 from frostline.cli.delta import delta
 from frostline.cli.demo import demo
 from frostline.cli.diff import diff
+from frostline.cli.estimate import estimate
 from frostline.cli.evaluate import evaluate
 from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
@@ -39,7 +40,7 @@ app = typer.Typer(
 )
 # What all complaints about arguments are, whatever typer or click calls it: the class beneath Exception.
 _COMPLAINT: Any = typer.BadParameter.__mro__[-4]
-for command in (inspect, schedule, train, predict, evaluate, check, diff, verify, probe, demo):
+for command in (inspect, estimate, schedule, train, predict, evaluate, check, diff, verify, probe, demo):
     app.command()(command)
 app.add_typer(delta)
 app.add_typer(store)

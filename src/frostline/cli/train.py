@@ -3,28 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from frostline.cli import options
-from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
+from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption, StoreOption
 from frostline.cli.render import metrics_line, print_inspection, print_json, print_text
 from frostline.data.labels import REGRESSION
 
 if TYPE_CHECKING:
     from frostline.runs.train_result import TrainResult, TrainStart
-
-
-class StoreOption(StrEnum):
-    """Where the frozen part's activations are kept."""
-
-    auto = "auto"
-    off = "off"
-    memory = "memory"
-    disk = "disk"
 
 
 def train(
@@ -106,6 +96,7 @@ def train(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
+    from frostline.cli.forecast import Forecast
     from frostline.cli.progress import TrainingProgress
     from frostline.runs.train import run_training
     from frostline.runs.train_settings import TrainSettings
@@ -154,7 +145,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             on_start=None if as_json else print_start,
-            callbacks=[progress],
+            callbacks=[progress] if as_json else [progress, Forecast()],
         )
     finally:
         progress.stop()

@@ -60,16 +60,16 @@ class TrainingLength:
                 for all phases that count theirs.
         """
         per_epoch = math.ceil(rows / settings.batch_size)
-        usual_epochs = float(min(max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch)), MOST_EPOCHS))
+        passes = usual_epochs(per_epoch)
         if schedule is None:
             usual, trains = usual_rate(model)
         else:
-            usual_epochs = _epochs(schedule, per_epoch, usual_epochs)
+            passes = _epochs(schedule, per_epoch, passes)
             first = compile_schedule(model, schedule)[0]
             usual, trains = usual_rate(
                 model, first.training_at(0, 0, 0), layer_decay=schedule.phases[0].layer_decay or 1
             )
-        epochs = usual_epochs if settings.epochs is None else settings.epochs
+        epochs = passes if settings.epochs is None else settings.epochs
         rate = usual if settings.learning_rate is None else settings.learning_rate
         chosen = []
         if settings.learning_rate is None:
@@ -102,6 +102,15 @@ def with_usual_rates(model: nn.Module, schedule: Schedule) -> Schedule:
         for phase, rate in zip(schedule.phases, rates, strict=True)
     ]
     return replace(schedule, phases=tuple(phases))
+
+
+def usual_epochs(steps: int) -> float:
+    """Passes over the data where none are asked for.
+
+    Args:
+        steps: Steps of an epoch.
+    """
+    return float(min(max(FEWEST_EPOCHS, math.ceil(STEPS / steps)), MOST_EPOCHS))
 
 
 def _epochs(schedule: Schedule, per_epoch: int, usual: float) -> float:
