@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import peak as module
+from frostline.base import peak as module
 from frostline.base.peak import peak_memory
 
 if TYPE_CHECKING:

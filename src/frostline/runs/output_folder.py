@@ -28,8 +28,9 @@ _SETTINGS_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
 _REPLACED = "replaced"
-_TRIALS, _STORES, _PICKED = "trials", "stores", "picked"
-_OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED, _TRIALS, _STORES, _PICKED, f"{_PICKED}.partial"}
+_TRIALS, _STORES, _PICKED, _TRACKED = "trials", "stores", "picked", "tracked"
+_OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED, _TRIALS, _STORES, _TRACKED}
+_OURS |= {_PICKED, f"{_PICKED}.partial"}
 _OUR_CHECKPOINTS = re.compile(rf"({ASIDE}-\d+-)?checkpoint-\d+|{re.escape(PROOF_FILE)}")
 SWEEP_FILE = "sweep.json"
 _LEFT_BY_A_RUN, _LEFT_BY_A_SWEEP = {PROOF_FILE, METRICS_FILE}, {SWEEP_FILE}
@@ -71,6 +72,11 @@ class OutputFolder:
     def stores(self) -> Path:
         """Where a sweep keeps the stores that its runs share."""
         return self.work / _STORES
+
+    @property
+    def tracked(self) -> Path:
+        """Where the trackers of a sweep write their files."""
+        return self.work / _TRACKED
 
     @property
     def picked(self) -> Path:

@@ -25,8 +25,6 @@ if TYPE_CHECKING:
     from frostline.engine.settings import EngineSettings
     from frostline.training.filling_pass import Collate
 
-_ROWS_TRIED = 16
-
 
 @dataclass(frozen=True, slots=True)
 class SharedPass:
@@ -54,6 +52,7 @@ def fill_frost_lines(
     settings: EngineSettings,
     folder: Path,
     *,
+    sample: Mapping[str, Any],
     budget: int,
     autocast: torch.dtype | None = None,
     told: Callable[[int, int], None] | None = None,
@@ -64,11 +63,12 @@ def fill_frost_lines(
 
     Args:
         model: The model, on the device where it will train; it is left as it was.
-        freezes: What each plan freezes, as a selector.
+        freezes: What each plan freezes, as a selector; of ``""``, for nothing, the fast paths are tried only.
         datasets: Tokenised rows, with their labels.
         collate: Makes a batch of some of them.
         settings: What the engine may do.
         folder: The folder of stores.
+        sample: What the model's forward is called with in a training step.
         budget: The most bytes that all stores may take; each may take an equal part.
         autocast: What autocast computes in while the model trains; None for none.
         told: Is called with the rows that are done, and with all of them; None for nothing.
@@ -85,17 +85,16 @@ def fill_frost_lines(
         for rows in datasets
         if (lengths := lengths_of(rows)) is not None
     ]
-    plans = [Plan(freeze) for freeze in freezes]
+    plans = [Plan(freeze) if freeze else None for freeze in freezes]
     engines: list[tuple[Plan, Engine]] = []
     with ExitStack() as stack:
         stack.enter_context(torch.autocast(device.type, dtype=autocast) if autocast is not None else nullcontext())
         try:
-            sample = _sample(*texts[0]) if texts else {}
             for plan in plans if texts else ():
                 engine = Engine(model, settings)
                 about = {"model": engine.model_name}
                 place = StorePlace(folder, budget // len(plans), settings.torch_dtype, about=about)
-                if _opens(engine, model, plan, sample, place):
+                if _opens(engine, model, plan, sample, place) and plan is not None:
                     engines.append((plan, engine))
             before = time.perf_counter()
             rows = _fill(model, engines, texts, told)
@@ -114,14 +113,9 @@ def fill_frost_lines(
                 module.training = training
 
 
-def _sample(rows: ReplayableRows, batches: list[list[int]]) -> dict[str, Any]:
-    """A batch as a training step has them: rows of several lengths, with padding."""
-    return rows.batch(list(range(min(_ROWS_TRIED, sum(map(len, batches))))))
-
-
-def _opens(engine: Engine, model: nn.Module, plan: Plan, sample: Mapping[str, Any], place: StorePlace) -> bool:
+def _opens(engine: Engine, model: nn.Module, plan: Plan | None, sample: Mapping[str, Any], place: StorePlace) -> bool:
     """Try the fast paths with a plan in force, and open the store of its frost line; whether there is one to fill."""
-    frozen = Freeze(model, plan)
+    frozen = Freeze(model, plan) if plan is not None else None
     try:
         model.train()
         check = engine.check(sample)
@@ -131,7 +125,8 @@ def _opens(engine: Engine, model: nn.Module, plan: Plan, sample: Mapping[str, An
     except NeedsPlain:  # each run says why
         return False
     finally:
-        frozen.restore()
+        if frozen is not None:
+            frozen.restore()
     return engine.store is not None
 
 

@@ -163,7 +163,8 @@ def cells(row: SweepRow) -> tuple[str, ...]:
 
 def points(difference: Interval) -> str:
     """A difference in points: ``-1.2 ± 0.8``."""
-    return f"{difference.mean:+.1f}" + (f" ± {difference.half:.1f}" if difference.half is not None else "")
+    mean = round(difference.mean, 1) + 0.0  # no -0.0
+    return f"{mean:+.1f}" + (f" ± {difference.half:.1f}" if difference.half is not None else "")
 
 
 def _percent(interval: Interval) -> str:

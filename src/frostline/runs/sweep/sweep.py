@@ -18,7 +18,7 @@ from frostline.base.sealing import Seal
 from frostline.data.messages import counted
 from frostline.errors import MissingExtraError, SettingsError
 from frostline.runs.output_folder import SWEEP_FILE, OutputFolder
-from frostline.runs.sweep.budget import Budget, weight
+from frostline.runs.sweep.budget import Budget, Way, weight
 from frostline.runs.sweep.depths import Depth, depths_of
 from frostline.runs.sweep.interval import Interval
 from frostline.runs.sweep.picking import picked_row
@@ -28,12 +28,12 @@ from frostline.runs.sweep.settings import SweepSettings, seconds_of
 from frostline.runs.sweep.trial import Trial, TrialResult
 from frostline.runs.sweep.tuning import rates_around, tuned_rate
 from frostline.runs.sweep.verdict import verdict
-from frostline.runs.sweep.worker import TUNED_ON, Worker
+from frostline.runs.sweep.worker import TUNED_ON, Worker, refuse_unknown_trackers
 from frostline.runs.train import run_training
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.shared_pass import SharedPass
 
-TRIALS_FILE, TABLE_FILE, MODEL_FOLDER = "trials.json", "sweep.txt", "model"
+TRIALS_FILE, TABLE_FILE, MODEL_FOLDER, TRACKED_FOLDER = "trials.json", "sweep.txt", "model", "tracked"
 _DISK = 0.5  # of the free space, for the stores of a sweep
 # What is being done, how much of the work is behind, and of how much.
 Progress = Callable[[str, float, float], None]
@@ -122,6 +122,7 @@ def run_sweep(
     """
     if out is None and (settings.pick is not None or resume):
         raise SettingsError("A sweep that leaves no folder has no place for a model, and nothing to resume.\nGive out.")
+    refuse_unknown_trackers(settings.report_to)
     with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as place:
         folder = OutputFolder(Path(place) / "sweep" if out is None else out)
         folder.refuse_to_hold_what_is_read(settings.run)
@@ -143,7 +144,7 @@ class _Sweep:
         self._folder = folder
         self._told = on_progress
         on_progress("reading model and data", 0, 1)
-        self._worker = Worker(settings.run, folder.stores)
+        self._worker = Worker(settings.run, folder.stores, folder.tracked)
         self._depths = depths_of(self._worker.anatomy, self._worker.origin, settings.depths, bands=settings.bands)
         folder.remember(settings.to_dict() | self._worker.digests)
         self._record = Record(folder.trials)
@@ -181,7 +182,7 @@ class _Sweep:
         if done is not None:
             return done
         can = run.engine and run.store != "off" and run.frozen_mode == "eval"
-        freezes = [depth.freeze for depth in self._depths if depth.freeze] if can else []
+        freezes = [depth.freeze for depth in self._depths] if can else []
         free = shutil.disk_usage(existing_folder(self._folder.work)).free
         done = self._worker.fill(freezes, int(_DISK * free), partial(self._told, "storing the frozen parts"))
         self._record.put_shared_pass(done)
@@ -212,7 +213,7 @@ class _Sweep:
         }
         count = len(given[""])
         budget = Budget(self._settings.budget, self._depths, count, self._settings.seeds, TUNED_ON)
-        way = "whole"
+        way: Way = "whole"
         if budget.seconds is not None and count > 1:
             first = self._trial(Trial("", given[""][count // 2], seed, "tuning"))
             self._done = 0.0
@@ -276,8 +277,9 @@ class _Sweep:
                 save(result, staged)
             except MissingExtraError as missing:
                 result = replace(result, notes=(*result.notes, f"No picture: {str(missing).splitlines()[0]}"))
-            if self._folder.picked.exists():
-                self._folder.picked.rename(staged / MODEL_FOLDER)
+            for place, name in ((self._folder.picked, MODEL_FOLDER), (self._folder.tracked, TRACKED_FOLDER)):
+                if place.exists():
+                    place.rename(staged / name)
             write_json(staged / SWEEP_FILE, result.to_dict())
             write_json(staged / TRIALS_FILE, [one.to_dict() for one in self._results.values()])
             (staged / TABLE_FILE).write_text(f"{result}\n", encoding="utf-8")

@@ -18,7 +18,7 @@ def rungs(count: int, *, halves: bool) -> Iterator[tuple[int, float]]:
     """Tell how many rates are tried on which share of the rows, round by round.
 
     Successive halving (Jamieson and Talwalkar 2016, arXiv 1502.07943): each round the worse half goes, and the rest
-    gets twice the rows; the last round of two rates has all rows.
+    gets twice the rows. The last round decides between two, on half of the rows; the one left would have had all.
 
     Args:
         count: How many rates there are.
@@ -31,7 +31,7 @@ def rungs(count: int, *, halves: bool) -> Iterator[tuple[int, float]]:
     while sizes[-1] > 2:
         sizes.append(-(-sizes[-1] // 2))
     for place, size in enumerate(sizes):
-        yield size, 0.5 ** (len(sizes) - 1 - place)
+        yield size, 0.5 ** (len(sizes) - place)
 
 
 def tuned_rate(

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import copy
 import math
+import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
@@ -22,8 +24,10 @@ from frostline.base.peak import freed, peak_memory
 from frostline.checkpoints.classifier import load_classifier
 from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.source import locate
+from frostline.compat.trainer import first_inputs
 from frostline.data.labels import REGRESSION
 from frostline.data.parts import held_out
+from frostline.engine.known_checks import sharing_checks
 from frostline.engine.settings import EngineSettings
 from frostline.errors import SettingsError
 from frostline.freezing.freeze import Freeze
@@ -38,7 +42,11 @@ from frostline.runs.train_settings import TrainSettings
 from frostline.training.shared_pass import SharedPass, fill_frost_lines
 
 if TYPE_CHECKING:
+    import datasets
     from transformers import PreTrainedModel
+
+    from frostline.engine.known_checks import Known
+    from frostline.training.trainer import Trainer
 
 TUNED_ON = 0.8  # of the training rows; the rest is what rates are chosen by
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -50,6 +58,7 @@ class Worker:
     Args:
         settings: What they have in common.
         stores: The folder of the stores that they share.
+        tracked: The folder for the files of trackers.
 
     Attributes:
         anatomy: Of the model.
@@ -62,10 +71,11 @@ class Worker:
         FrostlineError: If settings, data or model cannot be used.
     """
 
-    def __init__(self, settings: TrainSettings, stores: Path) -> None:
+    def __init__(self, settings: TrainSettings, stores: Path, tracked: Path) -> None:
         self._options = device_options(settings.device, settings.dtype)
         self._settings = replace(settings, model=locate(settings.model).lasting_name)
-        self._stores = stores
+        self._stores, self._tracked = stores, tracked
+        self._checks: Known = {}
         read = read_rows(settings)
         if read.schema.problem_type == REGRESSION or read.test is None:
             raise SettingsError(
@@ -109,19 +119,20 @@ class Worker:
             budget: The most bytes that the stores may take.
             told: Is called with the rows that are done, and with all of them.
         """
-        device = torch.device("cpu") if self._options["use_cpu"] else torch.device("cuda")
-        model = copy.deepcopy(self._model).to(device)
-        return fill_frost_lines(
-            model,
-            freezes,
-            (self._train, self._test),
-            DataCollatorWithPadding(self._tokenizer),
-            EngineSettings(**picked(self._settings, "store_dtype", "padding_free")),
-            self._stores,
-            budget=budget,
-            autocast=_AUTOCAST[self._settings.dtype],
-            told=told,
-        )
+        with tempfile.TemporaryDirectory() as folder, sharing_checks(self._checks), quiet():
+            trainer = self._trainer(Trial("", 0.0, self._settings.seed, "all"), folder, self._train, self._test)
+            return fill_frost_lines(
+                cast("PreTrainedModel", trainer.model),
+                freezes,
+                (self._train, self._test),
+                DataCollatorWithPadding(self._tokenizer),
+                EngineSettings(**picked(self._settings, "store_dtype", "padding_free")),
+                self._stores,
+                sample=first_inputs(trainer),
+                budget=budget,
+                autocast=_AUTOCAST[self._settings.dtype],
+                told=told,
+            )
 
     def run(self, trial: Trial, report_to: Sequence[str] = ()) -> TrialResult:
         """Train once, and judge what came of it.
@@ -129,35 +140,24 @@ class Worker:
         Raises:
             DriftError: If a frozen tensor moved.
         """
-        # It takes a second to load.
-        from frostline.training.trainer import Trainer
-
         rows, judged_by = self._train, self._test
         if trial.part == "tuning":
             count = max(1, round(trial.share * len(self._tuning)))
             rows, judged_by = self._train.select(self._tuning[:count]), self._judging
         freed()
-        with tempfile.TemporaryDirectory() as folder, quiet(), peak_memory() as peak:
-            model = self._fresh(trial.seed)
-            trainer = Trainer(
-                model=model,
-                args=self._arguments(trial, len(rows), folder, report_to),
-                freeze=trial.freeze or None,
-                data_collator=DataCollatorWithPadding(self._tokenizer),
-                train_dataset=rows,
-                eval_dataset=judged_by,
-                processing_class=self._tokenizer,
-                compute_metrics=metrics_for(self._schema.problem_type),
-            )
-            trainer.remove_callback(PrinterCallback)
+        with self._place(trial, report_to) as folder, sharing_checks(self._checks), quiet(), peak_memory() as peak:
+            trainer = self._trainer(trial, folder, rows, judged_by, report_to)
             on_cuda = trainer.args.device.type == "cuda"
             if on_cuda:
                 torch.cuda.reset_peak_memory_stats()
             began = time.perf_counter()
             trainer.train()
             seconds = time.perf_counter() - began
+        if report_to:
+            _end_tracked_run()
         logged = next(entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry)
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in model.parameters()]
+        parameters = cast("PreTrainedModel", trainer.model).parameters()
+        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in parameters]
         return TrialResult(
             trial=trial,
             metrics=evaluated(logged),
@@ -166,6 +166,39 @@ class Worker:
             trainable=sum(size for size, trains in sizes if trains),
             parameters=sum(size for size, _ in sizes),
         )
+
+    @contextmanager
+    def _place(self, trial: Trial, report_to: Sequence[str]) -> Iterator[str]:
+        """A folder for the Trainer; one that stays where a tracker may write its files there."""
+        if report_to:
+            yield str(self._tracked / trial.name)
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            yield folder
+
+    def _trainer(
+        self,
+        trial: Trial,
+        folder: str,
+        rows: datasets.Dataset,
+        judged_by: datasets.Dataset,
+        report_to: Sequence[str] = (),
+    ) -> Trainer:
+        # It takes a second to load.
+        from frostline.training.trainer import Trainer
+
+        trainer = Trainer(
+            model=self._fresh(trial.seed),
+            args=self._arguments(trial, len(rows), folder, report_to),
+            freeze=trial.freeze or None,
+            data_collator=DataCollatorWithPadding(self._tokenizer),
+            train_dataset=rows,
+            eval_dataset=judged_by,
+            processing_class=self._tokenizer,
+            compute_metrics=metrics_for(self._schema.problem_type),
+        )
+        trainer.remove_callback(PrinterCallback)
+        return trainer
 
     def _arguments(self, trial: Trial, rows: int, folder: str, report_to: Sequence[str]) -> Any:
         from frostline.training.arguments import TrainingArguments
@@ -207,8 +240,32 @@ class Worker:
         """The model as `frostline train` loads it with a seed."""
         if seed not in self._new:
             self._new[seed] = self._new_weights(self._loaded(seed)[0])
-        model = cast("PreTrainedModel", copy.deepcopy(self._model))
+        model = copy.deepcopy(self._model)
         with torch.no_grad():
             for name, value in self._new[seed].items():
                 model.get_parameter(name).copy_(value)
         return model
+
+
+def refuse_unknown_trackers(names: Sequence[str]) -> None:
+    """Refuse trackers that transformers does not know, or that are not installed.
+
+    Raises:
+        SettingsError: If there is one.
+    """
+    from transformers.integrations import get_available_reporting_integrations
+
+    there = get_available_reporting_integrations() if names else []
+    for name in names:
+        if name not in there:
+            raise SettingsError(
+                f"--report-to names {name!r}, which is none of the trackers installed here "
+                f"({', '.join(there) or 'there are none'}).\nInstall it, or leave it out."
+            )
+
+
+def _end_tracked_run() -> None:
+    """End the run of Weights & Biases, which the next trial would go on with; other trackers end theirs."""
+    wandb = sys.modules.get("wandb")
+    if wandb is not None and getattr(wandb, "run", None) is not None:
+        wandb.finish()
