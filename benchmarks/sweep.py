@@ -70,7 +70,7 @@ def swept(job: Job, task: Task, folder: Path) -> Callable[[], Loss]:
             overwrite=True,
         )
         trials = json.loads((out / "trials.json").read_text(encoding="utf-8"))
-        return sum(trial["metrics"]["loss"] for trial in trials) / len(trials)
+        return float(sum(trial["metrics"]["loss"] for trial in trials)) / len(trials)
 
     return work
 

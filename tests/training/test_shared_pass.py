@@ -24,7 +24,8 @@ ROWS, OTHER = tokens.rows(), tokens.rows(24, seed=1)
 
 def fill(folder: Path, **changes: Any) -> Any:
     values: dict[str, Any] = {"sample": tokens.collate(ROWS[:8]), "budget": 1 << 30}
-    given = (tokens.model(), ["", *FREEZES], (ROWS, OTHER), tokens.padding(), EngineSettings(), folder)
+    model: Any = fl.Trainer(tokens.model(), tokens.arguments(folder / "run")).model
+    given = (model, ["", *FREEZES], (ROWS, OTHER), tokens.padding(), EngineSettings(), folder)
     return fill_frost_lines(*given, **values | changes)
 
 
@@ -60,7 +61,7 @@ def test_a_run_ends_as_without_it(tmp_path: Path) -> None:
 
 
 def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
-    model = tokens.model()
+    model: Any = tokens.model()
     model.bert.encoder.layer[1].eval()
     modes = [module.training for module in model.modules()]
     given = (model, FREEZES, (ROWS,), tokens.padding(), EngineSettings(), tmp_path)
@@ -76,8 +77,13 @@ def test_budget_is_for_all_stores_together(tmp_path: Path) -> None:
 
 def test_checks_are_shared_by_copies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tried: list[int] = []
-    run = admission._Trial.run
-    monkeypatch.setattr(admission._Trial, "run", lambda *given: (tried.append(1), run(*given))[1])
+    whole = admission._Trial.run
+
+    def run(*given: Any) -> Any:
+        tried.append(1)
+        return whole(*given)
+
+    monkeypatch.setattr(admission._Trial, "run", run)
     with sharing_checks({}):
         one = train(tmp_path, "backbone")
         before = len(tried)

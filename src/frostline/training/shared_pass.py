@@ -62,7 +62,8 @@ def fill_frost_lines(
     A training run of one of the plans that keeps activations on disk in the same folder finds them there.
 
     Args:
-        model: The model, on the device where it will train; it is left as it was.
+        model: The model of a Trainer, which has its configuration as it trains, and is on its device; it is left as it
+            was.
         freezes: What each plan freezes, as a selector; of ``""``, for nothing, the fast paths are tried only.
         datasets: Tokenised rows, with their labels.
         collate: Makes a batch of some of them.

@@ -163,7 +163,7 @@ def test_trackers_get_a_run_per_row_and_seed(
     with pytest.raises(SettingsError, match=r"--report-to names 'nosuch', which is none of the trackers"):
         sweep(quick_bert, place, None, report_to=["nosuch"])
     monkeypatch.setitem(integration_utils.INTEGRATION_TO_CALLBACK, "tensorboard", Tracker)
-    monkeypatch.setattr("transformers.integrations.get_available_reporting_integrations", lambda: ["tensorboard"])
+    monkeypatch.setattr(integration_utils, "get_available_reporting_integrations", lambda: ["tensorboard"])
     sweep(quick_bert, place, tmp_path / "out", depths=[2], rates=[1e-3, 3e-3], report_to=["tensorboard"])
     names = [f"{freeze}, seed {seed}" for seed in (42, 43) for freeze in ("nothing frozen", "backbone")]
     assert seen == names

@@ -253,9 +253,9 @@ def refuse_unknown_trackers(names: Sequence[str]) -> None:
     Raises:
         SettingsError: If there is one.
     """
-    from transformers.integrations import get_available_reporting_integrations
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
 
-    there = get_available_reporting_integrations() if names else []
+    there: list[str] = get_available_reporting_integrations() if names else []  # type: ignore[no-untyped-call]
     for name in names:
         if name not in there:
             raise SettingsError(
