@@ -157,7 +157,7 @@ def test_trackers_get_a_run_per_row_and_seed(
     class Tracker(TrainerCallback):
         def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
             seen.append(args.run_name)
-            Path(args.output_dir).mkdir(parents=True)
+            Path(args.output_dir).mkdir(parents=True, exist_ok=True)
             (Path(args.output_dir) / "log").write_text(args.run_name, encoding="utf-8")
 
     with pytest.raises(SettingsError, match=r"--report-to names 'nosuch', which is none of the trackers"):
