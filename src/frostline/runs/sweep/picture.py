@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 FILES = ("sweep.png", "sweep.svg")
 _SIZE = (8.0, 5.0)  # inches
 _DPI = 150
+_LEFT_OF = {
+    True: 0.22,
+    False: 0.75,
+}  # of the longest time: from there on the name of a point on the front, or not on it
 _FRONT, _OTHER = "#0b5fa5", "#8a8a8a"
 
 
@@ -62,15 +66,17 @@ def draw(result: SweepResult) -> Figure:
 
 
 def _name_points(axes: Any, result: SweepResult) -> None:
-    """Write beside each point what is frozen, above and beneath in turn, so that neighbours do not overlap."""
-    for place, row in enumerate(sorted(result.rows, key=lambda row: row.seconds)):
-        above = place % 2 == 0
-        text = row.name.replace("$", r"\$")  # a pair of them would begin a formula
+    """Write beside each point what is frozen: where the front leaves room, and within the picture."""
+    longest, front = max(row.seconds for row in result.rows), result.pareto
+    for row in result.rows:
+        # The front comes from the lower left; what is not on it lies beneath.
+        left = row.seconds > _LEFT_OF[row in front] * longest
         axes.annotate(
-            text,
+            row.name.replace("$", r"\$"),  # a pair of them would begin a formula
             (row.seconds, 100 * row.accuracy.mean),
-            xytext=(6, 5 if above else -12),
+            xytext=(-6 if left else 6, 5 if left and row in front else -12),
             textcoords="offset points",
+            ha="right" if left else "left",
             fontsize=8,
         )
 
