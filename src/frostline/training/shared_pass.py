@@ -34,8 +34,8 @@ class SharedPass:
         rows: How many rows of each store were computed.
         bytes: What the stores take on disk.
         seconds: What it took, the self-checks of all frost lines included.
-        shares: Per plan, as a selector, the seconds that filling its store alone takes of that: reckoned by the layers
-            beneath it. A plan of which nothing can be stored is not among them.
+        shares: Per plan, as a selector, the seconds that filling its store alone with the first data set takes of that:
+            reckoned by the layers beneath it. A plan of which nothing can be stored is not among them.
     """
 
     rows: int
@@ -65,7 +65,7 @@ def fill_frost_lines(
         model: The model of a Trainer, which has its configuration as it trains, and is on its device; it is left as it
             was.
         freezes: What each plan freezes, as a selector; of ``""``, for nothing, the fast paths are tried only.
-        datasets: Tokenised rows, with their labels.
+        datasets: Tokenised rows, with their labels; those to train on first.
         collate: Makes a batch of some of them.
         settings: What the engine may do.
         folder: The folder of stores.
@@ -97,9 +97,7 @@ def fill_frost_lines(
                 place = StorePlace(folder, budget // len(plans), settings.torch_dtype, about=about)
                 if _opens(engine, model, plan, sample, place) and plan is not None:
                     engines.append((plan, engine))
-            before = time.perf_counter()
-            rows = _fill(model, engines, texts, told)
-            filling = time.perf_counter() - before
+            rows, filling = _fill(model, engines, texts, told)
             deepest = max((_depth(engine) for _, engine in engines), default=0)
             return SharedPass(
                 rows=rows,
@@ -136,14 +134,19 @@ def _fill(
     engines: Sequence[tuple[Plan, Engine]],
     texts: Sequence[tuple[ReplayableRows, list[list[int]]]],
     told: Callable[[int, int], None] | None,
-) -> int:
-    """Fill the stores, the modules beneath the highest frost line in the modes that training has them in."""
+) -> tuple[int, float]:
+    """Fill the stores, the modules beneath the highest frost line in the modes that training has them in.
+
+    Returns:
+        How many rows of each store were computed, and the seconds that those of the first data set took.
+    """
     if not engines:
-        return 0
+        return 0, 0.0
     highest, first = max(engines, key=lambda pair: _depth(pair[1]))
     every = [engine for _, engine in engines]
     total = sum(len(batch) for _, batches in texts for batch in batches)
     done = computed = 0
+    of_first, began = None, time.perf_counter()
     frozen = Freeze(model, highest)
     try:
         model.train()
@@ -153,13 +156,14 @@ def _fill(
                 done += len(batch)
                 if told is not None:
                     told(done, total)
+            of_first = time.perf_counter() - began if of_first is None else of_first
         for engine in every:
             if engine.store is not None:
                 engine.store.flush()
                 engine.store.complete()
     finally:
         frozen.restore()
-    return computed
+    return computed, of_first or 0.0
 
 
 def _depth(engine: Engine) -> int:
