@@ -22,8 +22,8 @@ from benchmarks.case import Case
 from benchmarks.data import load_data
 from benchmarks.job import Job
 from benchmarks.models import SEED, load_model, load_tokenizer, read_in
-from benchmarks.peak import peak_memory
 from benchmarks.timing import TAIL, RunFailedError, environment
+from frostline.base.peak import peak_memory
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -32,6 +32,7 @@ PUBLIC = [
     "save_delta",
     "select",
     "selfcheck",
+    "sweep",
     "train_only",
     "verify",
     "verify_run",

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from frostline.plan.recipe import select as select
     from frostline.runs.estimating import estimate as estimate
     from frostline.runs.features import features as features
+    from frostline.runs.sweep.sweep import sweep as sweep
     from frostline.training.arguments import TrainingArguments as TrainingArguments
     from frostline.training.callback import FreezeCallback as FreezeCallback
     from frostline.training.fast import fast as fast
@@ -59,6 +60,7 @@ _HOMES = {
     "save_delta": "frostline.checkpoints.delta.delta",
     "select": "frostline.plan.recipe",
     "selfcheck": "frostline.engine.selfcheck.selfcheck",
+    "sweep": "frostline.runs.sweep.sweep",
     "train_only": "frostline.freezing.freeze",
     "verify": "frostline.evidence.proof.proof",
     "verify_run": "frostline.evidence.proof.run_proof",

@@ -26,6 +26,7 @@ from frostline.cli.render import print_error, print_text
 from frostline.cli.schedule import schedule
 from frostline.cli.sigint import INTERRUPTED
 from frostline.cli.store import store
+from frostline.cli.sweep import sweep
 from frostline.cli.train import train
 from frostline.cli.verify import verify
 from frostline.errors import FrostlineError
@@ -40,7 +41,7 @@ app = typer.Typer(
 )
 # What all complaints about arguments are, whatever typer or click calls it: the class beneath Exception.
 _COMPLAINT: Any = typer.BadParameter.__mro__[-4]
-for command in (inspect, estimate, schedule, train, predict, evaluate, check, diff, verify, probe, demo):
+for command in (inspect, estimate, schedule, train, sweep, predict, evaluate, check, diff, verify, probe, demo):
     app.command()(command)
 app.add_typer(delta)
 app.add_typer(store)

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -29,15 +27,12 @@ from frostline.base.json import finite, json_digest, picked, write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.adapters import adapter_values
-from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
+from frostline.checkpoints.classifier import load_classifier
 from frostline.checkpoints.headers import is_adapter
 from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.source import Source, locate
-from frostline.data.examples import Examples
 from frostline.data.labels import LabelSchema
 from frostline.data.messages import counted
-from frostline.data.sources import place_of
-from frostline.data.tokenising import TokenStats, tokenise
 from frostline.errors import DivergedError, DriftError, FrostlineError, ModelError, OutputError, PlanError
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import some
@@ -63,6 +58,7 @@ from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.patience import Patience, ran_out
 from frostline.runs.rows import read_rows, write_held_out
+from frostline.runs.tokens import digest_of, tokenised
 from frostline.runs.train_result import TrainResult, TrainStart
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.callback import refuse_nothing_to_train, write_proof
@@ -107,11 +103,8 @@ def run_training(
     settings = replace(settings, model=source.lasting_name)
     _refuse_adapters(source)
     folder = OutputFolder(out)
-    for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
-        place = place_of(given) if given is not None else None
-        if place is not None:
-            folder.refuse_to_hold(place, what)
-    room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
+    folder.refuse_to_hold_what_is_read(settings)
+    room = room_on_disk(out, can_resume=folder.can_go_on)
     with folder.claim(resume=resume, overwrite=overwrite), room:
         try:
             return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
@@ -142,10 +135,10 @@ def _run(
     read = read_rows(settings)
     train, test, schema = read.train, read.test, read.schema
     model, tokenizer, origin, adapters, schedule = _frozen_model(settings, schema)
-    train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
-    eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
+    train_set, tokens = tokenised(train, schema, settings, model, tokenizer)
+    eval_set = tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
     length = TrainingLength.of(model, origin, settings, len(train_set), schedule)
-    digests = {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
+    digests = {"train_digest": digest_of(train_set), "eval_digest": digest_of(eval_set)}
     if settings.peft is not None:
         digests["peft_digest"] = json_digest(adapter_values(Path(settings.peft).expanduser()))
     if schedule is not None:
@@ -280,23 +273,6 @@ def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
         )
 
 
-def _tokenised(
-    examples: Examples,
-    schema: LabelSchema,
-    settings: TrainSettings,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-) -> tuple[datasets.Dataset, TokenStats]:
-    tokenised = tokenise(
-        schema.encode(examples),
-        tokenizer,
-        max_length=settings.max_length,
-        model_limit=position_limit(model),
-    )
-    refuse_strange_tokens(model, tokenised[0], settings.model)
-    return tokenised
-
-
 def _trainer(
     start: TrainStart,
     folder: OutputFolder,
@@ -404,13 +380,3 @@ def _leave(
         seal = Seal.of(staged)
         seal.write(staged)
     return seal
-
-
-def _digest(dataset: datasets.Dataset | None) -> str | None:
-    """SHA-256 over the model inputs and labels of a data set, in hex digits."""
-    if dataset is None:
-        return None
-    digest = hashlib.sha256()
-    for batch in dataset.with_format(None).iter(batch_size=1000):
-        digest.update(json.dumps(batch, sort_keys=True).encode())
-    return digest.hexdigest()

@@ -20,6 +20,7 @@ MOST = 2**31 - 1
 
 _OPTIONS = {
     "learning_rate": "--lr",
+    "rates": "--lr",
     "eval_data": "--eval",
     "text_columns": "--text-column",
     "label_columns": "--label-column",
