@@ -68,7 +68,7 @@ class Engine:
         guard: Repeats calls plainly now and then.
         is_active: Whether it answers the model's calls now.
         answered: How many calls were answered on a fast path.
-        asked: How many rows the store was asked for.
+        asked: How many rows the store was asked for where gradients are recorded, as in training, while it had room.
         computed: How many of them it did not hold.
         gave_up_storing: Whether nothing is stored any more, as what lay on disk was found to be wrong.
         reason: Why a call was last answered on the plain path, in words; None if none was.
@@ -427,9 +427,11 @@ class Engine:
             return None
         digests = self._digests(call, kind.paths)
         missing = kind.store.missing(digests)
-        self.asked += len(digests)
-        self.computed += len(missing)
-        if missing and kind.store.bytes_used < kind.budget:
+        has_room = kind.store.bytes_used < kind.budget
+        if has_room and torch.is_grad_enabled():
+            self.asked += len(digests)
+            self.computed += len(missing)
+        if missing and has_room:
             with self._keeping_state(kind):
                 self._fill(call, digests, kind.store, kind)
             missing = kind.store.missing(digests)
