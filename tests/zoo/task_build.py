@@ -71,7 +71,7 @@ def types_of(task: Task) -> tuple[str, ...]:
     return tuple(name for name in model_types() if name in mapping and name not in CANNOT_BUILD)
 
 
-def build_for(task: Task, model_type: str, seed: int = 0) -> tuple[PreTrainedModel, dict[str, Tensor]]:
+def build_for(task: Task, model_type: str, seed: int = 0) -> tuple[PreTrainedModel, dict[str, Any]]:
     """Build a tiny model of a type for a task, and a batch of five rows with labels; the same seed, the same values."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

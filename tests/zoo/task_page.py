@@ -30,14 +30,14 @@ Images and sounds are of every type that transformers registers for them{missing
 """
 
 
-def task_cell(found: TaskSurvey) -> str:
+def task_cell(task: Task, found: TaskSurvey) -> str:
     """What the engine does for one task on one type; where it does nothing, why."""
     if found.check is None:
         return f"no, {_plain(found.reason or 'no step can be answered')}"
     paths, checks = found.check.paths, found.check.checks
     does = []
     if paths.replay is not None:
-        does.append("replay, with padding" if paths.whole and found.check.per_token else "replay")
+        does.append("replay, with padding" if paths.whole and task in TEXT_TASKS else "replay")
     if paths.packing is not None:
         does.append("padding-free")
     if paths.replay is not None:
@@ -65,7 +65,7 @@ def task_part() -> str:
 
 def _table(tasks: Sequence[Task]) -> str:
     head = f"| type | {' | '.join(task.name for task in tasks)} |\n| --- |{' --- |' * len(tasks)}\n"
-    found = {task.name: {name: task_cell(survey_task(task, name)) for name in types_of(task)} for task in tasks}
+    found = {task.name: {name: task_cell(task, survey_task(task, name)) for name in types_of(task)} for task in tasks}
     names = sorted({name for cells in found.values() for name in cells})
     rows = (f"| `{name}` | {' | '.join(cells.get(name, '') for cells in found.values())} |\n" for name in names)
     return head + "".join(rows)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -61,6 +62,8 @@ def top_layer(anatomy: fl.ModelMap) -> str:
 def survey_task(task: Task, model_type: str) -> TaskSurvey:
     """Take three steps on the engine beside plain ones: all rows, the same in another order, and some of them."""
     model, batch = build_for(task, model_type)
+    if "use_cache" in inspect.signature(model.forward).parameters:
+        batch["use_cache"] = False  # as the engine asks for none
     anatomy = fl.ModelMap.of(model)
     freeze_beneath(model, anatomy, top_layer(anatomy))
     order, some = [4, 2, 0, 1, 3], [4, 2]
@@ -84,17 +87,19 @@ def survey_task(task: Task, model_type: str) -> TaskSurvey:
     )
 
 
-def _rows(batch: dict[str, Tensor], places: list[int]) -> dict[str, Tensor]:
-    return {name: value[places] for name, value in batch.items()}
+def _rows(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
+    return {name: value[places] if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
 
 
-def _narrow(batch: dict[str, Tensor], places: list[int]) -> dict[str, Tensor]:
+def _narrow(batch: dict[str, Any], places: list[int]) -> dict[str, Any]:
     """The same rows without the positions that are padding in all of them; of texts only."""
     mask = batch.get("attention_mask")
     width = max(LENGTHS[place] for place in places)
     if mask is None or mask.dim() != 2:
         return batch
-    return {n: value[:, :width].contiguous() if value.shape[:2] == mask.shape else value for n, value in batch.items()}
+    shape = mask.shape
+    aligned = {n for n, value in batch.items() if isinstance(value, torch.Tensor) and value.shape[:2] == shape}
+    return {n: value[:, :width].contiguous() if n in aligned else value for n, value in batch.items()}
 
 
 Outcome = tuple[dict[str, "Tensor"], list["Tensor | None"]]
@@ -108,7 +113,7 @@ def _step(model: nn.Module, call: Callable[[], Any]) -> Outcome:
     return {name: value.detach() for name, value in tensors_of(output).items()}, list(gradients)
 
 
-def _on(engine: Engine, model: nn.Module, inputs: dict[str, Tensor]) -> Outcome:
+def _on(engine: Engine, model: nn.Module, inputs: dict[str, Any]) -> Outcome:
     """A step as the Trainer takes it: plainly again, where the loss reads padding."""
     with engine.active():
         try:
@@ -118,7 +123,7 @@ def _on(engine: Engine, model: nn.Module, inputs: dict[str, Tensor]) -> Outcome:
         return _step(model, partial(model, **inputs))
 
 
-def _far(own: Outcome, plain: Outcome, inputs: dict[str, Tensor], per_token: frozenset[str]) -> tuple[float, float]:
+def _far(own: Outcome, plain: Outcome, inputs: dict[str, Any], per_token: frozenset[str]) -> tuple[float, float]:
     """Largest differences of outputs, of real tokens where there is one value per token, and of gradients."""
     if own[0].keys() != plain[0].keys():
         return float("inf"), float("inf")
