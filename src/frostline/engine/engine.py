@@ -254,7 +254,7 @@ class Engine:
                 not kind.paths.is_fixed or call.rows.length not in kind.widths
             )
             undo = self._undo(kind) if verifies or guards or kind.check.draws else None
-            output = self._runner.run(call, kind.paths, values, verifies=verifies)
+            output = self._run(call, kind, values, verifies=verifies)
             if guards and undo is not None and self._retakes:
                 self._revocable.append((kind, undo))
         except OutputError:  # a full disk
@@ -280,6 +280,16 @@ class Engine:
             kind.paths = FastPaths()
             undo()
         self._revocable.clear()
+
+    def _run(self, call: Call, kind: CallKind, values: Mapping[str, Packed] | None, *, verifies: bool) -> Any:
+        """Answer a call on the fast paths."""
+        head = self._runner.late_head if kind.paths.late_logits else None
+        if head is not None and head.is_read:  # by whoever had the call before
+            kind.paths, head = replace(kind.paths, late_logits=False), None
+        output = self._runner.run(call, kind.paths, values, verifies=verifies)
+        if head is not None and head.is_read:  # by the forward itself
+            kind.paths = replace(kind.paths, late_logits=False)
+        return output
 
     def _alike(self, inputs: Mapping[str, Any]) -> Call | None:
         """A batch as the last call that trains had its inputs; None where it lacks one."""
@@ -476,4 +486,5 @@ def _named(paths: FastPaths) -> dict[str, bool]:
         "replay": paths.replay is not None,
         "matrix products by oneDNN": paths.products,
         "embedding gradients": paths.tables,
+        "logits where a loss counts them": paths.late_logits,
     }
