@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 WORDS = 1200
-_TINY = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
+_TINY: dict[str, Any] = {"vocab_size": WORDS, "hidden_size": 16, "num_hidden_layers": 4, "num_attention_heads": 2}
 _TINY |= {"intermediate_size": 24, "initializer_range": 0.2}
 
 
@@ -52,7 +52,7 @@ def ways(read: Callable[[Tensor, Tensor], Tensor]) -> tuple[Any, Any, LateHead]:
         value = read(forward(states), labels)
         gradients = torch.autograd.grad(value.sum(), [states, *head.parameters()])
         found.append([value.detach(), *gradients])
-    return (*found, owner)
+    return found[0], found[1], owner
 
 
 def counted(logits: Tensor, labels: Tensor, **options: Any) -> Tensor:
@@ -109,7 +109,7 @@ def test_they_are_those_of_the_weights_before_a_step() -> None:
     logits = LateHead(model.head).forward(model.head.forward)(torch.ones(2, 3, 8))
     assert isinstance(logits, LateLogits)
     before = model.head(torch.ones(2, 3, 8)).detach()
-    counted(logits, torch.tensor([[1, -100, -100]] * 2)).backward()
+    counted(logits, torch.tensor([[1, -100, -100]] * 2)).backward()  # type: ignore[no-untyped-call]
     torch.optim.SGD(model.parameters(), lr=1.0).step()
     assert torch.equal(logits.detach(), before)
     assert not torch.equal(model.head(torch.ones(2, 3, 8)), before)

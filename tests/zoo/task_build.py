@@ -106,7 +106,7 @@ def _batch(task: Task, model_type: str, model: PreTrainedModel, seed: int) -> di
     if task.mapping == "MULTIPLE_CHOICE":
         batch = make_batch(model_type, model, seed, LENGTHS * CHOICES, EXTRA_PADDING)
         batch["input_ids"] = _with_separators(model_type, model, batch["input_ids"])
-        nested = {name: value.unflatten(0, (rows, CHOICES)) for name, value in batch.items()}
+        nested = {name: value.reshape(rows, CHOICES, *value.shape[1:]) for name, value in batch.items()}
         return nested | {"labels": torch.arange(rows) % CHOICES}
     width = ONE_WIDTH.get((task.name, model_type), max(LENGTHS) + EXTRA_PADDING)
     batch = make_batch(model_type, model, seed, LENGTHS, width - max(LENGTHS))

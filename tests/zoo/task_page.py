@@ -73,7 +73,7 @@ def _table(tasks: Sequence[Task]) -> str:
 
 def task_cells(text: str) -> dict[tuple[str, str], str]:
     """What a page says, by task and type."""
-    cells = {}
+    cells: dict[tuple[str, str], str] = {}
     tasks: list[str] = []
     for line in text.partition(BEGIN)[2].splitlines():
         row = [cell.strip() for cell in line.split("|")[1:-1]]

@@ -79,7 +79,7 @@ def without_torch_function() -> AbstractContextManager[None]:
 
     In: all.
     """
-    return cast("AbstractContextManager[None]", torch._C.DisableTorchFunctionSubclass())
+    return torch._C.DisableTorchFunctionSubclass()
 
 
 def counts_holders() -> bool:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 from weakref import WeakSet
 
 import torch
@@ -141,7 +141,9 @@ class LateLogits(torch.Tensor):
         if own is not None and func in _WATCHES:
             own.source.written = own.content
         answer = _ANSWERS.get(func)
-        found = answer(own, *args[1:], **kwargs) if answer is not None and own is not None and _is_free(own) else None
+        found: Tensor | None = None
+        if answer is not None and own is not None and _is_free(own):
+            found = answer(own, *args[1:], **kwargs)
         if func is functional.cross_entropy:
             found = _counted(*args, **kwargs)
         if found is not None:
@@ -150,7 +152,7 @@ class LateLogits(torch.Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         """Whatever operator comes here reads values."""
@@ -174,7 +176,7 @@ class _Late(torch.autograd.Function):
         shape = (*states.shape[:-1], len(parameters[0]))
         made = without_memory(LateLogits, shape, dtype, states.device)
         made.content = _Content(states, source, dtype)
-        return made
+        return cast("Tensor", made)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:

@@ -16,6 +16,8 @@ from frostline.errors import SettingsError
 if TYPE_CHECKING:
     from collections.abc import Sized
 
+    from torch import Tensor
+
 _SEED_BYTES = 4  # numpy takes no more
 
 
@@ -48,7 +50,8 @@ class FixedViews(Dataset[Any]):
         self._dataset: Any = dataset
         self._seed = seed
         self.count = count
-        self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that outlive an epoch read it, too
+        # Workers that outlive an epoch read it, too.
+        self._epoch: Tensor = torch.zeros((), dtype=torch.int64).share_memory_()  # type: ignore[no-untyped-call]
 
     def set_epoch(self, epoch: int) -> None:
         """Have rows read from now on as in an epoch, counted from 0."""
