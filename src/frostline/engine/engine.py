@@ -69,7 +69,7 @@ class Engine:
         guard: Repeats calls plainly now and then.
         is_active: Whether it answers the model's calls now.
         answered: How many calls were answered on a fast path.
-        asked: How many rows the store was asked for.
+        asked: How many rows the store was asked for where gradients are recorded, as in training, while it had room.
         computed: How many of them it did not hold.
         gave_up_storing: Whether nothing is stored any more, as what lay on disk was found to be wrong.
         reason: Why a call was last answered on the plain path, in words; None if none was.
@@ -282,7 +282,7 @@ class Engine:
                 not kind.paths.is_fixed or call.rows.length not in kind.widths
             )
             undo = self._undo(kind) if verifies or guards or kind.check.draws else None
-            output = self._runner.run(call, kind.paths, values, verifies=verifies)
+            output = self._run(call, kind, values, verifies=verifies)
             if guards and undo is not None and self._retakes:
                 self._revocable.append((kind, undo))
         except OutputError:  # a full disk
@@ -308,6 +308,16 @@ class Engine:
             kind.paths = FastPaths()
             undo()
         self._revocable.clear()
+
+    def _run(self, call: Call, kind: CallKind, values: Mapping[str, Packed] | None, *, verifies: bool) -> Any:
+        """Answer a call on the fast paths."""
+        head = self._runner.late_head if kind.paths.late_logits else None
+        if head is not None and head.is_read:  # by whoever had the call before
+            kind.paths, head = replace(kind.paths, late_logits=False), None
+        output = self._runner.run(call, kind.paths, values, verifies=verifies)
+        if head is not None and head.is_read:  # by the forward itself
+            kind.paths = replace(kind.paths, late_logits=False)
+        return output
 
     def _alike(self, inputs: Mapping[str, Any]) -> Call | None:
         """A batch as the last call that trains had its inputs; None where it lacks one."""
@@ -445,8 +455,9 @@ class Engine:
         if wanted is None or self._is_random(kind):
             return None
         missing = wanted.missing
-        self.asked += len(wanted.digests)
-        self.computed += len(missing)
+        if wanted.has_room and torch.is_grad_enabled():
+            self.asked += len(wanted.digests)
+            self.computed += len(missing)
         if missing:
             fill_stores(self._core, self._runner, [wanted])
             if wanted.missing:  # there was no room for them
@@ -477,4 +488,5 @@ def _named(paths: FastPaths) -> dict[str, bool]:
         "replay": paths.replay is not None,
         "matrix products by oneDNN": paths.products,
         "embedding gradients": paths.tables,
+        "logits where a loss counts them": paths.late_logits,
     }

@@ -16,6 +16,7 @@ from frostline.engine.dropout import NoDropout
 from frostline.engine.interpose import interposed
 from frostline.engine.kernels import onednn_linear as products
 from frostline.engine.kernels.embedding_gradients import Tables
+from frostline.engine.late_logits import LateHead, head_of
 from frostline.engine.outputs import tensors_of
 from frostline.engine.packing.last_layer import Position, Single, keys_and_values, places_of
 from frostline.engine.packing.packing import Packing
@@ -45,6 +46,7 @@ class Runner:
     Attributes:
         forward: As given; another one may take its place.
         tables: The large embedding tables.
+        late_head: The head of a language model; None where there is none.
         places: Where values had the axes of the batch when layers last ran packed.
         calls: How often each chain of layers was entered then.
         is_loose: Whether one was entered with something else than the batch's tokens.
@@ -54,6 +56,8 @@ class Runner:
         self._model = model
         self.forward = forward
         self.tables = Tables(model)
+        head = head_of(model)
+        self.late_head = LateHead(head) if head is not None else None
         self.places: frozenset[str] = frozenset()
         self.calls: dict[int, int] = {}
         self.is_loose = False
@@ -210,6 +214,9 @@ class Runner:
     ) -> Iterator[tuple[dict[nn.Module, Forward], Packing | None]]:
         forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
         forwards |= self.tables.forwards() if paths.tables else {}
+        if paths.late_logits and self.late_head is not None:
+            head = self.late_head.head
+            forwards[head] = self.late_head.forward(forwards.get(head, head.forward))
         if paths.packing is None or skipped.issuperset(path for chain in paths.chains for path in chain):
             yield forwards, None
             return

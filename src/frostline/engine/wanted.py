@@ -39,6 +39,11 @@ class Wanted:
     changes: bool
 
     @property
+    def has_room(self) -> bool:
+        """Whether the store may take more."""
+        return self.store.bytes_used < self.budget
+
+    @property
     def missing(self) -> list[int]:
         """The rows that the store does not hold; of equal ones the first."""
         return self.store.missing(self.digests)
@@ -67,7 +72,7 @@ def fill_stores(model: nn.Module, runner: Runner, wanted: Sequence[Wanted]) -> l
     Raises:
         NotReplayable: If such rows cannot be stored.
     """
-    missing = [one.missing if one.store.bytes_used < one.budget else [] for one in wanted]
+    missing = [one.missing if one.has_room else [] for one in wanted]
     counts = [len(rows) for rows in missing]
     left = sorted((number for number, count in enumerate(counts) if count), key=lambda number: _depth(wanted[number]))
     while left:

@@ -18,7 +18,8 @@ class TrainingArguments(transformers.TrainingArguments):
 
     ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only``,
     ``--schedule``, ``--frozen_mode``, ``--no_probe``, ``--save_deltas``, ``--no_engine``, ``--store``, ``--store_dir``,
-    ``--store_budget``, ``--store_dtype``, ``--no_padding_free`` and ``--no_guard`` beside the usual ones.
+    ``--store_budget``, ``--store_dtype``, ``--store_views``, ``--no_padding_free`` and ``--no_guard`` beside the usual
+    ones.
     """
 
     freeze: str | None = field(
@@ -56,6 +57,13 @@ class TrainingArguments(transformers.TrainingArguments):
     store_budget: str | None = field(default=_ENGINE["store_budget"].default, metadata=_ENGINE["store_budget"].metadata)
     store_dtype: StoreDtype | None = field(
         default=_ENGINE["store_dtype"].default, metadata=_ENGINE["store_dtype"].metadata
+    )
+    store_views: int | None = field(
+        default=None,
+        metadata={
+            "help": "For training rows that are others each time they are read: so many fixed views of each are kept, "
+            "and taken in turn by epoch. Training sees no others."
+        },
     )
     padding_free: bool = field(default=_ENGINE["padding_free"].default, metadata=_ENGINE["padding_free"].metadata)
     guard: bool = field(default=_ENGINE["guard"].default, metadata=_ENGINE["guard"].metadata)

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from frostline.training.store_session import StoreSession
 
 _NEW_EACH_TIME = 0.7  # so large a share of rows that were never seen, from the second epoch on, and nothing is kept
+_NEW_VIEWS = 0.1  # the same once all views were seen
 
 
 class EngineCallback(TrainerCallback):
@@ -43,6 +44,7 @@ class EngineCallback(TrainerCallback):
     Args:
         settings: What it may do.
         is_random: Whether frozen layers follow train(), so that nothing of them can be kept.
+        views: How many fixed views each training row has; None where they are read as they are.
 
     Attributes:
         off: In words, why it does nothing; None if it does.
@@ -52,8 +54,9 @@ class EngineCallback(TrainerCallback):
         resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
     """
 
-    def __init__(self, settings: EngineSettings, *, is_random: bool = False) -> None:
+    def __init__(self, settings: EngineSettings, *, is_random: bool = False, views: int | None = None) -> None:
         self._settings = settings
+        self._views = views
         self.off: str | None = None
         self._is_random = is_random
         self._engine: Engine | None = None
@@ -214,8 +217,14 @@ class EngineCallback(TrainerCallback):
         before, now = self._asked, (self._engine.asked, self._engine.computed)
         asked, computed = now[0] - before[0], now[1] - before[1]
         self._asked, self._epochs = now, self._epochs + 1
-        if self._epochs > 1 and asked and computed > _NEW_EACH_TIME * asked:
+        most = _NEW_EACH_TIME if self._views is None else _NEW_VIEWS
+        if self._epochs > (self._views or 1) and asked and computed > most * asked:
             why = f"{computed:,} of the {asked:,} rows of the epoch before were never seen before"
+            if self._views is not None:
+                why += (
+                    f" despite store_views={self._views}: what changes them draws from a generator of its own, or a "
+                    "collator draws"
+                )
             self._session.stop(why)
             if state.is_world_process_zero:
                 get_logger().info("Store: switched off, because %s.", why)

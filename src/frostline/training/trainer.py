@@ -23,6 +23,7 @@ from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
 from frostline.training.phase_state import SavedPhases
 from frostline.training.renamed import load_renamed
+from frostline.training.views import ViewsCallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,10 +99,12 @@ class Trainer(OpenTrainer):
             proof_file=False,  # it goes where the weights go that it speaks of
             probe=getattr(fields, "probe", True) if probe is None else probe,
         )
-        self._fast = EngineCallback(_engine_settings(fields, store), is_random=mode == "train")
+        views: int | None = getattr(fields, "store_views", None)
+        self._views = ViewsCallback(views, _seed_of(fields))
+        self._fast = EngineCallback(_engine_settings(fields, store), is_random=mode == "train", views=views)
         self._freeze_callback.guard = lambda: self._fast.guard
         self._freeze_callback.on_switch = self._fast.begin_anew
-        upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
+        upstream["callbacks"] = [self._freeze_callback, self._views, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
         self._operations: tuple[nn.Module, int] | None = None  # of which model, per token
@@ -151,9 +154,18 @@ class Trainer(OpenTrainer):
         return super().evaluation_loop(*arguments, **options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Give the training batches of ``transformers.Trainer``, padded in less time."""
-        with self._padding_at_once():
-            return super().get_train_dataloader()
+        """Give the training batches of ``transformers.Trainer``, padded in less time.
+
+        Raises:
+            SettingsError: If ``store_views`` is given, and the rows are a stream.
+        """
+        given = self.train_dataset
+        self.train_dataset = self._views.of(given)
+        try:
+            with self._padding_at_once():
+                return super().get_train_dataloader()
+        finally:
+            self.train_dataset = given
 
     def get_eval_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
         """Give the evaluation batches of ``transformers.Trainer``, padded in less time."""
@@ -264,6 +276,12 @@ def _engine_settings(fields: Any, store: StoreWhere | None) -> EngineSettings:
     if values.get("store_dir") is not None:
         values["store_dir"] = Path(values["store_dir"])
     return EngineSettings(**values | ({"store": store} if store is not None else {}))
+
+
+def _seed_of(fields: Any) -> int:
+    """The seed of the order of rows."""
+    seed = getattr(fields, "data_seed", None)
+    return int(getattr(fields, "seed", 0) if seed is None else seed)
 
 
 def _why_off(trainer: transformers.Trainer, *, wanted: bool) -> str | None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from frostline.engine.batch_inputs import layout_of
 from frostline.engine.cost.costs import Work
 from frostline.training.filling_pass import is_known, lengths_of
+from frostline.training.views import FixedViews
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -61,6 +62,9 @@ def ahead_of(
         count = (per_epoch or batches) * total
         seen = {"rows": count, "tokens": round(count * tokens / rows)}
     passes = batches / (per_epoch or batches)
+    if isinstance(dataset, FixedViews):  # each epoch brings other rows, until those of the first come again
+        views = min(dataset.count, max(1, math.ceil(passes)))
+        seen, passes = {name: count * views for name, count in seen.items()}, passes / views
     held_out = [found for one in _each(evaluation) if (found := lengths_of(one)) is not None]
     work = Work(
         **seen,
