@@ -146,7 +146,8 @@ def _fill(
     every = [engine for _, engine in engines]
     total = sum(len(batch) for _, batches in texts for batch in batches)
     done = computed = 0
-    of_first, began = None, time.perf_counter()
+    of_first: float | None = None
+    began = time.perf_counter()
     frozen = Freeze(model, highest)
     try:
         model.train()
