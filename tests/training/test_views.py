@@ -201,7 +201,7 @@ def test_what_is_ahead(count: int, rows: int, passes: float) -> None:
     state = SimpleNamespace(max_steps=20, num_train_epochs=4, eval_steps=5)
     made = tokens.rows(40)
     loader = DataLoader(FixedViews(made, count, 0), batch_size=8, collate_fn=tokens.padding())
-    ahead = ahead_of(args, state, 0, loader, None, tokens.collate(made[:8]), 1)
+    ahead = ahead_of(args, state, 0, 20, loader, None, tokens.collate(made[:8]), 1)
     assert ahead.work.rows == rows
     assert ahead.work.passes == pytest.approx(passes)
     assert ahead.lengths is None
