@@ -33,6 +33,10 @@ def sweep(
     bands: Annotated[
         bool, typer.Option("--bands", help="Also train the lower, middle and upper layers alone, with the head.")
     ] = False,
+    presets: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME…]", help="Also train by schedules: see 'frostline schedule'."),
+    ] = None,
     lr: Annotated[
         str | None,
         typer.Option(
@@ -95,6 +99,7 @@ def sweep(
         ),
         depths=None if depths == "all" else tuple(int(number) for number in _numbers("--depths", depths, int)),
         bands=bands,
+        presets=options.columns(presets or ""),
         rates=None if lr is None else _numbers("--lr", lr, float),
         seeds=seeds,
         budget=None if budget is None else seconds_of(budget),

@@ -18,13 +18,19 @@ DEPTHS = (Depth("", "nothing", 3), Depth("backbone", "all but the head", 0))  # 
     ],
 )
 def test_how_rates_are_chosen(seconds: float | None, way: str) -> None:
-    budget = Budget(seconds, DEPTHS, rates=3, seeds=3, part=0.8)
+    budget = Budget(seconds, DEPTHS, DEPTHS, rates=3, seeds=3, part=0.8)
     assert budget.tuning("whole") == pytest.approx(12)
     assert budget.tuning("halved") == pytest.approx(7)
     assert budget.way_to_tune(unit=1.0) == way
 
 
 def test_what_fits() -> None:
-    assert Budget(None, DEPTHS, 1, 1, 0.8).fits(1e9, 1e9)
-    assert Budget(10, DEPTHS, 1, 1, 0.8).fits(4, 6)
-    assert not Budget(10, DEPTHS, 1, 1, 0.8).fits(5, 6)
+    assert Budget(None, DEPTHS, DEPTHS, 1, 1, 0.8).fits(1e9, 1e9)
+    assert Budget(10, DEPTHS, DEPTHS, 1, 1, 0.8).fits(4, 6)
+    assert not Budget(10, DEPTHS, DEPTHS, 1, 1, 0.8).fits(5, 6)
+
+
+def test_what_is_not_tuned_takes_no_time_for_it() -> None:
+    budget = Budget(None, (*DEPTHS, Depth("", "schedule lisa", 3, "lisa")), DEPTHS, rates=3, seeds=3, part=0.8)
+    assert budget.tuning("whole") == pytest.approx(12)
+    assert budget.round == 9

@@ -168,3 +168,30 @@ def test_trackers_get_a_run_per_row_and_seed(
     names = [f"{freeze}, seed {seed}" for seed in (42, 43) for freeze in ("nothing frozen", "backbone")]
     assert seen == names
     assert len(list((tmp_path / "out" / "tracked").glob("*/log"))) == 4
+
+
+def test_schedules_stand_beside_depths(quick_bert: Path, place: Path) -> None:
+    found = sweep(
+        quick_bert,
+        place,
+        place / "scheduled",
+        depths=[],
+        presets=["gradual-unfreezing", "head-only"],
+        seeds=1,
+        pick="fastest-within 100pt",
+    )
+    assert [(row.freeze, row.preset) for row in found.rows] == [("", ""), ("", "gradual-unfreezing"), ("", "head-only")]
+    assert [row.learning_rate is None for row in found.rows] == [False, True, True]
+    full, gradual, head = found.rows
+    assert (full.trainable, gradual.trainable) == (1, 1)
+    assert head.trainable < 0.5
+    assert gradual.difference is not None
+    assert {entry["preset"] or entry["freeze"] for entry in found.to_dict()["rows"]} >= set(found.to_dict()["pareto"])
+    assert found.folder is not None
+    settings = json.loads((found.folder / "model" / "metrics.json").read_text(encoding="utf-8"))["settings"]
+    assert settings["schedule"] == (min(found.rows, key=lambda row: row.seconds).preset or None)
+
+
+def test_an_unknown_schedule_is_refused(quick_bert: Path, place: Path) -> None:
+    with pytest.raises(SettingsError, match="--presets names 'gradual'"):
+        sweep(quick_bert, place, None, presets=["gradual"])

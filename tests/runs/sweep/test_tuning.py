@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import pytest
 
+from frostline.runs.sweep.depths import Depth
 from frostline.runs.sweep.trial import Trial, TrialResult
 from frostline.runs.sweep.tuning import rates_around, rungs, tuned_rate
+
+HEAD = Depth("backbone", "all but the head", 0)
 
 
 def test_rates_around_the_usual_one() -> None:
@@ -27,6 +30,7 @@ class Runs:
     def __call__(self, trial: Trial) -> TrialResult:
         self.done.append(trial)
         best = self.best if trial.share >= 0.5 else self.early
+        assert trial.learning_rate is not None
         value = 1 - abs(trial.learning_rate - best)
         return TrialResult(trial, {"macro_f1": value, "loss": 1 - value}, 1.0, None, 1, 2)
 
@@ -37,13 +41,13 @@ def figure(result: TrialResult) -> float:
 
 def test_the_best_rate_is_chosen_on_the_part_for_tuning() -> None:
     runs = Runs(0.3)
-    assert tuned_rate("backbone", (0.1, 0.3, 0.9), 7, runs, figure, halves=False) == 0.3
+    assert tuned_rate(HEAD, (0.1, 0.3, 0.9), 7, runs, figure, halves=False) == 0.3
     assert [(trial.part, trial.share, trial.seed) for trial in runs.done] == [("tuning", 1.0, 7)] * 3
 
 
 def test_halving_gives_the_better_half_more_rows() -> None:
     runs = Runs(0.3, early=0.1)
-    assert tuned_rate("backbone", (0.9, 0.3, 0.1), 7, runs, figure, halves=True) == 0.3
+    assert tuned_rate(HEAD, (0.9, 0.3, 0.1), 7, runs, figure, halves=True) == 0.3
     assert [(trial.learning_rate, trial.share) for trial in runs.done] == [
         *((0.9, 0.25), (0.3, 0.25), (0.1, 0.25)),
         *((0.1, 0.5), (0.3, 0.5)),
@@ -51,10 +55,10 @@ def test_halving_gives_the_better_half_more_rows() -> None:
 
 
 def test_of_equal_figures_the_lower_loss_decides() -> None:
-    assert tuned_rate("backbone", (0.1, 0.3, 0.9), 7, Runs(0.9), lambda result: 0.5, halves=False) == 0.9
+    assert tuned_rate(HEAD, (0.1, 0.3, 0.9), 7, Runs(0.9), lambda result: 0.5, halves=False) == 0.9
 
 
 def test_one_rate_is_not_tried() -> None:
     runs = Runs(0.3)
-    assert tuned_rate("backbone", (0.1, 0.1), 7, runs, figure, halves=False) == 0.1
+    assert tuned_rate(HEAD, (0.1, 0.1), 7, runs, figure, halves=False) == 0.1
     assert not runs.done

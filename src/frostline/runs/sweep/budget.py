@@ -24,13 +24,15 @@ class Budget:
     Attributes:
         seconds: So long; None for as long as it takes.
         depths: What is compared.
-        rates: How many learning rates there are to choose from at each depth.
+        tuned: Those of them for which a learning rate is chosen.
+        rates: How many there are to choose from at each.
         seeds: How often each depth is to be trained.
         part: Share of the training rows that tuning trains on.
     """
 
     seconds: float | None
     depths: Sequence[Depth]
+    tuned: Sequence[Depth]
     rates: int
     seeds: int
     part: float
@@ -44,7 +46,8 @@ class Budget:
         """Choosing the rate of each depth, in runs of one layer."""
         if way == "none" or self.rates == 1:
             return 0.0
-        return self.round * self.part * sum(size * share for size, share in rungs(self.rates, halves=way == "halved"))
+        trials = sum(size * share for size, share in rungs(self.rates, halves=way == "halved"))
+        return sum(map(weight, self.tuned)) * self.part * trials
 
     def way_to_tune(self, unit: float) -> Way:
         """How the rates are chosen: all that is asked for, with successive halving and one seed at least, or not.

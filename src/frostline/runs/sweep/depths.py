@@ -1,4 +1,4 @@
-"""What a sweep compares: the depths of the frost line of a model, and single bands of layers."""
+"""What a sweep compares: the depths of the frost line of a model, single bands of layers, and schedules."""
 
 from __future__ import annotations
 
@@ -15,21 +15,28 @@ _BANDS = 3  # lower, middle and upper layers
 
 @dataclass(frozen=True, slots=True)
 class Depth:
-    """One plan of a sweep.
+    """One plan of a sweep, or one schedule.
 
     Attributes:
-        freeze: What is frozen, as a selector; ``""`` for nothing.
+        freeze: What is frozen, as a selector; ``""`` for nothing, and for a schedule.
         name: The same in words.
-        layers: How many layers train.
+        layers: How many layers train; of a schedule, all of them.
+        preset: The name of the schedule; ``""`` for one plan throughout.
     """
 
     freeze: str
     name: str
     layers: int
+    preset: str = ""
 
 
 def depths_of(
-    anatomy: ModelMap, origin: Origin, asked: Sequence[int] | None = None, *, bands: bool = False
+    anatomy: ModelMap,
+    origin: Origin,
+    asked: Sequence[int] | None = None,
+    *,
+    bands: bool = False,
+    presets: Sequence[str] = (),
 ) -> tuple[Depth, ...]:
     """List what a sweep compares, from training everything, which all else is compared with, to the head alone.
 
@@ -41,6 +48,7 @@ def depths_of(
         asked: Numbers of frozen layers, the lowest ones and the embeddings; as many as there are for the head alone.
             None for nothing frozen, the embeddings, each layer, and the head alone.
         bands: Whether bands of layers that train alone, with the head, are among them.
+        presets: Names of schedules that are among them, at the end.
 
     Raises:
         SettingsError: If the model has not so many layers, or nothing in it can be frozen.
@@ -65,7 +73,9 @@ def depths_of(
         for begin in range(0, len(layers), size):
             band = layers[begin : begin + size]
             found.append(_depth(anatomy, origin, [unit for unit in body if unit not in band], len(band), band))
-    return tuple({depth.freeze: depth for depth in reversed(found)}.values())[::-1]
+    plans = tuple({depth.freeze: depth for depth in reversed(found)}.values())[::-1]
+    schedules = (Depth("", f"schedule {name}", len(layers), name) for name in dict.fromkeys(presets))
+    return (*plans, *schedules)
 
 
 def _beneath(units: Sequence[Unit], unit: Unit) -> Sequence[Unit]:

@@ -26,7 +26,7 @@ class SweepRow:
     """One depth of the frost line.
 
     Attributes:
-        freeze: What is frozen, as a selector; ``""`` for nothing.
+        freeze: What is frozen, as a selector; ``""`` for nothing, and for a schedule.
         name: The same in words.
         accuracy: Over seeds, from 0 to 1.
         macro_f1: Likewise.
@@ -34,7 +34,8 @@ class SweepRow:
         seconds: Of one run, the mean over seeds: training, and its own part of filling the store.
         peak_bytes: The most memory that a run took on top of what was in use before; None where that is not known.
         trainable: Share of the parameters that train, 0 to 1.
-        learning_rate: The peak rate.
+        learning_rate: The peak rate; None for that which each phase of a schedule usually has.
+        preset: The name of the schedule; ``""`` for one plan throughout.
     """
 
     freeze: str
@@ -45,14 +46,20 @@ class SweepRow:
     seconds: float
     peak_bytes: int | None
     trainable: float
-    learning_rate: float
+    learning_rate: float | None
+    preset: str = ""
+
+    @property
+    def action(self) -> str:
+        """What the row does, in words."""
+        return f"the schedule {self.preset}" if self.preset else f"freezing {self.name}"
 
     def to_dict(self) -> dict[str, Any]:
         """The row as plain values."""
         return picked(
             self,
             *("freeze", "name", "accuracy", "macro_f1", "difference", "seconds", "peak_bytes", "trainable"),
-            "learning_rate",
+            *("learning_rate", "preset"),
         )
 
 
@@ -91,7 +98,10 @@ class SweepResult:
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values."""
-        rows = {"rows": [row.to_dict() for row in self.rows], "pareto": [row.freeze for row in self.pareto]}
+        rows = {
+            "rows": [row.to_dict() for row in self.rows],
+            "pareto": [row.preset or row.freeze for row in self.pareto],
+        }
         rest = picked(
             self,
             *("verdict", "model", "train_rows", "eval_rows", "epochs", "seconds", "shared_seconds", "notes"),
@@ -157,7 +167,7 @@ def cells(row: SweepRow) -> tuple[str, ...]:
         seconds_text(row.seconds),
         bytes_text(row.peak_bytes) if row.peak_bytes is not None else "",
         f"{100 * row.trainable:.3g} %",
-        f"{row.learning_rate:g}",
+        f"{row.learning_rate:g}" if row.learning_rate is not None else "by phase",
     )
 
 

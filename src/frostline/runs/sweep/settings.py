@@ -8,6 +8,7 @@ from typing import Any
 
 from frostline.base.json import picked
 from frostline.errors import SettingsError
+from frostline.plan.presets import PRESETS
 from frostline.runs.train_settings import TrainSettings, require_number
 
 _UNITS = {"s": 1, "m": 60, "h": 3600}
@@ -22,6 +23,7 @@ class SweepSettings:
         run: What all runs have in common; it freezes nothing, and names no learning rate.
         depths: Numbers of frozen layers that are compared; None for all depths.
         bands: Whether single bands of layers are compared as well.
+        presets: Names of schedules that are compared as well.
         rates: The learning rates to choose from at each depth; None for the usual one and its third and threefold.
         seeds: How often each depth is trained.
         budget: Seconds that the sweep should take; None for as long as it takes.
@@ -35,6 +37,7 @@ class SweepSettings:
     run: TrainSettings
     depths: tuple[int, ...] | None = None
     bands: bool = False
+    presets: tuple[str, ...] = ()
     rates: tuple[float, ...] | None = None
     seeds: int = 3
     budget: float | None = None
@@ -47,6 +50,9 @@ class SweepSettings:
             require_number("learning_rate", rate)
         if self.rates == ():
             raise SettingsError("--lr names nothing.\nName rates, such as 1e-4,3e-4, or leave it out.")
+        for name in self.presets:
+            if name not in PRESETS:
+                raise SettingsError(f"--presets names {name!r}.\nThere are {', '.join(PRESETS)}.")
         if self.run.eval_data is None:
             raise SettingsError("A sweep needs evaluation data to compare by.\nName it with --eval.")
         if self.run.adapts or self.run.plan() is not None or self.run.learning_rate is not None:
@@ -62,7 +68,7 @@ class SweepSettings:
 
     def to_dict(self) -> dict[str, Any]:
         """What decides on the rows, as plain values."""
-        return self.run.to_dict() | picked(self, "depths", "bands", "rates", "seeds", "budget")
+        return self.run.to_dict() | picked(self, "depths", "bands", "presets", "rates", "seeds", "budget")
 
 
 def seconds_of(text: str) -> float:

@@ -50,6 +50,7 @@ def sweep(
     *,
     depths: Sequence[int] | None = None,
     bands: bool = False,
+    presets: Sequence[str] = (),
     rates: Sequence[float] | None = None,
     seeds: int = 3,
     epochs: float | None = 3,
@@ -69,6 +70,7 @@ def sweep(
         eval_data: Where the evaluation rows are, or the share of the training rows that is held out: ``"20%"``.
         depths: Numbers of frozen layers; None for all depths.
         bands: Whether single bands of layers are compared as well.
+        presets: Names of schedules that are compared as well.
         rates: Learning rates to choose from at each depth; one is not tuned. None for those around the usual one.
         seeds: How often each depth is trained.
         epochs: Passes over the data; None to choose by how many rows there are.
@@ -90,6 +92,7 @@ def sweep(
         run=TrainSettings(model=model, data=data, eval_data=eval_data, epochs=epochs, **settings),
         depths=tuple(depths) if depths is not None else None,
         bands=bands,
+        presets=tuple(presets),
         rates=tuple(rates) if rates is not None else None,
         seeds=seeds,
         budget=seconds_of(budget) if budget is not None else None,
@@ -145,11 +148,17 @@ class _Sweep:
         self._told = on_progress
         on_progress("reading model and data", 0, 1)
         self._worker = Worker(settings.run, folder.stores, folder.tracked)
-        self._depths = depths_of(self._worker.anatomy, self._worker.origin, settings.depths, bands=settings.bands)
+        self._depths = depths_of(
+            self._worker.anatomy,
+            self._worker.origin,
+            settings.depths,
+            bands=settings.bands,
+            presets=settings.presets,
+        )
         folder.remember(settings.to_dict() | self._worker.digests)
         self._record = Record(folder.trials)
         self._results: dict[Trial, TrialResult] = {}
-        self._by_selector = {depth.freeze: depth for depth in self._depths}
+        self._named = {(depth.freeze, depth.preset): depth for depth in self._depths}
         self._done = self._total = 0.0
         self._notes: list[str] = []
 
@@ -182,7 +191,7 @@ class _Sweep:
         if done is not None:
             return done
         can = run.engine and run.store != "off" and run.frozen_mode == "eval"
-        freezes = [depth.freeze for depth in self._depths] if can else []
+        freezes = [depth.freeze for depth in self._depths if not depth.preset] if can else []
         free = shutil.disk_usage(existing_folder(self._folder.work)).free
         done = self._worker.fill(freezes, int(_DISK * free), partial(self._told, "storing the frozen parts"))
         self._record.put_shared_pass(done)
@@ -191,7 +200,7 @@ class _Sweep:
     def _trial(self, trial: Trial) -> TrialResult:
         """The result of a trial, run unless it was before."""
         what = "choosing rates" if trial.part == "tuning" else f"seed {trial.seed}"
-        depth = self._by_selector[trial.freeze]
+        depth = self._named[trial.freeze, trial.preset]
         self._told(f"{what}: {depth.name}", self._done, self._total)
         result = self._record.get(trial)
         if result is None:
@@ -204,18 +213,20 @@ class _Sweep:
     def _spent(self, shared: SharedPass) -> float:
         return shared.seconds + sum(result.seconds for result in self._results.values())
 
-    def _rates(self, shared: SharedPass) -> dict[str, float]:
-        """Choose the rate of each depth, on training rows only."""
+    def _rates(self, shared: SharedPass) -> dict[Depth, float | None]:
+        """Choose the rate of each depth, on training rows only; a schedule has its own unless rates are given."""
         seed = self._settings.run.seed
+        full = self._depths[0]
         given = {
-            depth.freeze: self._settings.rates or rates_around(self._worker.usual_rate(depth.freeze))
+            depth: self._settings.rates or rates_around(self._worker.usual_rate(depth.freeze))
             for depth in self._depths
+            if self._settings.rates or not depth.preset
         }
-        count = len(given[""])
-        budget = Budget(self._settings.budget, self._depths, count, self._settings.seeds, TUNED_ON)
+        count = len(given[full])
+        budget = self._budget(list(given), count)
         way: Way = "whole"
         if budget.seconds is not None and count > 1:
-            first = self._trial(Trial("", given[""][count // 2], seed, "tuning"))
+            first = self._trial(Trial("", given[full][count // 2], seed, "tuning"))
             self._done = 0.0
             left = replace(budget, seconds=max(0.0, budget.seconds - shared.seconds))
             way = left.way_to_tune(first.seconds / (weight(self._depths[0]) * TUNED_ON))
@@ -224,16 +235,20 @@ class _Sweep:
         if way == "none":
             self._notes.append("The budget left no time to choose learning rates: they are the usual ones.")
         self._total = budget.tuning(way) + budget.seeds * budget.round
-        return {
-            freeze: rates[count // 2]
+        chosen = {
+            depth: rates[count // 2]
             if way == "none"
-            else tuned_rate(freeze, rates, seed, self._trial, _macro_f1, halves=way == "halved")
-            for freeze, rates in given.items()
+            else tuned_rate(depth, rates, seed, self._trial, _macro_f1, halves=way == "halved")
+            for depth, rates in given.items()
         }
+        return {depth: chosen.get(depth) for depth in self._depths}
 
-    def _trained(self, rates: dict[str, float], shared: SharedPass) -> list[list[TrialResult]]:
+    def _budget(self, tuned: Sequence[Depth], rates: int) -> Budget:
+        return Budget(self._settings.budget, self._depths, tuned, rates, self._settings.seeds, TUNED_ON)
+
+    def _trained(self, rates: dict[Depth, float | None], shared: SharedPass) -> list[list[TrialResult]]:
         """Per seed the runs of all depths, as far as the budget goes; the first seed's in any case."""
-        budget = Budget(self._settings.budget, self._depths, 1, self._settings.seeds, TUNED_ON)
+        budget = self._budget((), 1)
         rounds: list[list[TrialResult]] = []
         for number in range(self._settings.seeds):
             if rounds and not budget.fits(self._spent(shared), sum(result.seconds for result in rounds[0])):
@@ -241,9 +256,8 @@ class _Sweep:
                 self._notes.append(f"The budget ended after {len(rounds)} of {asked}.")
                 break
             seed = self._settings.run.seed + number
-            rounds.append(
-                [self._trial(Trial(depth.freeze, rates[depth.freeze], seed, "all")) for depth in self._depths]
-            )
+            trials = [Trial(depth.freeze, rates[depth], seed, "all", preset=depth.preset) for depth in self._depths]
+            rounds.append([self._trial(trial) for trial in trials])
         self._told("comparing", self._total, self._total)
         return rounds
 
@@ -261,11 +275,12 @@ class _Sweep:
             run = replace(
                 self._settings.run,
                 freeze=row.freeze or None,
+                schedule=row.preset or None,
                 learning_rate=row.learning_rate,
                 store_dir=str(self._folder.stores),
             )
             run_training(run, self._folder.picked, overwrite=True)
-        note = f"Picked ({self._settings.pick}): freezing {row.name}; the model is in {MODEL_FOLDER}/."
+        note = f"Picked ({self._settings.pick}): {row.action}; the model is in {MODEL_FOLDER}/."
         return replace(result, notes=(*result.notes, note))
 
     def _leave(self, result: SweepResult) -> SweepResult:
@@ -298,14 +313,17 @@ def _row(
     full = Interval.of([row[0].metrics["accuracy"] for row in rounds])
     peaks = [result.peak_bytes for result in results if result.peak_bytes is not None]
     seconds = sum(result.seconds for result in results) / len(results)
+    # A schedule replays from several of the stores: what filling them takes is that of the deepest.
+    filling = max(shared.shares.values(), default=0.0) if depth.preset else shared.shares.get(depth.freeze, 0.0)
     return SweepRow(
         freeze=depth.freeze,
         name=depth.name,
         accuracy=accuracy,
         macro_f1=Interval.of([_macro_f1(result) for result in results]),
-        difference=accuracy.minus(full) if depth.freeze else None,
-        seconds=seconds + shared.shares.get(depth.freeze, 0.0),
+        difference=accuracy.minus(full) if depth.freeze or depth.preset else None,
+        seconds=seconds + filling,
         peak_bytes=max(peaks) if peaks else None,
         trainable=results[0].trainable / results[0].parameters,
         learning_rate=results[0].trial.learning_rate,
+        preset=depth.preset,
     )

@@ -13,19 +13,21 @@ class Trial:
     """One training run.
 
     Attributes:
-        freeze: What is frozen, as a selector; ``""`` for nothing.
-        learning_rate: The peak rate.
+        freeze: What is frozen, as a selector; ``""`` for nothing, and for a schedule.
+        learning_rate: The peak rate; None for that which each phase of a schedule usually has.
         seed: Of the new weights and the order of rows.
         part: ``"tuning"`` trains on one part of the training rows and is judged by the rest of them; ``"all"`` trains
             on all of them and is judged by the evaluation rows.
         share: Of the rows that it could train on, how many it does.
+        preset: The name of the schedule; ``""`` for one plan throughout.
     """
 
     freeze: str
-    learning_rate: float
+    learning_rate: float | None
     seed: int
     part: Literal["tuning", "all"]
     share: float = 1.0
+    preset: str = ""
 
     @property
     def name(self) -> str:
@@ -43,7 +45,7 @@ class TrialResult:
         seconds: Of training, without its evaluation.
         peak_bytes: The highest memory that it took on top of what was in use before: of the device on CUDA, else of
             the process; None where the system does not tell.
-        trainable: How many parameters trained.
+        trainable: How many parameters trained, in any phase.
         parameters: Of so many.
     """
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 
+from frostline.runs.sweep.depths import Depth
 from frostline.runs.sweep.trial import Trial, TrialResult
 
 FACTORS = (1 / 3, 1.0, 3.0)  # of the usual rate
@@ -35,7 +36,7 @@ def rungs(count: int, *, halves: bool) -> Iterator[tuple[int, float]]:
 
 
 def tuned_rate(
-    freeze: str,
+    depth: Depth,
     rates: Sequence[float],
     seed: int,
     run: Callable[[Trial], TrialResult],
@@ -46,7 +47,7 @@ def tuned_rate(
     """Choose the rate of one depth.
 
     Args:
-        freeze: What is frozen.
+        depth: The depth.
         rates: To choose from; one alone is not tried.
         seed: Of the trials.
         run: Runs a trial.
@@ -57,7 +58,6 @@ def tuned_rate(
     if len(left) == 1:
         return left[0]
     for size, share in rungs(len(left), halves=halves):
-        results = [run(Trial(freeze, rate, seed, "tuning", share)) for rate in left[:size]]
-        results.sort(key=lambda result: (better(result), -result.metrics["loss"]), reverse=True)
-        left = [result.trial.learning_rate for result in results]
+        tried = {rate: run(Trial(depth.freeze, rate, seed, "tuning", share, depth.preset)) for rate in left[:size]}
+        left = sorted(tried, key=lambda rate: (better(tried[rate]), -tried[rate].metrics["loss"]), reverse=True)
     return left[0]

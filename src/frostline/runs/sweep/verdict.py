@@ -54,12 +54,12 @@ def verdict(rows: Sequence[SweepRow]) -> str:
         said.append(_praise(full, best, found[best.name], seeds))
     elif all(found.get(row.name) == "loses" for row in frozen):
         least = max(frozen, key=_mean)
-        said.append(f"do not freeze: each depth loses; the least is {_loss(least)}, by freezing {least.name}")
+        said.append(f"do not freeze: each depth loses; the least is {_loss(least)}, by {least.action}")
     elif any(found.get(row.name) in {"even", "gains"} for row in frozen):
         said.append("do not freeze for speed: what loses nothing that shows is hardly faster")
     else:
         said.append(f"{seeds} seeds do not tell whether freezing costs anything: train everything, or give more seeds")
-    deepest = frozen[-1] if not safe else next((row for row in reversed(frozen) if row not in safe), None)
+    deepest = next((row for row in reversed(frozen) if row not in safe and not row.preset), None)
     if safe and deepest is not None and deepest.difference is not None:
         said.append(_rest(deepest, found[deepest.name]))
     return _sentence("; ".join(said))
@@ -69,20 +69,20 @@ def _praise(full: SweepRow, row: SweepRow, what: Finding, seeds: int) -> str:
     difference = row.difference
     shown = f"({points(difference)} points)" if difference is not None else ""
     costs = f"costs nothing that {seeds} seeds can show" if what == "even" else "gains"
-    return f"freezing {row.name} {costs} {shown} and trains {_times(full, row):.1f} times faster"
+    return f"{row.action} {costs} {shown} and trains {_times(full, row):.1f} times faster"
 
 
 def _rest(row: SweepRow, what: Finding) -> str:
     if what == "loses":
-        return f"freezing {row.name} loses {_loss(row)}"
+        return f"{row.action} loses {_loss(row)}"
     if row.difference is None or row.difference.low is None or row.difference.high is None:
         return ""
     if what == "unclear":
         return (
-            f"of freezing {row.name} it cannot be told: the difference is between "
+            f"of {row.action} it cannot be told: the difference is between "
             f"{row.difference.low:+.1f} and {row.difference.high:+.1f} points"
         )
-    return f"freezing {row.name} makes it hardly faster"
+    return f"{row.action} makes it hardly faster"
 
 
 def _loss(row: SweepRow) -> str:
@@ -95,7 +95,7 @@ def _loss(row: SweepRow) -> str:
 
 def _of_one_seed(full: SweepRow, frozen: Sequence[SweepRow]) -> str:
     fastest, best = min(frozen, key=lambda row: row.seconds), max(frozen, key=_mean)
-    said = f"one seed shows no noise, so nothing is certain: freezing {best.name} came out best of what freezes "
+    said = f"one seed shows no noise, so nothing is certain: {best.action} came out best of what freezes "
     said += f"({_signed(best)} points, {_times(full, best):.1f} times faster)"
     if fastest is not best:
         said += f", {fastest.name} fastest ({_signed(fastest)} points, {_times(full, fastest):.1f} times)"

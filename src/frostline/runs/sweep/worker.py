@@ -30,9 +30,12 @@ from frostline.data.parts import held_out
 from frostline.engine.known_checks import sharing_checks
 from frostline.engine.settings import EngineSettings
 from frostline.errors import SettingsError
+from frostline.evidence.optimizers import held
 from frostline.freezing.freeze import Freeze
 from frostline.plan.plan import Plan
-from frostline.runs.defaults import TrainingLength
+from frostline.plan.presets import preset
+from frostline.plan.schedule import Schedule
+from frostline.runs.defaults import TrainingLength, with_usual_rates
 from frostline.runs.devices import device_options
 from frostline.runs.metrics import evaluated, metrics_for
 from frostline.runs.rows import read_rows
@@ -156,8 +159,9 @@ class Worker:
         if report_to:
             _end_tracked_run()
         logged = next(entry for entry in reversed(trainer.state.log_history) if "eval_loss" in entry)
+        trained = {id(parameter) for parameter in held(trainer.optimizer)}  # in any phase
         parameters = cast("PreTrainedModel", trainer.model).parameters()
-        sizes = [(parameter.numel(), parameter.requires_grad) for parameter in parameters]
+        sizes = [(parameter.numel(), id(parameter) in trained) for parameter in parameters]
         return TrialResult(
             trial=trial,
             metrics=evaluated(logged),
@@ -187,10 +191,16 @@ class Worker:
         # It takes a second to load.
         from frostline.training.trainer import Trainer
 
+        model = self._fresh(trial.seed)
+        schedule = self._schedule(model, trial)
+        rate = trial.learning_rate
+        if rate is None:
+            rate = TrainingLength.of(model, self.origin, self._settings, len(rows), schedule).learning_rate
         trainer = Trainer(
-            model=self._fresh(trial.seed),
-            args=self._arguments(trial, len(rows), folder, report_to),
+            model=model,
+            args=self._arguments(trial, rate, len(rows), folder, report_to),
             freeze=trial.freeze or None,
+            schedule=schedule,
             data_collator=DataCollatorWithPadding(self._tokenizer),
             train_dataset=rows,
             eval_dataset=judged_by,
@@ -200,15 +210,22 @@ class Worker:
         trainer.remove_callback(PrinterCallback)
         return trainer
 
-    def _arguments(self, trial: Trial, rows: int, folder: str, report_to: Sequence[str]) -> Any:
+    def _schedule(self, model: PreTrainedModel, trial: Trial) -> Schedule | None:
+        """What trains phase by phase, as ``frostline train`` has it; None for one plan."""
+        if not trial.preset:
+            return None
+        schedule = preset(model, trial.preset)
+        return with_usual_rates(model, schedule) if trial.learning_rate is None else schedule
+
+    def _arguments(self, trial: Trial, rate: float, rows: int, folder: str, report_to: Sequence[str]) -> Any:
         from frostline.training.arguments import TrainingArguments
 
         settings, epochs = self._settings, self.epochs()
         return TrainingArguments(
             output_dir=folder,
-            run_name=f"{trial.freeze or 'nothing frozen'}, seed {trial.seed}",
+            run_name=f"{trial.preset or trial.freeze or 'nothing frozen'}, seed {trial.seed}",
             num_train_epochs=epochs,
-            learning_rate=trial.learning_rate,
+            learning_rate=rate,
             per_device_train_batch_size=settings.batch_size,
             per_device_eval_batch_size=max(32, settings.batch_size),
             seed=trial.seed,
