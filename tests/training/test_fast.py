@@ -284,6 +284,15 @@ def test_checkpointing_is_switched_off_for_the_block(heard: pytest.LogCaptureFix
     assert is_checkpointed(model)
 
 
+def test_what_cannot_be_tried_is_said_with_checkpointing_too(heard: pytest.LogCaptureFixture) -> None:
+    model = frozen()
+    checkpoint_activations(model)
+    with fl.fast(model, store="memory"):
+        model(**next(batches()), output_hidden_states=True).loss.backward()
+        assert is_checkpointed(model)
+    assert "Engine: the plain path; output_hidden_states was given." in heard.messages
+
+
 def test_checkpointing_stays_where_nothing_is_frozen() -> None:
     model = tokens.model().train()
     checkpoint_activations(model)

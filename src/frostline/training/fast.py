@@ -110,6 +110,7 @@ class LoopEngine:
         self._choice: Choice | None = None
         self._checkpointing: list[Any] = [module for module in self._core.modules() if hasattr(module, _CHECKPOINTING)]
         self._switched_off: list[Any] = []
+        self._refused: str | None = None  # why the last call that trains could not be tried
         self._is_due = True
         self._is_told = False
         self._ended: EngineReport | None = None
@@ -170,10 +171,11 @@ class LoopEngine:
         self._switch_checkpointing_off()
         try:
             check = self._engine.check(inputs)
-        except NeedsPlain:  # the engine says why; another call may be one that it can answer
+        except NeedsPlain as reason:  # another call may be one that it can answer
+            self._refused = str(reason)  # the engine will see checkpointing switched on again, and say that
             self._switch_checkpointing_on()
             return
-        self._is_due = False
+        self._is_due, self._refused = False, None
         if check.paths.replay is None:
             self._switch_checkpointing_on()
             return
@@ -207,7 +209,7 @@ class LoopEngine:
     def _end(self) -> None:
         """Leave the model as it was, and say so where nothing was done."""
         if not self._engine.answered:
-            why = self._engine.reason or "the forward of the model was not called in training"
+            why = self._refused or self._engine.reason or "the forward of the model was not called in training"
             get_logger().info("Engine: the plain path; %s.", why)
         store = self._engine.store
         if store is not None:
