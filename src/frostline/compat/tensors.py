@@ -20,6 +20,7 @@ __all__ = [
     "BatchNorm",
     "TorchDispatchMode",
     "TreeSpec",
+    "backward_pass",
     "clear_late_hooks",
     "counts_holders",
     "holders_of",
@@ -48,6 +49,14 @@ def version_of(tensor: Tensor) -> int:
     In: all.
     """
     return tensor._version
+
+
+def backward_pass() -> int:
+    """Give the number of the backward pass that runs now, in a hook; one that runs within another has its own.
+
+    In: all that were read (2.6 to 2.13).
+    """
+    return torch._C._current_graph_task_id()
 
 
 def hooks_of(tensor: Tensor) -> tuple[Any, Any]:

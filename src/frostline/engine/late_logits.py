@@ -269,7 +269,8 @@ def _counted(*args: Any, **kwargs: Any) -> Tensor | None:
         return None
     if given.arguments["reduction"] not in {"mean", "sum"}:
         return None
-    counts = target != given.arguments["ignore_index"]
-    chosen = logits.source.compute(logits.states[counts]).to(logits.dtype)
-    given.arguments |= {"input": chosen, "target": target[counts]}
+    counts = (target != given.arguments["ignore_index"]).nonzero().squeeze(1)
+    # Its backward pass adds row by row, that of indexing goes through a sort.
+    chosen = logits.source.compute(logits.states.index_select(0, counts)).to(logits.dtype)
+    given.arguments |= {"input": chosen, "target": target.index_select(0, counts)}
     return functional.cross_entropy(*given.args, **given.kwargs)

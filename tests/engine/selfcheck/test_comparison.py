@@ -103,6 +103,22 @@ class TestDifferences:
         assert difference(None, ONE, 1.0) == difference(ONE, None, 1.0) == math.inf
 
 
+class Recomputed(torch.autograd.Function):
+    """A linear map that runs once more in the backward pass, which takes gradients within."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(values, weight)
+        return values @ weight.T
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, ...]:
+        values, weight = ctx.saved_tensors
+        with torch.enable_grad():
+            again = values.detach().requires_grad_()
+            return torch.autograd.grad(again @ weight.T, [again, weight], gradients)
+
+
 class Giving(Classifier):
     """Gives out what it is told to, made of logits, (rows, 2), and hidden states, (rows, length, width)."""
 
@@ -180,6 +196,23 @@ class TestWhatCounts:
         assert check.gradients is not None
         assert 1e-3 < check.gradients < 0.1
         assert compares.same_outputs(other)
+
+    @pytest.mark.parametrize("factor", [1.0, 1.01])
+    def test_gradients_that_are_taken_within_the_backward_pass(self, factor: float) -> None:
+        model = Classifier(Block, 1)
+
+        def run(linear: Callable[[Tensor, Tensor], Tensor], factor: float) -> Callable[[], Any]:
+            def logits() -> Any:
+                hidden = model.embedded(BATCH["input_ids"]).mean(1)
+                found = linear(hidden, model.classifier.weight)
+                return {"logits": found.detach() + (found - found.detach()) * factor}
+
+            return logits
+
+        compares = Comparison(model, call_of(BATCH), run(lambda values, weight: values @ weight.T, 1.0))
+        check = compares.check("replay", "", run(Recomputed.apply, factor))
+        assert check.gradients == pytest.approx(factor - 1, abs=1e-4)
+        assert check.admitted == (factor == 1)
 
     def test_a_parameter_that_gets_none(self) -> None:
         compares, run_with = _comparison(_usual)

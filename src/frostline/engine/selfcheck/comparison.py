@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from frostline.base.random_state import seed_all
-from frostline.compat.tensors import tree_leaves
+from frostline.compat.tensors import backward_pass, tree_leaves
 from frostline.engine.dropout import NoDropout
 from frostline.engine.outputs import tensors_of
 from frostline.engine.replay.replay import NotReplayable
@@ -176,12 +176,17 @@ class Comparison:
         )
         found: dict[int, float] = {}
 
+        own_pass: list[int] = []
+
         def compare(place: int, gradient: Tensor) -> Tensor:
+            if [backward_pass()] != own_pass:  # one within, that some function takes on its way
+                return gradient
             found[place] = difference(gradient, plain[place], least)
             return gradient.new_zeros(()).expand_as(gradient)
 
         if total is not None:
-            hooks = [own.register_hook(partial(compare, place)) for place, own in enumerate(self._trains)]  # type: ignore[no-untyped-call]
+            hooks = [total.register_hook(lambda _: own_pass.append(backward_pass()))]  # type: ignore[no-untyped-call]
+            hooks += [own.register_hook(partial(compare, place)) for place, own in enumerate(self._trains)]  # type: ignore[no-untyped-call]
             try:
                 torch.autograd.grad(total, self._trains, allow_unused=True)
             finally:
