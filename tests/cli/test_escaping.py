@@ -62,6 +62,20 @@ def edit(file: Path, **changes: Any) -> None:
     file.write_text(json.dumps(values | changes), encoding="utf-8")
 
 
+SWEPT = [
+    "--data",
+    "{}/rows.csv",
+    "--eval",
+    "{}/rows.csv",
+    "--depths",
+    "0",
+    "--lr",
+    "1e-3",
+    "--seeds",
+    "1",
+    "--epochs",
+    "1",
+]
 # Per command: words, in which {} stands for the folder, and the exit status.
 WORDS: dict[str, list[tuple[list[str], int]]] = {
     "inspect": [
@@ -107,6 +121,19 @@ WORDS: dict[str, list[tuple[list[str], int]]] = {
         (["{}/base", "--preset", "gradual-unfreezing"], 0),
         (["{}/base", "--preset", "lisa", "--json"], 0),
         (["{}/base", "--preset", EVIL], 2),
+    ],
+    "estimate": [
+        (["{}/base", "--rows", "100", "--mean-tokens", "9", "--flops", "1e12", "--bandwidth", "1e11"], 0),
+        (["{}/base", "--data", "{}/rows.csv", "--text-column", EVIL, "--device", "t4", "--json"], 0),
+        (["{}/base", "--rows", "100", "--mean-tokens", "9", "--device", EVIL], 2),
+        (["{}/base", "--data", "{}/rows.csv", "--device", "t4"], 2),
+        (["{}/base", "--freeze", EVIL, "--rows", "100", "--mean-tokens", "9", "--device", "t4"], 2),
+    ],
+    "sweep": [
+        (["--model", "{}/base", *SWEPT, "--text-column", EVIL, "--out", "{}/swept"], 0),
+        (["--model", "{}/base", *SWEPT, "--text-column", EVIL, "--presets", EVIL, "--out", "{}/x"], 2),
+        (["--model", "{}/base", *SWEPT, "--text-column", EVIL, "--pick", EVIL, "--out", "{}/x"], 2),
+        (["--model", "{}/base", *SWEPT, "--out", "{}/x"], 2),
     ],
     "predict": [
         (["{}/run", f"good film {EVIL}"], 0),

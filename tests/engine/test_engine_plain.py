@@ -233,7 +233,7 @@ class TestAround:
         model = frozen_model()
         engine = engine_of(model)
         engine.check(BATCH)
-        monkeypatch.setattr(Runner, "tap", refusing)
+        monkeypatch.setattr(Runner, "tap_each", refusing)
         assert_plain(model, engine, BATCH)
         with pytest.raises(NotReplayable, match="another shape in every batch"):
             engine.fill(BATCH)

@@ -58,3 +58,14 @@ def first_inputs(trainer: transformers.Trainer) -> dict[str, Any]:
     batches, count = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), steps, trainer.args.device)
     counted = {"num_items_in_batch": count} if trainer.model_accepts_loss_kwargs and count is not None else {}
     return prepared(trainer, batches[0]) | counted
+
+
+def installed_trackers() -> list[str]:
+    """Name the trackers that a Trainer can report to here.
+
+    In: all.
+    """
+    from transformers.integrations.integration_utils import get_available_reporting_integrations
+
+    names: list[str] = get_available_reporting_integrations()  # type: ignore[no-untyped-call]
+    return names

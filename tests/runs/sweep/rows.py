@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from frostline.runs.sweep.interval import Interval
-from frostline.runs.sweep.result import SweepRow
+from frostline.runs.sweep.row import SweepRow
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from frostline.runs.sweep.result import SweepRow
+from frostline.runs.sweep.row import SweepRow
 
 
 def picked_row(rows: Sequence[SweepRow], within: float | None) -> SweepRow:

@@ -6,11 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from frostline.errors import MissingExtraError
+from frostline.runs.sweep.row import pareto
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from matplotlib.figure import Figure
 
-    from frostline.runs.sweep.result import SweepResult
+    from frostline.runs.sweep.row import SweepRow
 
 FILES = ("sweep.png", "sweep.svg")
 _SIZE = (8.0, 5.0)  # inches
@@ -22,7 +25,7 @@ _LEFT_OF = {
 _FRONT, _OTHER = "#0b5fa5", "#8a8a8a"
 
 
-def draw(result: SweepResult) -> Figure:
+def draw(rows: Sequence[SweepRow]) -> Figure:
     """Draw a point per row, its interval over seeds as a bar, and a line through those on the Pareto front.
 
     Raises:
@@ -36,8 +39,8 @@ def draw(result: SweepResult) -> Figure:
         ) from None
     figure = Figure(figsize=_SIZE, layout="constrained")
     axes: Any = figure.subplots()
-    front = result.pareto
-    for row in result.rows:
+    front = pareto(rows)
+    for row in rows:
         color = _FRONT if row in front else _OTHER
         half = row.accuracy.half
         axes.errorbar(
@@ -52,23 +55,23 @@ def draw(result: SweepResult) -> Figure:
     axes.plot(
         [row.seconds for row in front], [100 * row.accuracy.mean for row in front], color=_FRONT, linewidth=1, zorder=0
     )
-    _name_points(axes, result)
+    _name_points(axes, rows)
     axes.set_xlabel("time of one run, seconds")
     axes.set_ylabel("accuracy, %")
     axes.set_xlim(left=0)
     axes.margins(x=0.15, y=0.12)
     axes.grid(visible=True, color="#e4e4e4", linewidth=0.6)
     axes.set_axisbelow(True)
-    seeds = len(result.rows[0].accuracy.values)
+    seeds = len(rows[0].accuracy.values)
     bars = f"bars: 95 % over {seeds} seeds; " if seeds > 1 else "one seed; "
     axes.set_title(f"What is frozen ({bars}blue: Pareto front)", fontsize=10)
     return figure
 
 
-def _name_points(axes: Any, result: SweepResult) -> None:
+def _name_points(axes: Any, rows: Sequence[SweepRow]) -> None:
     """Write beside each point what is frozen: where the front leaves room, and within the picture."""
-    longest, front = max(row.seconds for row in result.rows), result.pareto
-    for row in result.rows:
+    longest, front = max(row.seconds for row in rows), pareto(rows)
+    for row in rows:
         # The front comes from the lower left; what is not on it lies beneath.
         left = row.seconds > _LEFT_OF[row in front] * longest
         axes.annotate(
@@ -81,12 +84,12 @@ def _name_points(axes: Any, result: SweepResult) -> None:
         )
 
 
-def save(result: SweepResult, folder: Path) -> None:
+def save(rows: Sequence[SweepRow], folder: Path) -> None:
     """Write the picture as PNG and SVG.
 
     Raises:
         MissingExtraError: If matplotlib is not installed.
     """
-    figure = draw(result)
+    figure = draw(rows)
     for name in FILES:
         figure.savefig(folder / name, dpi=_DPI)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,6 +11,8 @@ from frostline.base.json import finite, picked
 from frostline.base.plain_table import plain_table
 from frostline.engine.cost.costs import bytes_text, seconds_text
 from frostline.runs.sweep.interval import Interval
+from frostline.runs.sweep.picture import draw
+from frostline.runs.sweep.row import SweepRow, pareto
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,48 +21,6 @@ if TYPE_CHECKING:
 COLUMNS = ("frozen", "accuracy", "against all", "macro F1", "time", "memory", "trains", "rate")
 RIGHT_ALIGNED = COLUMNS[1:]
 MINOR = ("rate", "macro F1", "memory")
-
-
-@dataclass(frozen=True, slots=True)
-class SweepRow:
-    """One depth of the frost line.
-
-    Attributes:
-        freeze: What is frozen, as a selector; ``""`` for nothing, and for a schedule.
-        name: The same in words.
-        accuracy: Over seeds, from 0 to 1.
-        macro_f1: Likewise.
-        difference: Of the accuracy against training everything, seed by seed, in points; None for that row itself.
-        seconds: Of one run, the mean over seeds: training, and its own part of filling the store.
-        peak_bytes: The most memory that a run took on top of what was in use before; None where that is not known.
-        trainable: Share of the parameters that train, 0 to 1.
-        learning_rate: The peak rate; None for that which each phase of a schedule usually has.
-        preset: The name of the schedule; ``""`` for one plan throughout.
-    """
-
-    freeze: str
-    name: str
-    accuracy: Interval
-    macro_f1: Interval
-    difference: Interval | None
-    seconds: float
-    peak_bytes: int | None
-    trainable: float
-    learning_rate: float | None
-    preset: str = ""
-
-    @property
-    def action(self) -> str:
-        """What the row does, in words."""
-        return f"the schedule {self.preset}" if self.preset else f"freezing {self.name}"
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as plain values."""
-        return picked(
-            self,
-            *("freeze", "name", "accuracy", "macro_f1", "difference", "seconds", "peak_bytes", "trainable"),
-            *("learning_rate", "preset"),
-        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,9 +85,7 @@ class SweepResult:
         Raises:
             MissingExtraError: If matplotlib is not installed.
         """
-        from frostline.runs.sweep.picture import draw
-
-        return draw(self)
+        return draw(self.rows)
 
     def __str__(self) -> str:
         return "\n".join([*plain_table(COLUMNS, map(cells, self.rows), RIGHT_ALIGNED), "", *self.lines()])
@@ -146,15 +104,6 @@ class SweepResult:
             yield "± is half of a 95 % interval over seeds; differences are paired, seed by seed."
         yield f"Worth their time: {'; '.join(row.name for row in self.pareto)}."
         yield from self.notes
-
-
-def pareto(rows: Sequence[SweepRow]) -> tuple[SweepRow, ...]:
-    """The rows that no other one beats in mean accuracy and time at once, the fastest first."""
-    front: list[SweepRow] = []
-    for row in sorted(rows, key=lambda row: (row.seconds, -row.accuracy.mean)):
-        if not front or row.accuracy.mean > front[-1].accuracy.mean:
-            front.append(row)
-    return tuple(front)
 
 
 def cells(row: SweepRow) -> tuple[str, ...]:

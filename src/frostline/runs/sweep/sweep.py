@@ -22,8 +22,10 @@ from frostline.runs.sweep.budget import Budget, Way, weight
 from frostline.runs.sweep.depths import Depth, depths_of
 from frostline.runs.sweep.interval import Interval
 from frostline.runs.sweep.picking import picked_row
+from frostline.runs.sweep.picture import save
 from frostline.runs.sweep.record import Record
-from frostline.runs.sweep.result import SweepResult, SweepRow
+from frostline.runs.sweep.result import SweepResult
+from frostline.runs.sweep.row import SweepRow
 from frostline.runs.sweep.settings import SweepSettings, seconds_of
 from frostline.runs.sweep.trial import Trial, TrialResult
 from frostline.runs.sweep.tuning import rates_around, tuned_rate
@@ -285,11 +287,9 @@ class _Sweep:
 
     def _leave(self, result: SweepResult) -> SweepResult:
         """Write the results, the picture and the picked model into the folder."""
-        from frostline.runs.sweep.picture import save
-
         with self._folder.publish() as staged:
             try:
-                save(result, staged)
+                save(result.rows, staged)
             except MissingExtraError as missing:
                 result = replace(result, notes=(*result.notes, f"No picture: {str(missing).splitlines()[0]}"))
             for place, name in ((self._folder.picked, MODEL_FOLDER), (self._folder.tracked, TRACKED_FOLDER)):

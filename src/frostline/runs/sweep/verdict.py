@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from frostline.runs.sweep.interval import Interval
-from frostline.runs.sweep.result import SweepRow, points
+from frostline.runs.sweep.result import points
+from frostline.runs.sweep.row import SweepRow
 
 CLOSE = 2.0  # points: where the interval leaves open more than that, nothing is said of a depth
 _FASTER = 1.1  # times: what saves less is not worth a word

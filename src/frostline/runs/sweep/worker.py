@@ -24,7 +24,7 @@ from frostline.base.peak import freed, peak_memory
 from frostline.checkpoints.classifier import load_classifier
 from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.source import locate
-from frostline.compat.trainer import first_inputs
+from frostline.compat.trainer import first_inputs, installed_trackers
 from frostline.data.labels import REGRESSION
 from frostline.data.parts import held_out
 from frostline.engine.known_checks import sharing_checks
@@ -270,9 +270,7 @@ def refuse_unknown_trackers(names: Sequence[str]) -> None:
     Raises:
         SettingsError: If there is one.
     """
-    from transformers.integrations.integration_utils import get_available_reporting_integrations
-
-    there: list[str] = get_available_reporting_integrations() if names else []  # type: ignore[no-untyped-call]
+    there = installed_trackers() if names else []
     for name in names:
         if name not in there:
             raise SettingsError(
