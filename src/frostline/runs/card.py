@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from frostline.base.escaping import printable
+from frostline.checkpoints.source import short_name
 from frostline.evidence.inspect.inspection import COLUMNS, row_cells
 from frostline.runs.train_result import TrainResult
 
@@ -49,7 +50,7 @@ def _body(result: TrainResult) -> str:
     named = settings.plan()
     plan = f"Plan: {_code(str(named)) if named else 'none was named.'}"
     lines = [
-        f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(_short_name(settings.model))}",
+        f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(short_name(settings.model))}",
         "",
         f"Task: {start.read.schema.problem_type.replace('_', ' ')}. {_labels(start.read.schema.names)}".rstrip(),
         "",
@@ -94,15 +95,10 @@ def _body(result: TrainResult) -> str:
         ]
     if settings.leaves_adapters:
         lines += ["## Loading", "", "The folder holds the adapters and the head. They belong on the base:", ""]
-        lines += ["```python", *_LOADING.format(base=repr(_short_name(settings.model))).splitlines(), "```", ""]
+        lines += ["```python", *_LOADING.format(base=repr(short_name(settings.model))).splitlines(), "```", ""]
     elif settings.merge:
         lines += ["The adapters are merged into the weights: it loads with plain `from_pretrained`.", ""]
     return "\n".join(lines)
-
-
-def _short_name(model: str) -> str:
-    """A hub name, or a folder's own name, which says enough and tells nothing of the machine."""
-    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _labels(names: Iterable[str]) -> str:

@@ -19,7 +19,7 @@ from frostline.base.plain_table import plain_table
 from frostline.checkpoints.adapters import AdapterFolder
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import load_config, skeleton
-from frostline.checkpoints.source import locate
+from frostline.checkpoints.source import locate, short_name
 from frostline.evidence.inspect.tower import Tower, tower_of
 from frostline.freezing.mode import is_pinned
 from frostline.plan.describe import describe, shortened
@@ -130,7 +130,7 @@ class Inspection:
     @property
     def title(self) -> str:
         """What was inspected: the class, and the checkpoint where one is known."""
-        return self.model_class + (f" from {self.origin.source}" if self.origin.source is not None else "")
+        return self.model_class + (f" from {short_name(self.origin.source)}" if self.origin.source is not None else "")
 
     @property
     def notes(self) -> tuple[str, ...]:

@@ -30,10 +30,10 @@ export function heightOf(block, weight, scale) {
   return Math.round(Math.max(LEAST, height));
 }
 
-/** What a block is called: a unit's name, or "layers 0–79 × 80". */
-export function nameOf(block) {
+/** What a block is called: a unit's name, or "layers 0–79 × 80"; within a column the stack's name goes without saying. */
+export function nameOf(block, isWithin = false) {
   const [lowest, highest] = [block.units[0], block.units.at(-1)];
-  if (lowest === highest) return lowest.name;
   const stack = lowest.stack ? `${lowest.stack} ` : "";
-  return `${stack}layers ${lowest.index}–${highest.index} × ${block.units.length}`;
+  if (lowest === highest) return isWithin ? lowest.name.slice(stack.length) : lowest.name;
+  return `${isWithin ? "" : stack}layers ${lowest.index}–${highest.index} × ${block.units.length}`;
 }

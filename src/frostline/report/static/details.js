@@ -48,10 +48,12 @@ export class Details {
   }
 
   #row(one) {
-    const facts = [one.shape.join(" × ") || "one value", one.dtype, bytes(one.bytes), one.origin];
+    const unit = this.model.units[one.unit];
+    const mark = this.marks?.[unit.place].facts[one.place - unit.parameters[0].place];
+    const facts = [one.shape.join(" × ") || "one value", one.dtype, bytes(one.bytes), mark ?? one.origin];
     const key = `parameter-${one.place}`;
     const name = make("span", { class: "parameter" }, shown(one.name));
-    const about = make("span", { class: "facts" }, facts.filter(Boolean).join(" · "));
+    const about = make("span", { class: "facts" }, shown(facts.filter(Boolean).join(" · ")));
     if (this.marks) return make("li", {}, name, about);
     const box = make("input", {
       type: "checkbox",

@@ -114,7 +114,7 @@ export class Tower {
           onfocus: look,
           onpointerenter: look,
         },
-        make("span", { class: "name" }, name),
+        make("span", { class: "name" }, shown(nameOf(block, this.parts.columns.length > 1))),
         ...tags,
         make("span", { class: "size" }, short(count)),
       ),
