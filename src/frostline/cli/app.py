@@ -22,6 +22,7 @@ from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.probe import probe
 from frostline.cli.render import print_error, print_text
+from frostline.cli.report import report
 from frostline.cli.sigint import INTERRUPTED
 from frostline.cli.store import store
 from frostline.cli.train import train
@@ -38,7 +39,7 @@ app = typer.Typer(
 )
 # What all complaints about arguments are, whatever typer or click calls it: the class beneath Exception.
 _COMPLAINT: Any = typer.BadParameter.__mro__[-4]
-for command in (inspect, train, predict, evaluate, check, diff, verify, probe, demo):
+for command in (inspect, train, predict, evaluate, check, diff, verify, probe, report, demo):
     app.command()(command)
 app.add_typer(delta)
 app.add_typer(store)

@@ -33,7 +33,7 @@ def style() -> str:
 
 @cache
 def policy() -> str:
-    """The page's Content-Security-Policy: nothing from outside, and no script or style but its own, by their digests."""
+    """The page's policy of content: nothing from outside, no script and no style but its own, by their digests."""
     return (
         f"default-src 'none'; script-src '{_source(script())}'; style-src '{_source(style())}'; "
         "img-src data:; base-uri 'none'; form-action 'none'"

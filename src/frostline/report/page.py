@@ -30,13 +30,17 @@ def render(template: str, *, data: Mapping[str, Any] | None = None, **values: An
     Returns:
         A page of HTML that needs nothing beside itself.
     """
-    return _environment().get_template(template).render(
-        data=None if data is None else embedded(data),
-        policy=policy(),
-        script=Markup(script()),  # noqa: S704 - it is ours
-        style=Markup(style()),  # noqa: S704 - likewise
-        made=f"Made by Frostline {version('frostline')}.",
-        **values,
+    return (
+        _environment()
+        .get_template(template)
+        .render(
+            data=None if data is None else embedded(data),
+            policy=policy(),
+            script=Markup(script()),  # noqa: S704 - it is ours
+            style=Markup(style()),  # noqa: S704 - likewise
+            made=f"Made by Frostline {version('frostline')}.",
+            **values,
+        )
     )
 
 

@@ -32,13 +32,13 @@ _FILLS = {
     "level-bad": ("#8c1f5b", "#ffffff"),
     "level-none": ("none", "currentColor"),
 }
-_PATTERN = (
+_PATTERN = Markup(
     '<defs><pattern id="frostline-partly" width="18" height="18" patternUnits="userSpaceOnUse" '
     'patternTransform="rotate(45)"><rect width="18" height="18" fill="#cfe5f6"/>'
     '<rect width="6" height="18" fill="#f5b870"/></pattern></defs>'
 )
 # Alone in a file, as an image of a README, it follows the reader's colours.
-_STYLE = "<style>svg{color:#16202a}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>"
+_STYLE = Markup("<style>svg{color:#16202a}@media(prefers-color-scheme:dark){svg{color:#e6edf3}}</style>")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ def tower_svg(
         '<svg xmlns="http://www.w3.org/2000/svg" width="{w}" height="{h}" viewBox="0 0 {w} {h}" role="img" '
         'aria-label="{label}" font-family="system-ui, sans-serif" font-size="12">'
     ).format(w=width, h=round(height), label=label)
-    return Markup("").join([opening, Markup(_STYLE if alone else ""), Markup(_PATTERN), *parts, Markup("</svg>")])
+    return Markup("").join([opening, _STYLE if alone else Markup(""), _PATTERN, *parts, Markup("</svg>")])
 
 
 def _is_of(unit: Mapping[str, Any], stack: str) -> bool:

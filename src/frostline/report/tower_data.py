@@ -1,4 +1,4 @@
-"""A tower as the page's script reads it: rows instead of objects, since some models have ten thousands of parameters."""
+"""A tower as the page's script reads it: rows instead of objects, as models may have thousands of parameters."""
 
 from __future__ import annotations
 

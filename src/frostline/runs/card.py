@@ -11,7 +11,7 @@ from frostline.checkpoints.source import short_name
 from frostline.evidence.inspect.inspection import COLUMNS, row_cells
 from frostline.runs.train_result import TrainResult
 
-CARD_FILE = "README.md"
+CARD_FILE, TOWER_FILE = "README.md", "tower.svg"
 _LABELS_SHOWN = 20
 _LOADING = """\
 from peft import PeftModel
@@ -42,6 +42,7 @@ def write_card(result: TrainResult, folder: Path) -> None:
         base_model=base,
         tags=["frostline"],
     )
+    (folder / TOWER_FILE).write_text(result.start.inspection.to_svg(), encoding="utf-8")
     (folder / CARD_FILE).write_text(f"---\n{head.to_yaml()}\n---\n\n{_body(result)}", encoding="utf-8")
 
 
@@ -59,6 +60,8 @@ def _body(result: TrainResult) -> str:
         f"Adapters: {_plain(start.adapters)}." if start.adapters else plan,
         "",
         _plain(start.inspection.verdict),
+        "",
+        f"![The model's units, and which of them train]({TOWER_FILE})",
         "",
         *_table(COLUMNS, (row_cells(row) for row in start.inspection.rows)),
         "",

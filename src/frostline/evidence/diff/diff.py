@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Any, Literal
 from frostline.anatomy.modelmap import ModelMap
 from frostline.base.escaping import printable
 from frostline.base.json import picked
-from frostline.checkpoints.delta.compare import Change
 from frostline.checkpoints.meter import Meter, Report, silent
 from frostline.checkpoints.reading import open_checkpoint
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import Source, locate, short_name
 from frostline.errors import ModelError
-from frostline.evidence.diff.tensor_diff import UNPLACED, VERDICTS, Comparison, TensorDiff, Verdict, figures
+from frostline.evidence.diff.tensor_diff import UNPLACED, VERDICTS, Comparison, TensorDiff
 from frostline.evidence.diff.unit_diff import UnitDiff, unit_diff
 from frostline.evidence.diff.view import (
     FIGURES,
+    MOST_LINES,
     MOST_ROWS,
     TENSOR_COLUMNS,
     UNIT_COLUMNS,
@@ -124,7 +124,7 @@ class Diff:
             kind="diff",
             title=f"{short_name(self.tuned)} beside {short_name(self.base)}",
             verdict=self.verdict,
-            notes_of=[*map(str, self.violations), *([self.note] if self.note else [])],
+            notes_of=[*_first(self.violations), *([self.note] if self.note else [])],
             units=(UNIT_COLUMNS, list(map(sorted_cells, map(unit_cells, reversed(self.units))))),
             tensors=(TENSOR_COLUMNS, list(map(sorted_cells, map(tensor_cells, changed[:MOST_ROWS])))),
             changed=len(changed),
@@ -136,7 +136,7 @@ class Diff:
     def _repr_html_(self) -> str:
         """What a notebook shows: the answer and the tower, without a script."""
         tower = tower_of_diff(self.model_class, self.tuned, self.units, self.tensors)
-        return fragment(self.verdict, tower_svg(tower.to_dict(), self._marks), map(str, self.violations))
+        return fragment(self.verdict, tower_svg(tower.to_dict(), self._marks), _first(self.violations))
 
     @property
     def _marks(self) -> list[dict[str, Any]]:
@@ -198,6 +198,12 @@ def diff(
         violations=tuple(_violations(rows, frozen, buffers, moved, anatomy, allow_cast=allow_cast)),
         note=note,
     )
+
+
+def _first(violations: Sequence[Violation]) -> Iterator[str]:
+    yield from (f"Violation: {violation}" for violation in violations[:MOST_LINES])
+    if len(violations) > MOST_LINES:
+        yield f"and {len(violations) - MOST_LINES} more violations"
 
 
 def _skeleton(*sources: Source) -> tuple[PreTrainedModel | None, str]:

@@ -11,9 +11,9 @@ from frostline.anatomy.placement import place_named
 from frostline.evidence.inspect.tower import Tower, TowerParameter, TowerUnit
 
 if TYPE_CHECKING:
-    from frostline.checkpoints.delta.compare import Change
     from collections.abc import Sequence
 
+    from frostline.checkpoints.delta.compare import Change
     from frostline.evidence.diff.tensor_diff import TensorDiff
     from frostline.evidence.diff.unit_diff import UnitDiff
 
@@ -55,6 +55,8 @@ def mark_of(unit: UnitDiff) -> dict[str, Any]:
     words = set(unit.counts)
     if words == {"identical"}:
         return {"level": "0", "text": "identical"}
+    if words == {"identical", "missing"}:
+        return {"level": "0", "text": f"identical, {unit.counts['missing']} missing"}
     if words == {"extra"}:
         return {"level": "new", "text": "new"}
     if words == {"missing"}:
@@ -82,7 +84,7 @@ def fact_of(row: TensorDiff) -> str:
 UNIT_COLUMNS = ("unit", "verdict", "tensors", "max change", "relative L2", "cosine", "of which")
 TENSOR_COLUMNS = ("tensor", "verdict", "max change", "relative L2", "cosine", "note")
 FIGURES = ("tensors", "max change", "relative L2", "cosine")
-MOST_ROWS = 500  # of a table in a page
+MOST_ROWS, MOST_LINES = 500, 10  # of a table and of a list in a page
 
 
 def unit_cells(unit: UnitDiff) -> tuple[str, ...]:
