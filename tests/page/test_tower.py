@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def bert(show_model: Callable[..., Opened]) -> Opened:
     """Embeddings, four layers, pooler, head; nothing is frozen."""
-    return show_model(tiny("bert", meta=True, num_hidden_layers=4))
+    return show_model(tiny("bert", meta=True, num_hidden_layers=4), height=1400)
 
 
 def test_dragging(bert: Opened) -> None:

@@ -31,6 +31,9 @@ class Elements(HTMLParser):
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         self.found.append((tag, dict(attrs), []))
 
+    def handle_endtag(self, tag: str) -> None:
+        self.found.append((f"after {tag}", {}, []))
+
     def handle_data(self, data: str) -> None:
         if self.found:
             self.found[-1][2].append(data)
@@ -43,7 +46,7 @@ def hostile() -> nn.Module:
     """A model whose module has the worst name that torch takes."""
     model = nn.Module()
     model.layers = nn.ModuleList(nn.Linear(2, 2) for _ in range(2))
-    model.add_module(EVIL.replace(".", ""), nn.Linear(2, 2))
+    model.add_module(EVIL, nn.Linear(2, 2).requires_grad_(False))
     return model
 
 
@@ -68,10 +71,7 @@ def test_a_hostile_name_stays_text(page: Elements) -> None:
     assert not page.of("b")
     data = json.loads(page.of("script")[0][1])
     names = [row[0] for unit in data["tower"]["units"] for row in unit["parameters"]]
-    assert f"{EVIL.replace('.', '')}.weight" in names
-    shown = "".join(text for tag, _, texts in page.found for text in texts if tag != "script")
-    assert "\u202e" not in shown
-    assert "\\u202e" in shown
+    assert f"{EVIL}.weight" in names
 
 
 def test_it_names_nothing_outside(page: Elements) -> None:
@@ -91,9 +91,14 @@ def test_what_a_notebook_shows_has_no_script() -> None:
     found = fl.inspect(hostile())
     text = found._repr_html_()
     elements = Elements(text)
-    assert {tag for tag, _, _ in elements.found} <= {"div", "p", "svg", "defs", "pattern", "rect", "text"}
+    tags = {tag for tag, _, _ in elements.found if not tag.startswith("after ")}
+    assert tags <= {"div", "p", "svg", "defs", "pattern", "rect", "text"}
     assert found.verdict in "".join(text for _, text in elements.of("p"))
-    assert fragment(EVIL, tower_svg(found.tower.to_dict())).count("<script") == 0
+    hostile_text = fragment(EVIL, tower_svg(found.tower.to_dict()), [EVIL])
+    assert hostile_text.count("&lt;script&gt;") == 2
+    assert "<script" not in hostile_text
+    assert hostile_text.count("\\u202e\\x1b\\u2028") == 2
+    assert not {"\u202e", "\x1b", "\u2028"} & set(hostile_text)
 
 
 def test_a_page_is_small() -> None:

@@ -17,14 +17,14 @@ def texts(svg: str) -> list[str]:
 
 def test_units_from_the_head_down_with_what_they_do() -> None:
     model = tiny("bert", meta=True, num_hidden_layers=5)
-    fl.freeze(model, "embeddings, layers[:3], pooler.dense.bias")
+    fl.freeze(model, "embeddings, layers[:3], bert.pooler.dense.bias")
     said = texts(fl.inspect(model).to_svg())
     assert said[::2] == ["head", "pooler", "layers 3–4 × 2", "layers 0–2 × 3", "embeddings"]
     assert [text.split(" · ")[0] for text in said[1::2]] == ["trains", "partly frozen", "trains", "frozen", "frozen"]
 
 
 def test_two_stacks_stand_side_by_side() -> None:
-    root = ET.fromstring(fl.inspect(tiny("t5", meta=True)).to_svg())  # noqa: S314 - it is ours
+    root = ET.fromstring(fl.inspect(tiny("bart", meta=True)).to_svg())  # noqa: S314 - it is ours
     lefts = {
         element.text: float(element.attrib["x"])
         for element in root.iter(f"{SVG}text")

@@ -60,7 +60,7 @@ def run_page(folder: str | PathLike[str]) -> str:
         confusion=run.confusion(),
         proof=run.units[::-1],
         engine=list(_engine(metrics.get("engine"))),
-        figures=[(name.replace("_", " "), str(metrics[name])) for name in _FIGURES if metrics.get(name)],
+        figures=[(name.replace("_", " "), _short(metrics[name])) for name in _FIGURES if metrics.get(name)],
         command=run.command(),
     )
 
@@ -148,6 +148,10 @@ def _results(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def _figure(value: Any) -> str:
     return f"{value:.4f}" if isinstance(value, int | float) else "-"
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 def _said(metrics: Mapping[str, Any]) -> Iterator[str]:

@@ -24,11 +24,11 @@ def test_each_unit_has_its_mark(tmp_path: Path) -> None:
     found = fl.diff(base, tuned, expect_frozen="head")
     marks = dict(zip((unit.name for unit in found.units), found._marks, strict=True))
     assert marks["layer 0"] == marks["layer 0"] | {"level": "0", "text": "identical"}
-    assert marks["layer 1"] == marks["layer 1"] | {"level": "4", "text": "changed · 0.02"}
+    assert marks["layer 1"] == marks["layer 1"] | {"level": "4", "text": "partly changed · 0.02"}
     assert len(marks["layer 1"]["facts"]) == 16
     page = found.to_html()
     assert "Violation: classifier.bias was expected frozen: changed" in page
-    assert "changed · 0.02" in found._repr_html_()
+    assert "partly changed · 0.02" in found._repr_html_()
 
 
 @pytest.mark.parametrize(("relative", "level"), [(0.0, "1"), (1e-4, "2"), (0.05, "4"), (3.0, "5"), (math.nan, "bad")])
