@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     Runs = tuple[Job, object, object, object]
 
 REPEATS = 3
+ESTIMATE = "estimate"  # a table of its own
 THREADS = 2
 
 
@@ -30,11 +31,17 @@ def main(arguments: list[str] | None = None) -> int:
         0; 1 if a run failed.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("row", nargs="*", help=f"the rows to measure: {', '.join(NAMES)}; all unless told")
+    parser.add_argument(
+        "row", nargs="*", help=f"the rows to measure: {', '.join(NAMES)}; all unless told; or {ESTIMATE}, alone"
+    )
     parser.add_argument("--repeats", type=_count, default=REPEATS, help="runs of each side (default: %(default)s)")
     parser.add_argument("--rows", type=_count, help="train on so many rows at most")
     parser.add_argument("--threads", type=_count, default=THREADS, help="threads (default: %(default)s)")
     options = parser.parse_args(arguments)
+    if options.row == [ESTIMATE]:
+        from benchmarks.estimate import table
+
+        return table(options.threads)
     unknown = [name for name in options.row if name not in NAMES]
     if unknown:
         parser.error(f"no row is called {unknown[0]!r}; there are {', '.join(NAMES)}")

@@ -18,9 +18,9 @@ from benchmarks.case import Case, Predict
 from benchmarks.data import Split, load_data
 from benchmarks.limit import measured_rate, required
 from benchmarks.models import load_model, load_tokenizer, read_in
-from benchmarks.peak import peak_memory
 from benchmarks.results import Measurement
 from benchmarks.row import Row, all_rows
+from frostline.base.peak import peak_memory
 
 if TYPE_CHECKING:
     from benchmarks.case import Contestant

@@ -2,7 +2,7 @@
 
 from benchmarks.job import Job
 from benchmarks.peers import frostline, transformers_trainer
-from benchmarks.row import Row
+from benchmarks.row import Row, Target
 
 ROWS = (
     Row(
@@ -12,5 +12,6 @@ ROWS = (
         job=Job(top=4, epochs=3, rank=8, learning_rate=1e-3),
         ours=frostline,
         theirs=transformers_trainer,
+        target=Target(3),
     ),
 )

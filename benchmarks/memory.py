@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks.peak import peak_memory
 from benchmarks.peers import frostline, transformers_trainer
 from benchmarks.row import Row, Target
 from benchmarks.top2 import JOB
+from frostline.base.peak import peak_memory
 
 
 def _unavailable() -> str | None:

@@ -34,6 +34,8 @@ NAMES = (
     "audio-head",
     "clm-top2",
     "loop",
+    "sweep",
+    "sweep-apart",
     "gpu",
 )
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from benchmarks.row import Row
 
 _ROOT = Path(__file__).parents[1]
-_TAIL = 20  # lines of a failed run that are shown
+TAIL = 20  # lines of a failed run that are shown
 
 
 class RunFailedError(FrostlineError):
@@ -65,7 +65,7 @@ def run_once(row: str, side: Literal["ours", "theirs"], *, rows: int | None, thr
         told.write_text(json.dumps(asdict(Options(row, side, rows, threads, str(run), str(out)))))
         done = subprocess.run(  # noqa: S603 - our own module
             [sys.executable, "-m", "benchmarks.child", str(told)],
-            env=_environment(folder, threads),
+            env=environment(folder, threads),
             cwd=folder,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -74,12 +74,13 @@ def run_once(row: str, side: Literal["ours", "theirs"], *, rows: int | None, thr
             check=False,
         )
         if done.returncode:
-            tail = "\n".join(done.stdout.splitlines()[-_TAIL:])
+            tail = "\n".join(done.stdout.splitlines()[-TAIL:])
             raise RunFailedError(f"The run of {row!r} ({side}) ended with status {done.returncode}:\n{tail}")
         return Measurement(**json.loads(out.read_text(encoding="utf-8")))
 
 
-def _environment(folder: Path, threads: int) -> dict[str, str]:
+def environment(folder: Path, threads: int) -> dict[str, str]:
+    """Variables of a run's process: this tree, so many threads, and caches of its own."""
     count = str(threads)
     return os.environ | {
         "PYTHONPATH": os.pathsep.join((str(_ROOT / "src"), str(_ROOT))),  # this tree, whatever is installed

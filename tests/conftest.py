@@ -72,9 +72,22 @@ _LONG = (
     *("training/test_resume", "training/test_engine_callback", "training/test_ranks", "training/test_first_step"),
     *("training/test_trainer", "training/test_store_session", "training/test_callback", "training/test_drop_in"),
     *("cli/test_train", "cli/test_app", "cli/test_width", "cli/test_escaping", "cli/test_demo", "cli/test_pipe"),
-    *("cli/test_verify", "checkpoints/test_hub", "runs/test_train.py", "anatomy/test_giant", "engine/test_engine"),
+    *(
+        "cli/test_verify",
+        "checkpoints/test_hub",
+        "runs/test_train.py",
+        "runs/sweep/test_sweep",
+        "anatomy/test_giant",
+        "engine/test_engine",
+    ),
     *("test_outside", "docs/test_python", "benchmarks/test_child", "training/test_delta_checkpoints"),
-    *("training/test_engine_report", "cli/test_predict", "store/test_damage"),
+    *(
+        "training/test_engine_report",
+        "cli/test_predict",
+        "store/test_damage",
+        "training/test_phased",
+        "cli/test_schedule",
+    ),
 )
 
 

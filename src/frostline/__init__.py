@@ -24,9 +24,12 @@ if TYPE_CHECKING:
     from frostline.evidence.proof.run_proof import verify_run as verify_run
     from frostline.freezing.freeze import freeze as freeze
     from frostline.freezing.freeze import train_only as train_only
+    from frostline.plan.phase import Phase as Phase
     from frostline.plan.plan import Plan as Plan
     from frostline.plan.recipe import select as select
+    from frostline.runs.estimating import estimate as estimate
     from frostline.runs.features import features as features
+    from frostline.runs.sweep.sweep import sweep as sweep
     from frostline.training.arguments import TrainingArguments as TrainingArguments
     from frostline.training.callback import FreezeCallback as FreezeCallback
     from frostline.training.fast import fast as fast
@@ -39,11 +42,13 @@ _HOMES = {
     "FreezeCallback": "frostline.training.callback",
     "LightningCallback": "frostline.training.lightning",
     "ModelMap": "frostline.anatomy.modelmap",
+    "Phase": "frostline.plan.phase",
     "Plan": "frostline.plan.plan",
     "Trainer": "frostline.training.trainer",
     "TrainingArguments": "frostline.training.arguments",
     "check": "frostline.evidence.checks.run",
     "diff": "frostline.evidence.diff.diff",
+    "estimate": "frostline.runs.estimating",
     "explain": "frostline.evidence.explain.explain",
     "fast": "frostline.training.fast",
     "features": "frostline.runs.features",
@@ -55,6 +60,7 @@ _HOMES = {
     "save_delta": "frostline.checkpoints.delta.delta",
     "select": "frostline.plan.recipe",
     "selfcheck": "frostline.engine.selfcheck.selfcheck",
+    "sweep": "frostline.runs.sweep.sweep",
     "train_only": "frostline.freezing.freeze",
     "verify": "frostline.evidence.proof.proof",
     "verify_run": "frostline.evidence.proof.run_proof",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from benchmarks import __main__ as command
+from benchmarks import estimate
 from benchmarks.row import NAMES, rows_named
 from benchmarks.timing import RunFailedError
 from tests.benchmarks.measured import repeat
@@ -91,3 +92,21 @@ def test_unusable_arguments(arguments: list[str], capsys: pytest.CaptureFixture[
         command.main(arguments)
     assert stop.value.code == 2
     assert arguments[-1] in capsys.readouterr().err
+
+
+def test_the_table_of_estimates_is_a_command_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(estimate, "table", lambda threads: 40 + threads)
+    assert command.main([command.ESTIMATE]) == 42
+
+
+def test_a_line_per_plan_says_how_far_off_it_is(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    found = {"predict": estimate.Found(9.0, 110_000_000), "measure": estimate.Found(10.0, 100_000_000)}
+    monkeypatch.setattr(estimate, "_run", lambda way, _place, _threads: found[way])
+    assert estimate.table(1) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 1 + len(estimate.PLANS) + 2
+    assert lines[1].startswith("minilm short head       fp32 memory")
+    assert lines[1].endswith("-10%    +10%")
+    assert lines[-2] == f"time: off by 10% in the middle, 10% at most, of {len(estimate.PLANS)} plans"

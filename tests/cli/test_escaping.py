@@ -13,6 +13,9 @@ from safetensors.torch import load_file, save_file
 from frostline.base.sealing import Seal
 from frostline.checkpoints.delta.delta import save_delta
 from frostline.cli.app import app
+from frostline.plan.phase import Phase
+from frostline.plan.schedule import Schedule
+from frostline.plan.schedule_file import schedule_text
 from frostline.store.store import Store
 from tests.store.building import STREAMS, key, put
 from tests.training import tiny
@@ -47,6 +50,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, trained: Path, quick_bert: P
     rows = [{EVIL: row["text"] + EVIL, "label": row["label"] + EVIL} for row in tiny.easy_rows(8)]
     tiny.write_csv(place / "rows.csv", rows)
     tiny.write_csv(place / "other.csv", [row | {"label": f"never seen{EVIL}"} for row in rows])
+    plan = schedule_text(Schedule((Phase(EVIL, until="1 epoch", lr={EVIL: 1e-3}),)), EVIL)
+    (place / "plan.toml").write_text(plan, encoding="utf-8")
     with Store.on_disk(place / "stores", key(), STREAMS, about={"model": EVIL}) as store:
         put(store, [1, 2, 3])
     return place
@@ -78,6 +83,30 @@ WORDS: dict[str, list[tuple[list[str], int]]] = {
         (["--model", "{}/base", "--data", EVIL, "--out", "{}/x"], 2),
         (["--model", "{}/base", "--data", "{}/rows.csv", "--text-column", EVIL, "--out", "{}/base"], 2),
         (["--model", "{}/base", "--data", "{}/rows.csv", "--text-column", EVIL, "--freeze", EVIL, "--out", "{}/x"], 2),
+        (
+            ["--model", "{}/base", "--data", "{}/rows.csv", "--text-column", EVIL, "--schedule", EVIL, "--out", "{}/x"],
+            2,
+        ),
+        (
+            [
+                "--model",
+                "{}/base",
+                "--data",
+                "{}/rows.csv",
+                "--schedule",
+                "{}/plan.toml",
+                "--text-column",
+                EVIL,
+                "--out",
+                "{}/x",
+            ],
+            2,
+        ),
+    ],
+    "schedule": [
+        (["{}/base", "--preset", "gradual-unfreezing"], 0),
+        (["{}/base", "--preset", "lisa", "--json"], 0),
+        (["{}/base", "--preset", EVIL], 2),
     ],
     "predict": [
         (["{}/run", f"good film {EVIL}"], 0),

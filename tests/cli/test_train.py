@@ -73,6 +73,7 @@ def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path, t
     assert settings == {
         "freeze": "embeddings",
         "train_only": None,
+        "schedule": None,
         "lora": None,
         "dora": None,
         "peft": None,

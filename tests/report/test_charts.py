@@ -29,5 +29,5 @@ def test_curves_need_no_style_sheet() -> None:
 
 def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
-    with pytest.raises(MissingExtraError, match=r"pip install 'frostline\[page\]'"):
+    with pytest.raises(MissingExtraError, match=r"pip install 'frostline\[plot\]'"):
         curves("Loss", LINES)

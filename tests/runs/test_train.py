@@ -157,8 +157,8 @@ def test_epochs_and_rate_that_are_left_out_are_chosen_and_told(tmp_path: Path, p
         changes = {"learning_rate": None, "epochs": None, "freeze": freeze}
         result = run(bert, place / "rows.csv", tmp_path / str(rate), limit=8, **changes)
         written = metrics_of(result)
-        assert result.start.schedule.learning_rate == written["learning_rate"] == rate
-        assert result.start.schedule.epochs == written["epochs"] == result.steps == 20
+        assert result.start.length.learning_rate == written["learning_rate"] == rate
+        assert result.start.length.epochs == written["epochs"] == result.steps == 20
         assert written["settings"]["epochs"] is written["settings"]["learning_rate"] is None
         assert written["chosen"].endswith(" and 20 epochs for 8 rows")
         assert "20 steps at" in written["warning"]
@@ -185,7 +185,7 @@ def test_a_run_that_could_not_learn_says_what_to_thaw(tmp_path: Path, place: Pat
     assert first.endswith("the evaluation is no better than the baseline beyond the noise of so few rows.")
     thaw = 'Thaw the next unit: --freeze "embeddings, layers[:]".'
     assert second == f"First mend what the warning names. {thaw}"
-    assert result.start.schedule.warning.startswith("5 steps at 1e-09 will hardly move new weights")
+    assert result.start.length.warning.startswith("5 steps at 1e-09 will hardly move new weights")
     assert metrics_of(result)["shortfall"] == result.shortfall
     alone = run(bert, rows, tmp_path / "alone", freeze="backbone", learning_rate=1e-9)
     assert alone.baseline is None

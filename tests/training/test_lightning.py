@@ -112,3 +112,64 @@ def test_without_lightning() -> None:
     code += "import frostline\nfrostline.LightningCallback"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "pip install 'frostline[lightning]'" in done.stderr
+
+
+class Scheduled(Module):
+    """One whose rate falls from step to step."""
+
+    def validation_step(self, batch: Any, index: int) -> None:
+        self.log("eval_loss", self.model(**batch).loss)
+
+    def configure_optimizers(self) -> Any:
+        optimizer = super().configure_optimizers()
+        falling = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / 15)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": falling, "interval": "step"}}
+
+
+PHASES = [
+    fl.Phase("head", until="plateau of eval_loss for 1 evaluation", lr=1e-12),
+    fl.Phase("layers[3], head", until="2 steps", lr={"head": "2x"}),
+    fl.Phase("all", layer_decay=0.5),
+]
+
+
+def test_a_schedule(tmp_path: Path) -> None:
+    module, callback = Scheduled(), fl.LightningCallback(schedule=PHASES)
+    fit(module, tmp_path, callback)
+    assert callback.phases is not None
+    proofs = callback.phases.run.proofs
+    assert [(one.from_step, one.to_step) for one in proofs] == [(0, 10), (10, 12), (12, 15)]
+    assert [one.drifted for one in proofs] == [(), (), ()]
+    assert [one.moved for one in proofs][1:] == [18, 73]
+
+
+@pytest.mark.parametrize("stop", [3, 11, 12])
+def test_a_schedule_goes_on(tmp_path: Path, stop: int) -> None:
+    """Lightning does not go on within an epoch with the batches that are left, so that an epoch is one batch here."""
+    phases = [fl.Phase("head", until="11 steps", lr=1e-2), fl.Phase("layers[3], head", until="2 steps"), PHASES[2]]
+    loader: Any = DataLoader(ROWS[:8], 8, collate_fn=tokens.collate)
+
+    class Stops(lightning.Callback):  # type: ignore[misc]
+        def on_train_epoch_end(self, trainer: Any, *_: Any) -> None:
+            if trainer.global_step == stop:
+                trainer.save_checkpoint(tmp_path / "stopped.ckpt")
+
+    def fitted(*callbacks: Any, **options: Any) -> dict[str, torch.Tensor]:
+        module = Scheduled()
+        trainer = lightning.Trainer(
+            max_epochs=15,
+            accelerator="cpu",
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
+            enable_model_summary=False,
+            limit_val_batches=0,
+            default_root_dir=tmp_path,
+            callbacks=[fl.LightningCallback(schedule=phases), *callbacks],
+        )
+        trainer.fit(module.train(), loader, **options)
+        return {name: tensor.clone() for name, tensor in module.state_dict().items()}
+
+    whole = fitted(Stops())
+    again = fitted(ckpt_path=tmp_path / "stopped.ckpt", weights_only=True)
+    assert [name for name in whole if not torch.equal(whole[name], again[name])] == []

@@ -64,3 +64,26 @@ def test_two_processes(tmp_path: Path, alone: tuple[Path, dict[str, Any]], store
     assert _paths(reports[0]["line"]) == _paths(alone[1]["line"])
     assert {entry.name for entry in shared.glob("frostline-*")} <= {entry.name for entry in before}
     assert (tmp_path / "two" / "store").is_dir() == (store == "disk")
+
+
+def by_phases(folder: Path, processes: int) -> dict[str, Any]:
+    folder.mkdir()
+    words = ["-m", "tests.training.phased_rank", str(folder), str(8 // processes)]
+    if processes > 1:
+        words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    told: dict[str, Any] = json.loads((folder / "phases.json").read_text(encoding="utf-8"))
+    return told
+
+
+def test_two_processes_by_phases(tmp_path: Path) -> None:
+    alone, both = by_phases(tmp_path / "one", 1), by_phases(tmp_path / "two", 2)
+    own, other = load_file(tmp_path / "one" / "weights"), load_file(tmp_path / "two" / "weights")
+    assert all(torch.allclose(own[name], other[name], atol=1e-5, rtol=0) for name in own)
+    assert both == alone
+    assert both["ok"] is True
+    assert len(both["phases"]) == 4

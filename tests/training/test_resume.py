@@ -326,6 +326,27 @@ def test_patience_is_not_refreshed_by_an_interruption(tmp_path: Path, place: Pat
     assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
 
 
+class AtTheEnd(TrainerCallback):
+    """Fails when all that is left to do is to save the model."""
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        raise RuntimeError
+
+
+@pytest.mark.parametrize("stops", [AtStep(4), AtStep(5), AtTheEnd()])
+def test_a_schedule_that_ends_within_an_epoch(tmp_path: Path, place: Path, quick_bert: Path, stops: Any) -> None:
+    plan = tmp_path / "plan.toml"
+    phases = ("train = 'head'\nuntil = '1 epoch'", "train = 'layers[1], head'\nuntil = '2 steps'")
+    plan.write_text("".join(f"[[phase]]\n{phase}\n" for phase in phases), encoding="utf-8")
+    wanted = settings(place, quick_bert, freeze=None, schedule=str(plan), epochs=3.0, learning_rate=None)
+    whole = run_training(wanted, tmp_path / "whole")
+    assert whole.steps == 5
+    assert [phase.to_step for phase in whole.proof.phases] == [3, 5]
+    with pytest.raises((KeyboardInterrupt, RuntimeError)):
+        run_training(wanted, tmp_path / "out", callbacks=[stops])
+    assert_same(run_training(wanted, tmp_path / "out", resume=True), whole)
+
+
 def test_what_was_chosen_is_chosen_again(tmp_path: Path, place: Path, quick_bert: Path) -> None:
     wanted = settings(place, quick_bert, epochs=None, learning_rate=None)
     with pytest.raises(KeyboardInterrupt):
@@ -337,7 +358,7 @@ def test_what_was_chosen_is_chosen_again(tmp_path: Path, place: Path, quick_bert
         run_training(wanted, tmp_path / "out", resume=True)
     noted.write_text(json.dumps(kept), encoding="utf-8")
     result = run_training(wanted, tmp_path / "out", resume=True)
-    assert result.start.schedule.chosen == kept["chosen"]
+    assert result.start.length.chosen == kept["chosen"]
 
 
 @pytest.mark.parametrize(

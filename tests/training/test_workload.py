@@ -18,7 +18,9 @@ TOKENS, TOKENS_OF_SIX = sum(LENGTHS), sum(LENGTHS[:6])
 def ahead(loader: Any, *, done: int = 0, accumulation: int = 1, strategy: str = "no", steps: int = 20) -> Ahead:
     args = SimpleNamespace(gradient_accumulation_steps=accumulation, eval_strategy=IntervalStrategy(strategy))
     state = SimpleNamespace(max_steps=steps, num_train_epochs=4, eval_steps=5)
-    return ahead_of(args, state, done, loader, {"a": ROWS[:4], "b": ROWS[4:6]}, tokens.collate(ROWS[:8]), 1)
+    return ahead_of(
+        args, state, done, state.max_steps, loader, {"a": ROWS[:4], "b": ROWS[4:6]}, tokens.collate(ROWS[:8]), 1
+    )
 
 
 def loader(dataset: Any = ROWS, collate: Any = None, **options: Any) -> DataLoader[Any]:

@@ -48,10 +48,11 @@ def depths(anatomy: fl.ModelMap, model: nn.Module) -> list[str]:
 
 
 def freeze_beneath(model: nn.Module, anatomy: fl.ModelMap, boundary: str | None) -> None:
-    """Freeze all units beneath one; nothing for None."""
+    """Freeze all units beneath one, tied tensors under any of their names; nothing for None."""
     names = [unit.name for unit in anatomy.units]
     beneath = anatomy.units[: names.index(boundary)] if boundary is not None else ()
     frozen = {name for unit in beneath for name in (*unit.parameter_names, *unit.alias_names)}
+    frozen.update(*(group for group in anatomy.tied if frozen.intersection(group)))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name not in frozen)
 

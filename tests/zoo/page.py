@@ -14,6 +14,7 @@ from frostline.checkpoints.quiet_loading import quiet
 from tests.zoo.admitting import Survey, survey
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 from tests.zoo.pooling import pooled_position
+from tests.zoo.task_page import BEGIN, task_part
 from tests.zoo.traits import NEEDS_TRAIN_MODE, PADDING_SHOWS
 
 if TYPE_CHECKING:
@@ -206,10 +207,10 @@ def engine_part() -> str:
     return _ENGINE + "\n".join(rows) + "\n"
 
 
-def parts(text: str) -> tuple[str, str]:
-    """A page, cut where its part on the engine begins."""
-    place = text.index(_ENGINE)
-    return text[:place], text[place:]
+def parts(text: str) -> tuple[str, str, str]:
+    """A page, cut where its parts on the engine and on tasks begin."""
+    place, tasks = text.index(_ENGINE), text.index(BEGIN)
+    return text[:place], text[place:tasks], text[tasks:]
 
 
 def rows_of(text: str) -> dict[str, str]:
@@ -221,7 +222,7 @@ def main() -> int:
     """Print the page; or with ``--check``, compare it with the one in docs/."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit with 1 if the page in docs/ is stale")
-    made = page() + engine_part()
+    made = page() + engine_part() + task_part()
     if not parser.parse_args().check:
         sys.stdout.write(made)
         return 0

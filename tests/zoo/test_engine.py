@@ -86,7 +86,7 @@ def test_what_is_admitted_is_right_on_another_batch(model_type: str) -> None:
 def test_every_depth_is_right_and_as_the_page_says(model_type: str) -> None:
     found = survey(model_type, every_depth=True)
     assert_right(found)
-    _, engine = page.parts(page.PAGE.read_text(encoding="utf-8"))
+    _, engine, _ = page.parts(page.PAGE.read_text(encoding="utf-8"))
     assert page.rows_of(engine)[model_type] == page.engine_row(found), "run make architectures"
 
 

@@ -17,7 +17,7 @@ def test_the_page_is_as_the_zoo_makes_it_today() -> None:
 
 
 def test_there_is_a_row_for_every_type() -> None:
-    rows, engine = map(command.rows_of, command.parts(command.PAGE.read_text(encoding="utf-8")))
+    rows, engine, _ = map(command.rows_of, command.parts(command.PAGE.read_text(encoding="utf-8")))
     assert set(engine) == set(model_types()) - set(CANNOT_BUILD)
     assert all(row.count("|") == 5 for row in engine.values())
     assert set(rows) == set(model_types())
@@ -48,9 +48,10 @@ def test_what_is_pooled_is_told_apart(model_type: str, pooled: str) -> None:
 
 def test_a_stale_page_is_found(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setattr("sys.argv", ["page", "--check"])
-    anatomy, engine = command.parts(command.PAGE.read_text(encoding="utf-8"))
+    anatomy, engine, tasks = command.parts(command.PAGE.read_text(encoding="utf-8"))
     monkeypatch.setattr(command, "page", lambda: anatomy)
     monkeypatch.setattr(command, "engine_part", lambda: engine)
+    monkeypatch.setattr(command, "task_part", lambda: tasks)
     assert command.main() == 0
     monkeypatch.setattr(command, "engine_part", lambda: "another part\n")
     assert command.main() == 1

@@ -56,6 +56,7 @@ class ModelMap:
         kinds: The parameters of each kind that cuts across the units.
         notes: What else there is to know: wrappers, adapters, layers that run more than once, no stack found.
         prefix: What the names of the model inside its wrappers begin with.
+        repeats: How many times each layer runs in one forward; more than once where layers share weights (ALBERT).
     """
 
     model_class: str
@@ -65,6 +66,7 @@ class ModelMap:
     kinds: dict[Kind, frozenset[str]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     prefix: str = ""
+    repeats: int = 1
 
     @classmethod
     def of(cls, model: nn.Module) -> ModelMap:
@@ -86,6 +88,7 @@ class ModelMap:
             kinds=kinds_of(model),
             notes=tuple(_notes(model, stacks, repeats)),
             prefix=unwrapped.prefix,
+            repeats=repeats,
         )
 
     @cached_property

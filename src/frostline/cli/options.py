@@ -50,6 +50,15 @@ class FrozenModeOption(StrEnum):
     train = "train"
 
 
+class StoreOption(StrEnum):
+    """Where the frozen part's activations are kept."""
+
+    auto = "auto"
+    off = "off"
+    memory = "memory"
+    disk = "disk"
+
+
 ModelArgument = Annotated[str | None, typer.Argument(metavar="MODEL", help="A folder, or a hub name.")]
 ModelOption = Annotated[
     str | None,

@@ -3,29 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from frostline.cli import options
-from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption
+from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption, StoreOption
 from frostline.cli.pages import write_page
 from frostline.cli.render import metrics_line, print_inspection, print_json, print_text
 from frostline.data.labels import REGRESSION
 
 if TYPE_CHECKING:
     from frostline.runs.train_result import TrainResult, TrainStart
-
-
-class StoreOption(StrEnum):
-    """Where the frozen part's activations are kept."""
-
-    auto = "auto"
-    off = "off"
-    memory = "memory"
-    disk = "disk"
 
 
 def train(
@@ -48,6 +38,10 @@ def train(
     ] = None,
     freeze: options.Freeze = None,
     train_only: options.TrainOnly = None,
+    schedule: Annotated[
+        str | None,
+        typer.Option(metavar="FILE|PRESET", help="What trains phase by phase: see 'frostline schedule'."),
+    ] = None,
     lora: Annotated[
         str | None,
         typer.Option(metavar="SELECTORS", help="Where LoRA goes, 'layers[-4:]'; all else but the head is frozen."),
@@ -104,6 +98,7 @@ def train(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
+    from frostline.cli.forecast import Forecast
     from frostline.cli.progress import TrainingProgress
     from frostline.runs.train import run_training
     from frostline.runs.train_settings import TrainSettings
@@ -114,6 +109,7 @@ def train(
         eval_data=eval_data,
         freeze=freeze,
         train_only=train_only,
+        schedule=schedule,
         lora=lora,
         dora=dora,
         peft=peft,
@@ -151,7 +147,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             on_start=None if as_json else print_start,
-            callbacks=[progress],
+            callbacks=[progress] if as_json else [progress, Forecast()],
         )
     finally:
         progress.stop()
@@ -174,9 +170,10 @@ def print_start(start: TrainStart) -> None:
     print_text(
         "",
         *adapters,
+        *((f"Schedule ({start.schedule.name}):", str(start.schedule)) if start.schedule is not None else ()),
         f"Data: {start.tokens}; {start.read.schema.problem_type.replace('_', ' ')}, {labels}{evaluation}.",
-        f"Training: epochs {start.schedule.epochs:g}, batch size {start.settings.batch_size}, "
-        f"learning rate {start.schedule.learning_rate:g}, seed {start.settings.seed}.",
+        f"Training: epochs {start.length.epochs:g}, batch size {start.settings.batch_size}, "
+        f"learning rate {start.rate_in_words}, seed {start.settings.seed}.",
     )
     print_text(*_parts(start))
     if start.resumed is not None:
@@ -187,10 +184,10 @@ def _parts(start: TrainStart) -> Iterator[str]:
     """What was chosen, what is held out, and what is taken of the data."""
     from frostline.runs.rows import HELD_OUT_FILE
 
-    if start.schedule.chosen:
-        yield f"Chosen: {start.schedule.chosen}."
-    if start.schedule.warning:
-        yield f"Warning: {start.schedule.warning}"
+    if start.length.chosen:
+        yield f"Chosen: {start.length.chosen}."
+    if start.length.warning:
+        yield f"Warning: {start.length.warning}"
     if start.read.held_out is not None:
         yield f"Held out: {len(start.read.held_out):,} rows, stratified, drawn by the seed; {HELD_OUT_FILE} lists them."
     if start.eval_rows is None:
@@ -208,6 +205,8 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     if result.metrics:
         print_text(f"Kept model{kept}: {metrics_line(result.metrics)}")
     print_text(*baseline_lines(result))
+    for step, report in result.earlier_engine:
+        print_text(f"To step {step}: {report.explain() if explain else report}")
     if result.engine is not None:
         print_text(result.engine.explain() if explain else str(result.engine))
     elif explain and not result.start.settings.engine:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from functools import cache
 from typing import Any, cast
 
@@ -36,6 +37,8 @@ __all__ = [
     "tree_unflatten",
     "varlen_kernel",
     "version_of",
+    "without_memory",
+    "without_torch_function",
 ]
 
 
@@ -61,6 +64,22 @@ def clear_late_hooks(tensor: Tensor) -> None:
     In: all.
     """
     (tensor._post_accumulate_grad_hooks or {}).clear()
+
+
+def without_memory(kind: type[Tensor], shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Any:
+    """Make a tensor of a class of one's own that has a shape and no values.
+
+    In: all.
+    """
+    return torch.Tensor._make_wrapper_subclass(kind, shape, dtype=dtype, device=device)
+
+
+def without_torch_function() -> AbstractContextManager[None]:
+    """Take classes of tensors as plain tensors for a while, down to their operators.
+
+    In: all.
+    """
+    return torch._C.DisableTorchFunctionSubclass()
 
 
 def counts_holders() -> bool:

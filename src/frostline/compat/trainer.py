@@ -47,3 +47,14 @@ def prepared(trainer: transformers.Trainer, inputs: Mapping[str, Any]) -> dict[s
     In: all.
     """
     return cast("dict[str, Any]", trainer._prepare_inputs(dict(inputs)))
+
+
+def first_inputs(trainer: transformers.Trainer) -> dict[str, Any]:
+    """Give what the forward is called with in a first step, on the device: a batch, and how many labels it has.
+
+    In: all. The random states are left as they were drawn from.
+    """
+    steps = trainer.args.gradient_accumulation_steps
+    batches, count = trainer.get_batch_samples(iter(trainer.get_train_dataloader()), steps, trainer.args.device)
+    counted = {"num_items_in_batch": count} if trainer.model_accepts_loss_kwargs and count is not None else {}
+    return prepared(trainer, batches[0]) | counted

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from frostline.compat.tensors import tree_map
+from frostline.engine.late_logits import LateLogits, with_states
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +50,12 @@ def guarded(output: Any, mask: Tensor, mend: str = "") -> Any:
 
     def guard(leaf: Any) -> Any:
         if isinstance(leaf, torch.Tensor) and leaf.requires_grad and leaf.shape[:2] == mask.shape:
-            return _RealOnly.apply(leaf, mask, mend)  # type: ignore[no-untyped-call]
+            return with_states(leaf, real_only) if isinstance(leaf, LateLogits) else real_only(leaf)
         return leaf
+
+    def real_only(values: Tensor) -> Tensor:
+        guarded: Tensor = _RealOnly.apply(values, mask, mend)  # type: ignore[no-untyped-call]
+        return guarded
 
     return tree_map(guard, output)
 

@@ -9,6 +9,7 @@ import torch
 
 from frostline.engine.batch_inputs import NeedsPlain
 from frostline.engine.fast_paths import FastPaths
+from frostline.engine.known_checks import known_checks
 from frostline.engine.replay.boundary_tensors import spec_of
 from frostline.engine.replay.prefix import Prefix, store_key
 from frostline.engine.selfcheck.admission import admit
@@ -123,6 +124,7 @@ class CallKinds:
         self._modules = list(model.modules())
         self._flags: tuple[bool, ...] = ()
         self._known: dict[Any, list[CallKind]] = {}
+        self._shared = known_checks()
         self._place: StorePlace | None = None
         self._stores: dict[tuple[str, Path | None], Store] = {}  # by the digests of their keys, and where they lie
         self.current: CallKind | None = None
@@ -135,7 +137,7 @@ class CallKinds:
         """
         flags = tuple(parameter.requires_grad for parameter in self._parameters)
         if flags != self._flags:
-            self.forget()
+            self._forget_kinds()
             self._flags = flags
         device = call.rows.mask.device.type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
@@ -149,7 +151,7 @@ class CallKinds:
         if kind is None:
             if sum(map(len, self._known.values())) >= _MOST_KINDS:
                 raise NeedsPlain(f"the model is called in more than {_MOST_KINDS} ways, of which no more are tried")
-            kind = self._tried(call, autocast)
+            kind = self._shared_with(name, call, autocast) or self._tried(name, call, autocast)
             self._known.setdefault(name, []).append(kind)
         self._store(kind)
         if self.current is None or (self._model.training and torch.is_grad_enabled()):
@@ -167,7 +169,13 @@ class CallKinds:
             alike = self._known.get(name, [])
         return next((kind for kind in alike if kind.takes(call)), None)
 
-    def _tried(self, call: Call, autocast: torch.dtype | None) -> CallKind:
+    def _shared_with(self, name: tuple[Any, ...], call: Call, autocast: torch.dtype | None) -> CallKind | None:
+        """What was found out about such calls of a copy of the model."""
+        checks = self._shared.get((self._flags, name), []) if self._shared is not None else []
+        kinds = (self._kind_of(check, call, autocast) for check in checks)
+        return next((kind for kind in kinds if kind.takes(call)), None)
+
+    def _tried(self, name: tuple[Any, ...], call: Call, autocast: torch.dtype | None) -> CallKind:
         """Try the fast paths for a kind of calls."""
         check = admit(
             self._model,
@@ -176,6 +184,11 @@ class CallKinds:
             padding_free=self._settings.padding_free,
             store_dtype=self._settings.torch_dtype,
         )
+        if self._shared is not None:
+            self._shared.setdefault((self._flags, name), []).append(check)
+        return self._kind_of(check, call, autocast)
+
+    def _kind_of(self, check: SelfCheck, call: Call, autocast: torch.dtype | None) -> CallKind:
         tensors = frozenset(name for name, value in call.inputs.items() if isinstance(value, torch.Tensor))
         constants = {name: value for name, value in call.inputs.items() if name not in tensors}
         values = plain_values(self._model, check.changes)
@@ -239,6 +252,10 @@ class CallKinds:
 
     def forget(self) -> None:
         """Forget what was found out, and let go of the stores; what is on disk stays there."""
+        self._forget_kinds()
+        self._shared = None  # the model may no longer be what others are copies of
+
+    def _forget_kinds(self) -> None:
         self._known.clear()
         self.current = None
         self._close()

@@ -26,13 +26,14 @@ from frostline.engine.replay.boundary import core_of
 from frostline.engine.runner import Runner
 from frostline.engine.selfcheck.comparison import failed
 from frostline.engine.selfcheck.guard import Failure, Guard
-from frostline.engine.selfcheck.model_state import KeptState
+from frostline.engine.selfcheck.model_state import KeptState, keeping_state
 from frostline.engine.selfcheck.together import fallbacks, settle
+from frostline.engine.wanted import Wanted, fill_stores
 from frostline.errors import FrostlineError, OutputError
 from frostline.store.packed import Packed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -68,7 +69,7 @@ class Engine:
         guard: Repeats calls plainly now and then.
         is_active: Whether it answers the model's calls now.
         answered: How many calls were answered on a fast path.
-        asked: How many rows the store was asked for.
+        asked: How many rows the store was asked for where gradients are recorded, as in training, while it had room.
         computed: How many of them it did not hold.
         gave_up_storing: Whether nothing is stored any more, as what lay on disk was found to be wrong.
         reason: Why a call was last answered on the plain path, in words; None if none was.
@@ -156,7 +157,7 @@ class Engine:
             return None
         dtype = self._settings.torch_dtype
         try:
-            with self._keeping_state(kind):
+            with keeping_state(self._core, changes=bool(kind.check.changes)):
                 return calibrate(self._runner, kind.paths, one, other, dtype=dtype, folder=folder)
         except FrostlineError:
             raise
@@ -193,11 +194,38 @@ class Engine:
         Raises:
             NotReplayable: If such rows cannot be stored.
         """
+        wanted = self.wanted(inputs)
+        return fill_stores(self._core, self._runner, [wanted])[0] if wanted is not None else 0
+
+    def fill_beside(self, engines: Sequence[Engine], inputs: Mapping[str, Any]) -> list[int]:
+        """Put the rows of a batch into the stores of engines for the same model, each with a frost line of its own.
+
+        The prefix of the deepest runs once for all that run it alike.
+
+        Args:
+            engines: Those that have been given a place to keep activations, this one among them.
+            inputs: What the model's forward is called with.
+
+        Returns:
+            How many rows were computed for each.
+
+        Raises:
+            NotReplayable: If such rows cannot be stored.
+        """
+        wanted = [engine.wanted(inputs) for engine in engines]
+        counts = iter(fill_stores(self._core, self._runner, [one for one in wanted if one is not None]))
+        return [next(counts) if one is not None else 0 for one in wanted]
+
+    def wanted(self, inputs: Mapping[str, Any]) -> Wanted | None:
+        """Tell what the store is to hold of a batch; None where it is to hold nothing."""
         call, kind = self._alike(inputs), self._kinds.current
-        if call is None or kind is None or kind.store is None:
-            return 0
-        with self._keeping_state(kind):
-            return self._fill(call, self._digests(call, kind.paths), kind.store, kind)
+        return self._wanted(call, kind) if call is not None and kind is not None else None
+
+    def _wanted(self, call: Call, kind: CallKind) -> Wanted | None:
+        if kind.store is None:
+            return None
+        changes = bool(kind.check.changes)
+        return Wanted(call, self._digests(call, kind.paths), kind.paths, kind.store, kind.budget, changes)
 
     def stop_storing(self) -> None:
         """Let go of the stores, and keep nothing any more."""
@@ -254,7 +282,7 @@ class Engine:
                 not kind.paths.is_fixed or call.rows.length not in kind.widths
             )
             undo = self._undo(kind) if verifies or guards or kind.check.draws else None
-            output = self._runner.run(call, kind.paths, values, verifies=verifies)
+            output = self._run(call, kind, values, verifies=verifies)
             if guards and undo is not None and self._retakes:
                 self._revocable.append((kind, undo))
         except OutputError:  # a full disk
@@ -281,6 +309,16 @@ class Engine:
             undo()
         self._revocable.clear()
 
+    def _run(self, call: Call, kind: CallKind, values: Mapping[str, Packed] | None, *, verifies: bool) -> Any:
+        """Answer a call on the fast paths."""
+        head = self._runner.late_head if kind.paths.late_logits else None
+        if head is not None and head.is_read:  # by whoever had the call before
+            kind.paths, head = replace(kind.paths, late_logits=False), None
+        output = self._runner.run(call, kind.paths, values, verifies=verifies)
+        if head is not None and head.is_read:  # by the forward itself
+            kind.paths = replace(kind.paths, late_logits=False)
+        return output
+
     def _alike(self, inputs: Mapping[str, Any]) -> Call | None:
         """A batch as the last call that trains had its inputs; None where it lacks one."""
         kind = self._kinds.current
@@ -306,16 +344,6 @@ class Engine:
                 kept.restore()
 
         return undo
-
-    @contextmanager
-    def _keeping_state(self, kind: CallKind) -> Iterator[None]:
-        """Leave what modules hold as it is, where a forward would change it."""
-        kept = KeptState(self._core) if kind.check.changes else None
-        try:
-            yield
-        finally:
-            if kept is not None:
-                kept.restore()
 
     def _refuse(self, kind: CallKind, reason: str) -> None:
         """Answer a call plainly after all; after some of them, all calls of its kind."""
@@ -423,34 +451,20 @@ class Engine:
 
     def _values(self, call: Call, kind: CallKind) -> dict[str, Packed] | None:
         """What is stored of the batch's rows; None to run everything."""
-        if kind.store is None or self._is_random(kind):
+        wanted = self._wanted(call, kind)
+        if wanted is None or self._is_random(kind):
             return None
-        digests = self._digests(call, kind.paths)
-        missing = kind.store.missing(digests)
-        self.asked += len(digests)
-        self.computed += len(missing)
-        if missing and kind.store.bytes_used < kind.budget:
-            with self._keeping_state(kind):
-                self._fill(call, digests, kind.store, kind)
-            missing = kind.store.missing(digests)
-        if missing:  # there was no room for them
-            return None
+        missing = wanted.missing
+        if wanted.has_room and torch.is_grad_enabled():
+            self.asked += len(wanted.digests)
+            self.computed += len(missing)
+        if missing:
+            fill_stores(self._core, self._runner, [wanted])
+            if wanted.missing:  # there was no room for them
+                return None
         device = call.rows.mask.device
-        values = kind.store.get(digests)
+        values = wanted.store.get(wanted.digests)
         return {name: Packed(own.values.to(device, non_blocking=True), own.lengths) for name, own in values.items()}
-
-    def _fill(self, call: Call, digests: list[bytes], store: Store, kind: CallKind) -> int:
-        """Compute what the store does not hold of a batch, and keep it as far as there is room.
-
-        Returns:
-            How many rows were computed.
-        """
-        missing = store.missing(digests)
-        if not missing or store.bytes_used >= kind.budget:
-            return 0
-        values = self._runner.tap(call.select(missing), kind.paths)
-        store.put([digests[row] for row in missing], values)
-        return len(missing)
 
     def _is_random(self, kind: CallKind) -> bool:
         """Whether frozen layers draw random numbers, so that nothing of them can be kept."""
@@ -474,4 +488,5 @@ def _named(paths: FastPaths) -> dict[str, bool]:
         "replay": paths.replay is not None,
         "matrix products by oneDNN": paths.products,
         "embedding gradients": paths.tables,
+        "logits where a loss counts them": paths.late_logits,
     }

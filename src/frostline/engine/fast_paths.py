@@ -25,6 +25,7 @@ class FastPaths:
         folded: Whether its keys and values are folded into query and attended value there.
         products: Whether oneDNN computes the products of its linear layers.
         tables: Whether gradients of large embedding tables are taken in memory that is kept.
+        late_logits: Whether the head of a language model computes logits only where a loss counts them.
         replay: How it runs from stored activations; None to run it from its inputs.
         stored_positions: Per stream of which one position only is stored, which one.
         whole: Whether what is stored of a row holds for it and its padding only, and is stored with the padding.
@@ -44,6 +45,7 @@ class FastPaths:
     folded: bool = False
     products: bool = False
     tables: bool = False
+    late_logits: bool = False
     replay: Replay | None = None
     stored_positions: Mapping[str, Position] = field(default_factory=dict)
     whole: bool = False
@@ -63,4 +65,5 @@ class FastPaths:
     @property
     def any(self) -> bool:
         """Whether it is spared anything."""
-        return self.trim or self.products or self.tables or self.packing is not None or self.replay is not None
+        cheaper = self.trim or self.products or self.tables or self.late_logits
+        return cheaper or self.packing is not None or self.replay is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -15,11 +16,12 @@ from frostline.engine.dropout import NoDropout
 from frostline.engine.interpose import interposed
 from frostline.engine.kernels import onednn_linear as products
 from frostline.engine.kernels.embedding_gradients import Tables
+from frostline.engine.late_logits import LateHead, head_of
 from frostline.engine.outputs import tensors_of
 from frostline.engine.packing.last_layer import Position, Single, keys_and_values, places_of
 from frostline.engine.packing.packing import Packing
 from frostline.engine.replay.boundary_tensors import from_store, to_store
-from frostline.engine.replay.replay import Enough, NotReplayable
+from frostline.engine.replay.replay import Enough, NotReplayable, leaving
 from frostline.engine.selection import marked, selection_of
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Runner:
     Attributes:
         forward: As given; another one may take its place.
         tables: The large embedding tables.
+        late_head: The head of a language model; None where there is none.
         places: Where values had the axes of the batch when layers last ran packed.
         calls: How often each chain of layers was entered then.
         is_loose: Whether one was entered with something else than the batch's tokens.
@@ -53,6 +56,8 @@ class Runner:
         self._model = model
         self.forward = forward
         self.tables = Tables(model)
+        head = head_of(model)
+        self.late_head = LateHead(head) if head is not None else None
         self.places: frozenset[str] = frozenset()
         self.calls: dict[int, int] = {}
         self.is_loose = False
@@ -132,31 +137,51 @@ class Runner:
         Raises:
             NotReplayable: If a row's values have another shape than those of the rows before.
         """
-        call = self._read(call, paths)
-        found: dict[str, Packed] = {}
+        return self.tap_each(call, (paths,))[0]
+
+    def tap_each(self, call: Call, boundaries: Sequence[FastPaths]) -> list[dict[str, Packed]]:
+        """Run the prefix of the deepest of several boundaries once, and take what crosses each of them.
+
+        Args:
+            call: What the forward is called with.
+            boundaries: What it is spared at each; they are `alike`, the last one is the deepest.
+
+        Returns:
+            Per boundary and stream what is to be stored of the rows.
+
+        Raises:
+            NotReplayable: If a row's values have another shape than those of the rows before.
+        """
+        deepest = boundaries[-1]
+        call = self._read(call, deepest)
+        found: list[dict[str, Packed]] = [{} for _ in boundaries]
         pooled: list[Tensor] = []
 
-        def keep(stream: Stream, value: Tensor) -> None:
-            if value.requires_grad and stream.name not in paths.stored_positions:
+        def keep(number: int, stream: Stream, value: Tensor) -> None:
+            if value.requires_grad and stream.name not in boundaries[number].stored_positions:
                 pooled.append(value)
-            found[stream.name] = to_store(stream, value.detach(), call.rows, paths)
+            found[number][stream.name] = to_store(stream, value.detach(), call.rows, boundaries[number])
 
-        if paths.replay is None:
+        taps = [
+            (paths.replay, partial(keep, number)) for number, paths in enumerate(boundaries) if paths.replay is not None
+        ]
+        if not taps:
             return found
         with (
             torch.no_grad(),
-            NoDropout() if paths.drops else nullcontext(),
-            self._packed(call, paths, frozenset(), marks=True) as (layers, packing),
+            NoDropout() if deepest.drops else nullcontext(),
+            self._packed(call, deepest, frozenset(), marks=True) as (layers, packing),
         ):
-            layers.update(paths.replay.leaving(self._model, keep, layers))
+            layers.update(leaving(self._model, taps, layers))
             with interposed(layers), suppress(Enough):
                 output = self.forward(**call.inputs)
-                for stream, value in paths.replay.given_out(output):
-                    keep(stream, value)
-        if len(found) < len(paths.replay.streams):
+                for replay, keep_here in taps:
+                    for stream, value in replay.given_out(output):
+                        keep_here(stream, value)
+        if any(len(values) < len(replay.streams) for values, (replay, _) in zip(found, taps, strict=True)):
             raise NotReplayable("not all that was stored is there")
-        if paths.single is not None and packing is not None and pooled:
-            _refuse_other_positions(pooled, packing.single_nodes, call, paths.single)
+        if deepest.single is not None and packing is not None and pooled:
+            _refuse_other_positions(pooled, packing.single_nodes, call, deepest.single)
         return found
 
     def trains_beneath(self, call: Call, paths: FastPaths) -> bool:
@@ -172,7 +197,7 @@ class Runner:
         if paths.replay is None:
             return False
         with torch.enable_grad(), NoDropout(), self._packed(call, paths, frozenset()) as (layers, _):
-            layers.update(paths.replay.leaving(self._model, lambda _, value: found.append(value), layers))
+            layers.update(leaving(self._model, [(paths.replay, lambda _, value: found.append(value))], layers))
             with interposed(layers), suppress(Enough):
                 output = self.forward(**call.inputs)
                 found += [value for _, value in paths.replay.given_out(output)]
@@ -189,6 +214,9 @@ class Runner:
     ) -> Iterator[tuple[dict[nn.Module, Forward], Packing | None]]:
         forwards = products.forwards(self._linear_but(skipped)) if paths.products else {}
         forwards |= self.tables.forwards() if paths.tables else {}
+        if paths.late_logits and self.late_head is not None:
+            head = self.late_head.head
+            forwards[head] = self.late_head.forward(forwards.get(head, head.forward))
         if paths.packing is None or skipped.issuperset(path for chain in paths.chains for path in chain):
             yield forwards, None
             return

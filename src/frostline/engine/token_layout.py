@@ -44,6 +44,16 @@ class _Gather(torch.autograd.Function):
         return whole.index_copy_(0, ctx.saved_tensors[0], gradient), None
 
 
+def slots_for(tokens: int) -> int:
+    """How many tokens layers that run packed are given for so many real ones: one of few numbers; see `slots`."""
+    step = _step(tokens)
+    return -(-tokens // step) * step
+
+
+def _step(tokens: int) -> int:
+    return max(_LEAST_STEP, (1 << tokens.bit_length()) // 2 // _STEPS)
+
+
 def scatter(packed: Tensor, places: Tensor, size: int) -> Tensor:
     """Put (n, ...) at n different places of zeros, (size, ...), differentiably."""
     return _Scatter.apply(packed, places, size)  # type: ignore[no-untyped-call, no-any-return]
@@ -97,10 +107,9 @@ class TokenLayout:
         each weight and direction. So there are at most 8 numbers between one power of two and the next, for which 4 %
         more tokens are computed on average.
         """
-        step = max(_LEAST_STEP, (1 << self.tokens.bit_length()) // 2 // _STEPS)
-        slots = -(-self.tokens // step) * step
+        slots = slots_for(self.tokens)
         # One row alone must not look padded when it is packed.
-        return slots + step if slots == self.length != self.tokens else slots
+        return slots + _step(self.tokens) if slots == self.length != self.tokens else slots
 
     def fill(self, packed: Tensor) -> Tensor:
         """(tokens, ...) to (slots, ...)."""

@@ -44,7 +44,7 @@ def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> Ma
         from matplotlib import rc_context
         from matplotlib.figure import Figure
     except ImportError:
-        raise MissingExtraError("Curves need matplotlib: pip install 'frostline[page]'.") from None
+        raise MissingExtraError("Curves need matplotlib: pip install 'frostline[plot]'.") from None
     with rc_context(_SETTINGS | _TICKS | {"svg.hashsalt": title}):
         figure = Figure(figsize=(6.2, 2.7), layout="constrained")
         axes = figure.add_subplot()

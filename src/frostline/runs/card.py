@@ -50,6 +50,9 @@ def _body(result: TrainResult) -> str:
     start, settings = result.start, result.start.settings
     named = settings.plan()
     plan = f"Plan: {_code(str(named)) if named else 'none was named.'}"
+    if start.schedule is not None:
+        plan = "What trained, phase by phase; the table below has as frozen what was so in all of them:"
+        plan += "".join(f"\n{number}. {_code(str(phase))}" for number, phase in enumerate(start.schedule.phases, 1))
     lines = [
         f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(short_name(settings.model))}",
         "",
@@ -73,9 +76,9 @@ def _body(result: TrainResult) -> str:
             ("setting", "value"),
             (
                 ("training rows", f"{start.rows:,}"),
-                ("epochs", f"{start.schedule.epochs:g}"),
+                ("epochs", f"{start.length.epochs:g}"),
                 ("steps", f"{result.steps:,}"),
-                ("learning rate", f"{start.schedule.learning_rate:g}"),
+                ("learning rate", start.rate_in_words),
                 ("batch size", str(settings.batch_size)),
                 ("seed", str(settings.seed)),
                 ("dtype", settings.dtype),

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import nn
 
-from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import Origin
 from frostline.data.messages import counted
+from frostline.plan.phase_on_model import compile_schedule
+from frostline.plan.rates import usual_rate
+from frostline.plan.schedule import Schedule
 from frostline.runs.train_settings import TrainSettings
-
-# Rates for a model of MEASURED_WIDTH. A wider one takes lower rates in proportion: under Adam each weight moves by
-# about the rate, so what a layer gives out moves by the rate times the layer's width. What the layers give out adds
-# up, so they share LAYERS_RATE.
-MEASURED_WIDTH = 384
-HEAD_RATE = 1e-2  # the head alone: a linear layer on features that stay as they are
-MOST_RATE = 1e-3  # all else at most: one or two layers, the pooler, norms
-LAYERS_RATE = 1.5e-3
-_SMALL_SHARE = 0.1  # of the layers' parameters: adapters, norms and biases move less than whole layers
 
 STEPS = 300
 FEWEST_EPOCHS, MOST_EPOCHS = 3, 20
@@ -30,7 +23,7 @@ _LITTLE = 0.1  # of STEPS at the usual rate
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class TrainingLength:
     """How long a run trains, and how fast.
 
     Attributes:
@@ -48,7 +41,14 @@ class Schedule:
     warning: str
 
     @classmethod
-    def of(cls, model: nn.Module, origin: Origin, settings: TrainSettings, rows: int) -> Schedule:
+    def of(
+        cls,
+        model: nn.Module,
+        origin: Origin,
+        settings: TrainSettings,
+        rows: int,
+        schedule: Schedule | None = None,
+    ) -> TrainingLength:
         """Take what the settings give, and choose what they leave out.
 
         Args:
@@ -56,45 +56,67 @@ class Schedule:
             origin: Where its parameters come from.
             settings: What was asked for.
             rows: Training rows.
+            schedule: What trains phase by phase; the rate is then that of the first phase, and the epochs are enough
+                for all phases that count theirs.
         """
         per_epoch = math.ceil(rows / settings.batch_size)
-        usual_epochs = float(min(max(FEWEST_EPOCHS, math.ceil(STEPS / per_epoch)), MOST_EPOCHS))
-        usual_rate, trains = _rate(model)
-        epochs = usual_epochs if settings.epochs is None else settings.epochs
-        rate = usual_rate if settings.learning_rate is None else settings.learning_rate
+        passes = usual_epochs(per_epoch)
+        if schedule is None:
+            usual, trains = usual_rate(model)
+        else:
+            passes = _epochs(schedule, per_epoch, passes)
+            first = compile_schedule(model, schedule)[0]
+            usual, trains = usual_rate(
+                model, first.training_at(0, 0, 0), layer_decay=schedule.phases[0].layer_decay or 1
+            )
+        epochs = passes if settings.epochs is None else settings.epochs
+        rate = usual if settings.learning_rate is None else settings.learning_rate
         chosen = []
         if settings.learning_rate is None:
-            chosen.append(f"learning rate {rate:g} for {trains}")
+            by_phase = "the learning rate of each phase that names none"
+            chosen.append(f"learning rate {rate:g} for {trains}" if schedule is None else by_phase)
         if settings.epochs is None:
             chosen.append(f"{epochs:g} epochs for {rows:,} rows")
         steps = math.ceil(epochs * per_epoch)
         is_new = any(parameter.requires_grad and name in origin.new for name, parameter in model.named_parameters())
         warning = ""
-        if is_new and (steps < _FEW_STEPS or steps * rate < _LITTLE * STEPS * usual_rate):
-            usual = f"--epochs {math.ceil(STEPS / per_epoch)} --lr {usual_rate:g}"
-            warning = f"{counted(steps, 'step')} at {rate:g} will hardly move new weights; rather {usual}."
+        if is_new and (steps < _FEW_STEPS or steps * rate < _LITTLE * STEPS * usual):
+            rather = f"--epochs {math.ceil(STEPS / per_epoch)} --lr {usual:g}"
+            warning = f"{counted(steps, 'step')} at {rate:g} will hardly move new weights; rather {rather}."
         return cls(epochs, rate, steps, " and ".join(chosen), warning)
 
 
-def _rate(model: nn.Module) -> tuple[float, str]:
-    """The usual peak rate, and what trains, in words."""
-    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    sizes = {name: parameter.numel() for name, parameter in model.named_parameters()}
-    trained = [unit for unit in ModelMap.of(model).units if any(flags[name] for name in unit.parameter_names)]
-    layers = [unit for unit in trained if unit.kind == "layer"]
-    names = [name for unit in layers for name in unit.parameter_names]
-    share = sum(sizes[name] for name in names if flags[name]) / max(1, sum(sizes[name] for name in names))
-    config = getattr(model, "config", None)
-    depth = len(layers)
-    if any(unit.kind == "other" or (unit in layers and unit.shared) for unit in trained):  # layers not seen one by one
-        depth = max(depth, getattr(config, "num_hidden_layers", None) or 0)
-    if all(unit.kind == "head" for unit in trained):
-        rate, trains = HEAD_RATE, "the head alone"
-    elif not depth:
-        rate, trains = MOST_RATE, "no layer"
-    elif layers and share < _SMALL_SHARE:
-        rate, trains = MOST_RATE, "small parts of layers"
-    else:
-        rate, trains = min(MOST_RATE, LAYERS_RATE / depth), counted(depth, "layer")
-    width = getattr(config, "hidden_size", None) or MEASURED_WIDTH
-    return float(f"{rate * min(1.0, MEASURED_WIDTH / width):.1g}"), trains
+def with_usual_rates(model: nn.Module, schedule: Schedule) -> Schedule:
+    """Give each phase that names no rate the usual one for what trains in it.
+
+    Args:
+        model: The model.
+        schedule: The schedule.
+    """
+    rates = [
+        usual_rate(model, one.training_at(0, 0, 0), layer_decay=one.phase.layer_decay or 1)[0]
+        for one in compile_schedule(model, schedule)
+    ]
+    phases = [
+        replace(phase, lr=rate) if phase.lr is None else phase
+        for phase, rate in zip(schedule.phases, rates, strict=True)
+    ]
+    return replace(schedule, phases=tuple(phases))
+
+
+def usual_epochs(steps: int) -> float:
+    """Passes over the data where none are asked for.
+
+    Args:
+        steps: Steps of an epoch.
+    """
+    return float(min(max(FEWEST_EPOCHS, math.ceil(STEPS / steps)), MOST_EPOCHS))
+
+
+def _epochs(schedule: Schedule, per_epoch: int, usual: float) -> float:
+    """Epochs that a schedule takes; where a phase does not count its own, the usual number is added for it."""
+    lengths = [phase.length for phase in schedule.phases]
+    counted = [length for length in lengths if length is not None and length.kind in ("steps", "epochs")]
+    steps = sum(length.steps(per_epoch, 0) or 0 for length in counted)
+    epochs = steps / per_epoch + (usual if len(counted) < len(lengths) else 0.0)
+    return epochs if epochs.is_integer() else math.nextafter(epochs, 0.0)  # which rounds up to no step more

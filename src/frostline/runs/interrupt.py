@@ -66,8 +66,8 @@ class SaveOnInterrupt(TrainerCallback):
 
     def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
         """Ask for a checkpoint; after the last step of an epoch there is one anyway, behind the evaluation."""
-        epoch_ends = state.global_step >= state.max_steps or float(state.epoch or 0).is_integer()
-        if self.asked and not epoch_ends:
+        run_ends = state.global_step >= state.max_steps or control.should_training_stop
+        if self.asked and not run_ends and not float(state.epoch or 0).is_integer():
             control.should_log = control.should_save = True
 
     def on_epoch_end(

@@ -17,9 +17,10 @@ from typing import Any
 from frostline.base.json import read_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import SEAL_FILE, Seal
+from frostline.data.sources import place_of
 from frostline.errors import OutputError
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
-from frostline.runs.train_settings import given
+from frostline.runs.train_settings import TrainSettings, given
 from frostline.training.checkpoints import ASIDE, newest_sealed
 
 _LOCK_FILE = ".lock"
@@ -27,9 +28,12 @@ _SETTINGS_FILE = "run.json"
 _CHECKPOINTS = "checkpoints"
 _STAGED = "model"
 _REPLACED = "replaced"
-_OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED}
+_TRIALS, _STORES, _PICKED, _TRACKED = "trials", "stores", "picked", "tracked"
+_OURS = {_LOCK_FILE, _SETTINGS_FILE, _CHECKPOINTS, _STAGED, _REPLACED, _TRIALS, _STORES, _TRACKED}
+_OURS |= {_PICKED, f"{_PICKED}.partial"}
 _OUR_CHECKPOINTS = re.compile(rf"({ASIDE}-\d+-)?checkpoint-\d+|{re.escape(PROOF_FILE)}")
-_LEFT_BY_A_RUN = {PROOF_FILE, METRICS_FILE}
+SWEEP_FILE = "sweep.json"
+_LEFT_BY_A_RUN, _LEFT_BY_A_SWEEP = {PROOF_FILE, METRICS_FILE}, {SWEEP_FILE}
 # What is compared beside the options: digests of the rows, which would tell the user nothing.
 _IN_WORDS = {
     "train_digest": "other training rows",
@@ -58,6 +62,26 @@ class OutputFolder:
     def checkpoints(self) -> Path:
         """Where the Trainer keeps its checkpoints."""
         return self.work / _CHECKPOINTS
+
+    @property
+    def trials(self) -> Path:
+        """Where a sweep keeps what came of its runs."""
+        return self.work / _TRIALS
+
+    @property
+    def stores(self) -> Path:
+        """Where a sweep keeps the stores that its runs share."""
+        return self.work / _STORES
+
+    @property
+    def tracked(self) -> Path:
+        """Where the trackers of a sweep write their files."""
+        return self.work / _TRACKED
+
+    @property
+    def picked(self) -> Path:
+        """Where a sweep leaves the model that it trains in the end."""
+        return self.work / _PICKED
 
     @contextmanager
     def claim(self, *, resume: bool, overwrite: bool) -> Iterator[None]:
@@ -102,7 +126,7 @@ class OutputFolder:
             is_ours = True
             yield
         finally:
-            if is_ours and self.last_checkpoint() is None and not (self.work / _REPLACED).exists():
+            if is_ours and not self.can_go_on() and not (self.work / _REPLACED).exists():
                 shutil.rmtree(self.work, ignore_errors=True)  # nothing to resume from
             lock.release()
             with suppress(OSError):  # one that holds something stays
@@ -131,7 +155,7 @@ class OutputFolder:
             seal = Seal.read(self.target)
         except (OSError, ValueError):
             seal = Seal({})
-        if not seal.files.keys() >= _LEFT_BY_A_RUN:
+        if not any(seal.files.keys() >= left for left in (_LEFT_BY_A_RUN, _LEFT_BY_A_SWEEP)):
             raise OutputError(
                 f"The folder '{self.target}' shows no earlier run, so --overwrite does not replace it.\n"
                 "Move it, or choose another --out."
@@ -143,8 +167,20 @@ class OutputFolder:
                 "Move it, or choose another --out."
             )
 
-    def refuse_to_hold(self, place: Path, what: str) -> None:
+    def refuse_to_hold_what_is_read(self, settings: TrainSettings) -> None:
         """Refuse a folder, or one to work in, that holds what the run reads.
+
+        Raises:
+            OutputError: If it does.
+        """
+        read = {"model": settings.model, "data": settings.data, "evaluation data": settings.eval_data}
+        for what, named in read.items():
+            place = place_of(named) if named is not None else None
+            if place is not None:
+                self.refuse_to_hold(place, what)
+
+    def refuse_to_hold(self, place: Path, what: str) -> None:
+        """Refuse a folder, or one to work in, that holds a file or folder.
 
         Args:
             place: A file or folder.
@@ -170,7 +206,7 @@ class OutputFolder:
             )
 
     def _check_interrupted(self, *, resume: bool, overwrite: bool) -> None:
-        interrupted = self.last_checkpoint() is not None
+        interrupted = self.can_go_on()
         if resume and not interrupted:
             if (self.work / _SETTINGS_FILE).exists():
                 raise OutputError(
@@ -242,6 +278,10 @@ class OutputFolder:
         """The newest checkpoint that was written to its end."""
         return newest_sealed(self.checkpoints)
 
+    def can_go_on(self) -> bool:
+        """Whether an interrupted run, or sweep, left something to go on from."""
+        return self.last_checkpoint() is not None or any(self.trials.glob("*.json"))
+
     @contextmanager
     def publish(self) -> Iterator[Path]:
         """Yield an empty folder to fill; when it is filled, it becomes the target and the work is cleared away.
@@ -272,7 +312,8 @@ class OutputFolder:
         finally:
             self._put_back()
         shutil.rmtree(replaced, ignore_errors=True)
-        shutil.rmtree(self.checkpoints, ignore_errors=True)
+        for done in (self.checkpoints, self.trials, self.stores):
+            shutil.rmtree(done, ignore_errors=True)
 
 
 def _named(target: Path) -> Path:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -22,21 +20,19 @@ from transformers import (
     set_seed,
 )
 
+from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import Origin, origin_of
 from frostline.base.files import room_on_disk, use_mask
 from frostline.base.json import finite, json_digest, picked, write_json
 from frostline.base.logging import get_logger
 from frostline.base.sealing import Seal
 from frostline.checkpoints.adapters import adapter_values
-from frostline.checkpoints.classifier import load_classifier, position_limit, refuse_strange_tokens
+from frostline.checkpoints.classifier import load_classifier
 from frostline.checkpoints.headers import is_adapter
 from frostline.checkpoints.quiet_loading import quiet
 from frostline.checkpoints.source import Source, locate
-from frostline.data.examples import Examples
 from frostline.data.labels import LabelSchema
 from frostline.data.messages import counted
-from frostline.data.sources import place_of
-from frostline.data.tokenising import TokenStats, tokenise
 from frostline.errors import DivergedError, DriftError, FrostlineError, ModelError, OutputError, PlanError
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import some
@@ -46,12 +42,16 @@ from frostline.evidence.proof.proof import Proof
 from frostline.evidence.proof.run_result import METRICS_FILE
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
+from frostline.plan.phase_on_model import compile_schedule
 from frostline.plan.plan import Plan
+from frostline.plan.presets import schedule_for
+from frostline.plan.schedule import Schedule
+from frostline.plan.schedule_file import SCHEDULE_FILE, schedule_text
 from frostline.runs.adapters import adapt, merge
 from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
 from frostline.runs.confusion import metrics_and_confusion
-from frostline.runs.defaults import Schedule
+from frostline.runs.defaults import TrainingLength, with_usual_rates
 from frostline.runs.devices import device_options
 from frostline.runs.interrupt import SaveOnInterrupt
 from frostline.runs.metrics import best_metric, evaluated
@@ -59,10 +59,12 @@ from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.patience import Patience, ran_out
 from frostline.runs.rows import read_rows, write_held_out
+from frostline.runs.tokens import digest_of, tokenised
 from frostline.runs.train_result import TrainResult, TrainStart
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
+from frostline.training.phase_state import epochs_if_over
 
 if TYPE_CHECKING:
     import datasets
@@ -102,11 +104,8 @@ def run_training(
     settings = replace(settings, model=source.lasting_name)
     _refuse_adapters(source)
     folder = OutputFolder(out)
-    for what, given in (("model", settings.model), ("data", settings.data), ("evaluation data", settings.eval_data)):
-        place = place_of(given) if given is not None else None
-        if place is not None:
-            folder.refuse_to_hold(place, what)
-    room = room_on_disk(out, can_resume=lambda: folder.last_checkpoint() is not None)
+    folder.refuse_to_hold_what_is_read(settings)
+    room = room_on_disk(out, can_resume=folder.can_go_on)
     with folder.claim(resume=resume, overwrite=overwrite), room:
         try:
             return _run(settings, folder, resume=resume, on_start=on_start, callbacks=callbacks)
@@ -136,14 +135,16 @@ def _run(
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     read = read_rows(settings)
     train, test, schema = read.train, read.test, read.schema
-    model, tokenizer, origin, adapters = _frozen_model(settings, schema)
-    train_set, tokens = _tokenised(train, schema, settings, model, tokenizer)
-    eval_set = _tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
-    schedule = Schedule.of(model, origin, settings, len(train_set))
-    digests = {"train_digest": _digest(train_set), "eval_digest": _digest(eval_set)}
+    model, tokenizer, origin, adapters, schedule = _frozen_model(settings, schema)
+    train_set, tokens = tokenised(train, schema, settings, model, tokenizer)
+    eval_set = tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
+    length = TrainingLength.of(model, origin, settings, len(train_set), schedule)
+    digests = {"train_digest": digest_of(train_set), "eval_digest": digest_of(eval_set)}
     if settings.peft is not None:
         digests["peft_digest"] = json_digest(adapter_values(Path(settings.peft).expanduser()))
-    folder.remember(settings.to_dict() | digests | {"chosen": schedule.chosen})
+    if schedule is not None:
+        digests["schedule_digest"] = json_digest(schedule.to_dict())
+    folder.remember(settings.to_dict() | digests | {"chosen": length.chosen})
 
     checkpoint = newest_sound(folder.checkpoints) if resume else None
     start = TrainStart(
@@ -153,9 +154,10 @@ def _run(
         eval_rows=len(eval_set) if eval_set is not None else None,
         tokens=tokens,
         inspection=inspect_model(model, origin),
-        schedule=schedule,
+        length=length,
         resumed=checkpoint,
         adapters=adapters,
+        schedule=schedule,
     )
     if on_start is not None:
         on_start(start)
@@ -188,13 +190,14 @@ def _run(
             metrics=metrics,
             baseline=baseline,
             rows=start.eval_rows or 0,
-            warned=bool(schedule.warning),
+            warned=bool(length.warning),
         ),
         train_loss=_train_loss(trainer.state.log_history),
         steps=int(trainer.state.global_step),
         seconds=time.perf_counter() - began,
         best_epoch=best_epoch,
         engine=trainer.engine_report,
+        earlier_engine=trainer.earlier_engine_reports,
     )
     trained = result.proof
     if settings.merge:
@@ -209,15 +212,25 @@ def _run(
 
 def _frozen_model(
     settings: TrainSettings, schema: LabelSchema
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Origin, str]:
-    """Load the model and freeze it; gives its tokenizer and origin too, and in words what adapters were put where."""
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Origin, str, Schedule | None]:
+    """Load the model and freeze it, under a schedule what is frozen in all phases.
+
+    Returns:
+        The model, its tokenizer and origin; in words what adapters were put where; and the schedule.
+    """
     set_seed(settings.seed)  # the new weights are drawn while the model loads
     model, tokenizer = load_classifier(
         settings.model, trust_remote_code=settings.trust_remote_code, **schema.config_fields
     )
     origin = origin_of(model)
     adapters = ""
-    plan = settings.plan()
+    plan, schedule = settings.plan(), None
+    if settings.schedule is not None:
+        schedule = schedule_for(model, settings.schedule)
+        if settings.learning_rate is None:
+            schedule = with_usual_rates(model, schedule)
+        trains = frozenset().union(*(phase.trains for phase in compile_schedule(model, schedule)))
+        plan = Plan(train_only=describe(ModelMap.of(model), trains), frozen_mode=settings.frozen_mode)
     if settings.adapts:
         model, adapters = adapt(model, origin, settings)
         origin = origin_of(model)
@@ -228,7 +241,7 @@ def _frozen_model(
         refuse_nothing_to_train(model, plan)
         if not settings.allow_new_frozen:
             _refuse_new_frozen(model, plan, origin)
-    return model, tokenizer, origin, adapters
+    return model, tokenizer, origin, adapters, schedule
 
 
 def _refuse_new_frozen(model: nn.Module, plan: Plan, origin: Origin) -> None:
@@ -261,23 +274,6 @@ def _refuse_divergence(model: PreTrainedModel, folder: Path) -> None:
         )
 
 
-def _tokenised(
-    examples: Examples,
-    schema: LabelSchema,
-    settings: TrainSettings,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-) -> tuple[datasets.Dataset, TokenStats]:
-    tokenised = tokenise(
-        schema.encode(examples),
-        tokenizer,
-        max_length=settings.max_length,
-        model_limit=position_limit(model),
-    )
-    refuse_strange_tokens(model, tokenised[0], settings.model)
-    return tokenised
-
-
 def _trainer(
     start: TrainStart,
     folder: OutputFolder,
@@ -297,8 +293,8 @@ def _trainer(
     arguments = TrainingArguments(
         output_dir=str(folder.checkpoints),
         frozen_mode=settings.frozen_mode,
-        num_train_epochs=start.schedule.epochs,
-        learning_rate=start.schedule.learning_rate,
+        num_train_epochs=start.length.epochs,
+        learning_rate=start.length.learning_rate,
         per_device_train_batch_size=settings.batch_size,
         per_device_eval_batch_size=max(32, settings.batch_size),
         seed=settings.seed,
@@ -316,6 +312,10 @@ def _trainer(
         **picked(settings, "engine", "store", "store_dir", "store_budget", "store_dtype", "padding_free"),
         **device_options(settings.device, settings.dtype),
     )
+    if start.schedule is not None and start.resumed is not None:
+        trained = epochs_if_over(start.resumed, start.schedule)
+        if trained is not None:  # it was interrupted when all that was left to do was to save the model
+            arguments.num_train_epochs = trained
     if settings.patience is not None:
         last_epoch = ran_out(start.resumed, settings.patience) if start.resumed is not None else None
         if last_epoch is not None:  # it was interrupted when all that was left to do was to save the model
@@ -330,6 +330,7 @@ def _trainer(
         processing_class=tokenizer,
         compute_metrics=metrics_and_confusion(start.read.schema),
         callbacks=callbacks,
+        schedule=start.schedule,
     )
     trainer.remove_callback(PrinterCallback)
     return trainer
@@ -372,18 +373,11 @@ def _leave(
         write_json(staged / METRICS_FILE, finite(result.to_dict() | {"history": history}))
         if result.start.read.held_out is not None:
             write_held_out(result.start.settings, result.start.read.held_out, staged)
+        if result.start.schedule is not None:
+            text = schedule_text(result.start.schedule, f"The schedule of this run; from {result.start.schedule.name}")
+            (staged / SCHEDULE_FILE).write_text(text, encoding="utf-8")
         write_card(result, staged)
         use_mask(staged)
         seal = Seal.of(staged)
         seal.write(staged)
     return seal
-
-
-def _digest(dataset: datasets.Dataset | None) -> str | None:
-    """SHA-256 over the model inputs and labels of a data set, in hex digits."""
-    if dataset is None:
-        return None
-    digest = hashlib.sha256()
-    for batch in dataset.with_format(None).iter(batch_size=1000):
-        digest.update(json.dumps(batch, sort_keys=True).encode())
-    return digest.hexdigest()

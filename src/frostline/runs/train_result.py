@@ -10,8 +10,9 @@ from frostline.base.json import picked
 from frostline.data.tokenising import TokenStats
 from frostline.evidence.inspect.inspection import Inspection
 from frostline.evidence.proof.proof import Proof
+from frostline.plan.schedule import Schedule
 from frostline.runs.baseline import Baseline
-from frostline.runs.defaults import Schedule
+from frostline.runs.defaults import TrainingLength
 from frostline.runs.rows import RunRows
 from frostline.runs.run_page import run_fragment, run_page
 from frostline.runs.train_settings import TrainSettings
@@ -29,9 +30,10 @@ class TrainStart:
         eval_rows: Evaluation rows; None where there are none.
         tokens: What tokenising the training rows gave.
         inspection: What is frozen, and where it came from.
-        schedule: Epochs and peak rate, as they were given or chosen.
+        length: Epochs and peak rate, as they were given or chosen.
         resumed: The checkpoint that the run goes on from; None for a run from the start.
         adapters: What adapters were put where, in words; ``""`` for none.
+        schedule: What trains phase by phase, each phase with its rate; None for one plan throughout.
     """
 
     settings: TrainSettings
@@ -40,9 +42,15 @@ class TrainStart:
     eval_rows: int | None
     tokens: TokenStats
     inspection: Inspection
-    schedule: Schedule
+    length: TrainingLength
     resumed: Path | None
     adapters: str = ""
+    schedule: Schedule | None = None
+
+    @property
+    def rate_in_words(self) -> str:
+        """The peak learning rate; under a schedule it is said there."""
+        return "by phase" if self.schedule is not None else f"{self.length.learning_rate:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +68,8 @@ class TrainResult:
         steps: Optimizer steps.
         seconds: Time of this process's training, evaluations and proof included.
         best_epoch: The epoch of the model that was kept; None without evaluation rows.
-        engine: What the engine did; None where it was off.
+        engine: What the engine did, in the last phase where there are several; None where it was off.
+        earlier_engine: What it did in earlier phases, with the step by which each ended.
         digest: One SHA-256 for all files of the folder, in hex digits; None until they are written.
     """
 
@@ -75,6 +84,7 @@ class TrainResult:
     seconds: float
     best_epoch: float | None
     engine: EngineReport | None = None
+    earlier_engine: tuple[tuple[int, EngineReport], ...] = ()
     digest: str | None = None
 
     def to_html(self) -> str:
@@ -94,11 +104,17 @@ class TrainResult:
             "seconds": round(self.seconds, 3),
             "best_epoch": self.best_epoch,
             **picked(start, "rows", "eval_rows"),
-            **picked(start.schedule, "epochs", "learning_rate", "chosen", "warning"),
+            **picked(start.length, "epochs", "learning_rate", "chosen", "warning"),
             **picked(start.inspection, "parameters", "trainable_parameters"),
+            **({"schedule": start.schedule.to_dict()} if start.schedule is not None else {}),
             "problem_type": start.read.schema.problem_type,
             "labels": list(start.read.schema.names),
             "proof": str(self.proof),
             "engine": self.engine.to_dict() if self.engine is not None else None,
+            **(
+                {"earlier_engine": [{"to_step": step} | report.to_dict() for step, report in self.earlier_engine]}
+                if self.earlier_engine
+                else {}
+            ),
             "settings": start.settings.to_dict(),
         }

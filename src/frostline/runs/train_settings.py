@@ -20,6 +20,7 @@ MOST = 2**31 - 1
 
 _OPTIONS = {
     "learning_rate": "--lr",
+    "rates": "--lr",
     "eval_data": "--eval",
     "text_columns": "--text-column",
     "label_columns": "--label-column",
@@ -73,6 +74,8 @@ class TrainSettings:
             ``"10%"``; None to train without evaluation.
         freeze: What is frozen, as a selector.
         train_only: What trains, as a selector; not together with `freeze`.
+        schedule: What trains phase by phase: a preset's name, or a TOML file; not together with `freeze`, `train_only`
+            or adapters.
         lora: Where LoRA goes, as a selector: into the linear layers within it; all else but the head is frozen. Not
             together with `dora`, `peft`, `freeze` or `train_only`.
         dora: Likewise for DoRA.
@@ -110,6 +113,7 @@ class TrainSettings:
     eval_data: str | None = None
     freeze: str | None = None
     train_only: str | None = None
+    schedule: str | None = None
     lora: str | None = None
     dora: str | None = None
     peft: str | None = None
@@ -155,6 +159,7 @@ class TrainSettings:
             raise SettingsError(f"--eval is '{self.eval_data}'; a share is above 0% and below 100%.")
         EngineSettings(store=self.store, store_budget=self.store_budget, store_dtype=self.store_dtype)
         self._check_adapters()
+        self._refuse_two_answers()
         self.plan()
 
     def _check_adapters(self) -> None:
@@ -165,16 +170,20 @@ class TrainSettings:
             require_number("alpha", self.alpha)
         if self.targets == ():
             raise SettingsError("--targets names nothing.\nName linear layers, such as query,value, or leave it out.")
-        ways = [name for name in ("lora", "dora", "peft", "freeze", "train_only") if getattr(self, name) is not None]
-        if self.adapts and len(ways) > 1:
-            first, second = (given(name, getattr(self, name)) for name in ways[:2])
-            raise SettingsError(f"{first} and {second} both say what trains.\nGive one of them.")
         for name in ("rank", "alpha", "targets"):
             if getattr(self, name) is not None and self.lora is None and self.dora is None:
                 rest = "--peft FILE says it itself" if self.peft is not None else "Give --lora SELECTORS, or --dora"
                 raise SettingsError(f"{given(name, getattr(self, name))} is about LoRA and DoRA.\n{rest}.")
         if self.merge and not self.adapts:
             raise SettingsError("--merge has no adapters to merge.\nGive --lora, --dora or --peft.")
+
+    def _refuse_two_answers(self) -> None:
+        """Refuse adapters, a schedule or a plan beside one another."""
+        names = ("lora", "dora", "peft", "schedule", "freeze", "train_only")
+        ways = [name for name in names if getattr(self, name) is not None]
+        if len(ways) > 1 and (self.adapts or self.schedule is not None):
+            first, second = (given(name, getattr(self, name)) for name in ways[:2])
+            raise SettingsError(f"{first} and {second} both say what trains.\nGive one of them.")
 
     @property
     def adapts(self) -> bool:

@@ -17,8 +17,9 @@ class TrainingArguments(transformers.TrainingArguments):
     """All fields of ``transformers.TrainingArguments``, which parameters train, and what the engine may do.
 
     ``HfArgumentParser(frostline.TrainingArguments)`` gives the options ``--freeze``, ``--train_only``,
-    ``--frozen_mode``, ``--no_probe``, ``--save_deltas``, ``--no_engine``, ``--store``, ``--store_dir``,
-    ``--store_budget``, ``--store_dtype``, ``--no_padding_free`` and ``--no_guard`` beside the usual ones.
+    ``--schedule``, ``--frozen_mode``, ``--no_probe``, ``--save_deltas``, ``--no_engine``, ``--store``, ``--store_dir``,
+    ``--store_budget``, ``--store_dtype``, ``--store_views``, ``--no_padding_free`` and ``--no_guard`` beside the usual
+    ones.
     """
 
     freeze: str | None = field(
@@ -28,6 +29,10 @@ class TrainingArguments(transformers.TrainingArguments):
     train_only: str | None = field(
         default=None,
         metadata={"help": "What trains, as a selector; all else is frozen. Not together with freeze."},
+    )
+    schedule: str | None = field(
+        default=None,
+        metadata={"help": "What trains phase by phase: a preset's name or a TOML file. Not together with a plan."},
     )
     frozen_mode: Literal["eval", "train"] = field(
         default="eval",
@@ -52,6 +57,13 @@ class TrainingArguments(transformers.TrainingArguments):
     store_budget: str | None = field(default=_ENGINE["store_budget"].default, metadata=_ENGINE["store_budget"].metadata)
     store_dtype: StoreDtype | None = field(
         default=_ENGINE["store_dtype"].default, metadata=_ENGINE["store_dtype"].metadata
+    )
+    store_views: int | None = field(
+        default=None,
+        metadata={
+            "help": "For training rows that are others each time they are read: so many fixed views of each are kept, "
+            "and taken in turn by epoch. Training sees no others."
+        },
     )
     padding_free: bool = field(default=_ENGINE["padding_free"].default, metadata=_ENGINE["padding_free"].metadata)
     guard: bool = field(default=_ENGINE["guard"].default, metadata=_ENGINE["guard"].metadata)

@@ -17,7 +17,7 @@ from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.wrappers import refuse_no_module
 from frostline.base.json import read_json, write_json
 from frostline.base.logging import get_logger
-from frostline.errors import PlanError
+from frostline.errors import PlanError, SettingsError
 from frostline.evidence.probe.movement import Probe
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint, frozen_names
 from frostline.evidence.proof.proof import Proof, compare
@@ -26,7 +26,11 @@ from frostline.freezing.freeze import Freeze
 from frostline.freezing.mode import follow_flags, is_pinned
 from frostline.plan.describe import describe
 from frostline.plan.plan import FrozenMode, Plan
+from frostline.plan.presets import schedule_for
 from frostline.training.first_step import FirstStep, can_be_watched
+from frostline.training.phase_state import PHASES_FILE, SavedPhases
+from frostline.training.phased import PhasedRun, Span
+from frostline.training.phased_model import PhasedModel, RunFacts, steps_per_epoch
 
 FINGERPRINT_FILE = "fingerprint.json"
 
@@ -57,17 +61,21 @@ class FreezeCallback(TrainerCallback):
         raise_on_drift: Whether a frozen tensor that moved raises `DriftError` at the end of training.
         probe: Whether the first step is watched.
         proof_file: Whether the end of training writes ``proof.json`` into the output folder.
+        schedule: What trains phase by phase, in the place of `freeze` and `train_only`: a list of `Phase`, the name of
+            a preset, or a TOML file.
 
     Attributes:
         proof: The proof of the last training run; None before the first has ended.
+        phases: The schedule in force; None without one, and before a model is known.
+        on_switch: Called once something else trains from the next step on; None for nothing.
         guard: Called when the proof is made, for what it is to say of the run's fast paths; None for nothing.
         resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
-        first_step: What the first step of the last training run changed; None where it was not watched, or was too
-            large to be copied.
+        first_step: What the first step of the last training run, or of its last phase, changed; None where it was not
+            watched, or was too large to be copied.
 
     Raises:
-        PlanError: If both selectors are given, or they leave nothing to train; when training begins, also where the
-            flags of the model leave nothing.
+        PlanError: If both selectors are given, or one and a schedule, or they leave nothing to train; when training
+            begins, also where the flags of the model leave nothing, and where the schedule does not fit the run.
     """
 
     def __init__(
@@ -79,8 +87,16 @@ class FreezeCallback(TrainerCallback):
         raise_on_drift: bool = True,
         probe: bool = True,
         proof_file: bool = True,
+        schedule: Any = None,
     ) -> None:
         wanted = freeze is not None or train_only is not None
+        if wanted and schedule is not None:
+            raise PlanError(
+                "Both a schedule and freeze or train_only say what trains.\nGive one; a phase names what trains in it."
+            )
+        self._schedule = schedule
+        self.phases: PhasedRun | None = None
+        self.on_switch: Callable[[Span], None] | None = None
         self.plan = Plan(freeze, train_only, frozen_mode) if wanted else None
         self.proof: Proof | None = None
         self.guard: Callable[[], dict[str, Any] | None] | None = None
@@ -105,8 +121,14 @@ class FreezeCallback(TrainerCallback):
 
         Raises:
             SelectorError: If a selector does not fit the model.
-            PlanError: If a plan was given that leaves nothing to train.
+            PlanError: If a plan was given that leaves nothing to train, or a schedule that is none.
         """
+        if self._schedule is not None:
+            if model is not self._applied_to:
+                phased = PhasedModel(model, schedule_for(model, self._schedule), self._frozen_mode)
+                self.phases = PhasedRun(phased, self.on_switch)
+            self._applied_to = model
+            return
         # What was frozen by hand is a plan as well: it is kept in eval mode, and saved beside the weights.
         plan = self.plan or Plan.of(model, frozen_mode=self._frozen_mode)
         if plan is not None and model is not self._applied_to:
@@ -127,25 +149,88 @@ class FreezeCallback(TrainerCallback):
         """Freeze the model if it is a new one, and take the fingerprint that the proof starts from.
 
         Raises:
-            PlanError: If every parameter is frozen.
+            PlanError: If every parameter is frozen, or the schedule does not fit the run or its checkpoint.
+            SettingsError: If there is a schedule, and the parameters are spread over processes.
         """
         model = module_in(kwargs)
         self.apply(model)
+        checkpoint = (self.resumed_from or checkpoint_folder(args, state)) if state.global_step else None
+        if self.phases is not None:
+            self._begin_phases(self.phases, model, args, state, checkpoint, kwargs)
         refuse_nothing_to_train(model, self.plan)
         if state.is_world_process_zero:
             self._say_what_has_no_effect(model)
         started = time.perf_counter()
-        resumed = _resumed_fingerprint(self.resumed_from or checkpoint_folder(args, state), state, model)
+        resumed = None if checkpoint is None else _resumed_fingerprint(checkpoint, state, model)
         before, step = resumed or (fingerprint(model), state.global_step)
         self._run = _Run(before, started, time.perf_counter() - started, step)
+        if self.phases is not None:
+            self.phases.start_proof(before)
+        self._watch(model)
+
+    def _begin_phases(
+        self,
+        phases: PhasedRun,
+        model: nn.Module,
+        args: TrainingArguments,
+        state: TrainerState,
+        checkpoint: Path | None,
+        given: Mapping[str, Any],
+    ) -> None:
+        if not can_be_watched(model):
+            raise SettingsError(
+                "A schedule changes what trains, and FSDP or DeepSpeed has spread the parameters over processes.\n"
+                "Train with DistributedDataParallel, or with one plan: freeze=…"
+            )
+        run = RunFacts(
+            seed=args.seed,
+            rate=float(args.learning_rate),
+            steps=state.max_steps,
+            per_epoch=steps_per_epoch(given["train_dataloader"], args.gradient_accumulation_steps),
+            evaluates=args.eval_strategy != "no",
+            tells=state.is_world_process_zero,
+        )
+        saved = None if checkpoint is None else SavedPhases.read(checkpoint, phases.schedule)
+        phases.begin(run, given["optimizer"], saved, state.global_step)
+        if phases.is_over and state.global_step < state.max_steps:  # the Trainer would take one more step
+            raise PlanError(f"The schedule was over at step {state.global_step}: nothing is left to train.")
+
+    def _watch(self, model: nn.Module) -> None:
+        """Watch the next step."""
         self.first_step = None
         # Sharded parameters are no tensors of the model while the optimizer steps.
         self._watched = FirstStep() if self._probe and can_be_watched(model) else None
 
+    def on_step_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Begin a phase where the one before is over."""
+        if self.phases is not None and self.phases.before_step(state.global_step, kwargs["optimizer"]):
+            self._watch(module_in(kwargs))
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note the step, and stop training once the last phase is over."""
+        if self.phases is not None:
+            self.phases.after_step(state.global_step)
+            control.should_training_stop = control.should_training_stop or self.phases.is_over
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Note what a phase waits for, and stop training once the last phase is over."""
+        if self.phases is not None and self.is_running:
+            self.phases.note_evaluation(state.global_step, kwargs["metrics"])
+            control.should_training_stop = control.should_training_stop or self.phases.is_over
+
+    def on_log(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
+        """Prove the last phase once the Trainer sums up: behind that it loads the best weights, of whatever phase."""
+        if self.phases is not None and self.is_running and "train_loss" in kwargs["logs"]:
+            self.phases.end(state.global_step)
+
     def on_pre_optimizer_step(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
-        """Look at the first step before it is taken."""
+        """Put the rates of a phase in force, and look at the first step before it is taken."""
+        if self.phases is not None:
+            self.phases.put_rates(state.global_step, kwargs["optimizer"])
         if self._watched is not None:
             self._watched.before(module_in(kwargs), kwargs["optimizer"])
 
@@ -153,14 +238,18 @@ class FreezeCallback(TrainerCallback):
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> None:
         """Look at the first step after it was taken, and say where it contradicts the flags."""
-        if self._watched is None:
-            return
-        self._watched.after(module_in(kwargs), kwargs["optimizer"])
-        self.first_step = self._watched.probe
-        if self._watched.surprises and state.is_world_process_zero:
-            steps = f"First {self._watched.looks} steps" if self._watched.looks > 1 else "First step"
-            get_logger().warning("%s: %s", steps, "; ".join(self._watched.surprises))
-        if self._watched.done:
+        if self._watched is not None:
+            self._judge(self._watched, state, kwargs)
+        if self.phases is not None:
+            self.phases.rates.take_away()
+
+    def _judge(self, watched: FirstStep, state: TrainerState, kwargs: Mapping[str, Any]) -> None:
+        watched.after(module_in(kwargs), kwargs["optimizer"])
+        self.first_step = watched.probe
+        if watched.surprises and state.is_world_process_zero:
+            steps = f"First {watched.looks} steps" if watched.looks > 1 else "First step"
+            get_logger().warning("%s: %s", steps, "; ".join(watched.surprises))
+        if watched.done:
             self._watched = None
 
     def on_save(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any) -> None:
@@ -169,6 +258,8 @@ class FreezeCallback(TrainerCallback):
         if self._run is not None and state.is_world_process_zero and folder.is_dir():
             text = json.dumps(self._run.before.to_dict() | {"from_step": self._run.from_step})
             (folder / FINGERPRINT_FILE).write_text(text, encoding="utf-8")
+            if self.phases is not None:
+                write_json(folder / PHASES_FILE, self.phases.to_save(), indent=None)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
@@ -182,15 +273,17 @@ class FreezeCallback(TrainerCallback):
             return
         model, run = module_in(kwargs), self._run
         began = time.perf_counter()
-        proof = compare(run.before, fingerprint(model), ModelMap.of(model))
+        stay = None if self.phases is None else self.phases.frozen_throughout()
+        proof = compare(run.before, fingerprint(model), ModelMap.of(model), stay)
         now = time.perf_counter()
-        seconds = run.seconds + now - began
+        seconds = run.seconds + now - began + (self.phases.seconds if self.phases is not None else 0.0)
         self.proof = replace(
             proof,
             seconds=seconds,
             share=seconds / (now - run.started),
             from_step=run.from_step,
             guard=self.guard() if self.guard is not None else None,
+            phases=tuple(self.phases.proofs) if self.phases is not None else (),
         )
         self._run = None
         if state.is_world_process_zero:
@@ -263,9 +356,7 @@ def checkpoint_folder(args: TrainingArguments, state: TrainerState) -> Path:
 
 
 def _resumed_fingerprint(checkpoint: Path, state: TrainerState, model: nn.Module) -> tuple[Fingerprint, int] | None:
-    """The starting fingerprint of the run that this one goes on with, and its step; None for a run from the start."""
-    if not state.global_step:
-        return None
+    """The starting fingerprint of the run that this one goes on with, and its step; None where it is not known."""
     file = checkpoint / FINGERPRINT_FILE
     try:
         values = read_json(file)

@@ -31,9 +31,11 @@ if TYPE_CHECKING:
     from transformers import Trainer
 
     from frostline.engine.settings import EngineSettings
+    from frostline.training.phased import Span
     from frostline.training.store_session import StoreSession
 
 _NEW_EACH_TIME = 0.7  # so large a share of rows that were never seen, from the second epoch on, and nothing is kept
+_NEW_VIEWS = 0.1  # the same once all views were seen
 
 
 class EngineCallback(TrainerCallback):
@@ -42,15 +44,19 @@ class EngineCallback(TrainerCallback):
     Args:
         settings: What it may do.
         is_random: Whether frozen layers follow train(), so that nothing of them can be kept.
+        views: How many fixed views each training row has; None where they are read as they are.
 
     Attributes:
         off: In words, why it does nothing; None if it does.
+        earlier: What it did in a run of several phases before the current one: with each report the number of optimizer
+            steps by which that ended.
         is_due: Whether a training run has begun, and `begin` was not called yet.
         resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
     """
 
-    def __init__(self, settings: EngineSettings, *, is_random: bool = False) -> None:
+    def __init__(self, settings: EngineSettings, *, is_random: bool = False, views: int | None = None) -> None:
         self._settings = settings
+        self._views = views
         self.off: str | None = None
         self._is_random = is_random
         self._engine: Engine | None = None
@@ -67,6 +73,8 @@ class EngineCallback(TrainerCallback):
         self._asked = (0, 0)  # rows asked for, and computed, by the end of the epoch before
         self._epochs = 0
         self._before: StoreSession | None = None  # of the run before this one
+        self._span: Span | None = None  # for which what trains stays as it is; None for the whole run
+        self.earlier: list[tuple[int, EngineReport]] = []
         self.is_due = False
         self.resumed_from: Path | None = None
 
@@ -163,11 +171,30 @@ class EngineCallback(TrainerCallback):
         """Remember what is ahead; the first step begins it."""
         self._before = self._session
         self._session = self._ended = self._start = None
+        self.earlier = []
         self._loader = kwargs["train_dataloader"]
         self._asked, self._epochs = (0, 0), 0
         self.is_due = self.off is None
         if self.off is not None and state.is_world_process_zero:
             get_logger().info("Engine: off, because %s.", self.off)
+
+    def begin_anew(self, span: Span) -> None:
+        """Try, choose and fill anew at the next step, from which on something else trains.
+
+        Args:
+            span: The steps for which it does.
+        """
+        self._span = span
+        if self._session is None:  # no step was taken since the run began, and the first begins all
+            return
+        if self.report is not None:
+            self.earlier.append((span.began, self.report))
+        self._session.end()
+        self._before = self._session = self._start = None
+        self._asked, self._epochs = (0, 0), 0
+        if self._engine is not None:
+            self._asked = self._engine.asked, self._engine.computed
+        self.is_due = self.off is None
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Say so where a Trainer's own way to take a step leaves no room for the engine."""
@@ -190,8 +217,14 @@ class EngineCallback(TrainerCallback):
         before, now = self._asked, (self._engine.asked, self._engine.computed)
         asked, computed = now[0] - before[0], now[1] - before[1]
         self._asked, self._epochs = now, self._epochs + 1
-        if self._epochs > 1 and asked and computed > _NEW_EACH_TIME * asked:
+        most = _NEW_EACH_TIME if self._views is None else _NEW_VIEWS
+        if self._epochs > (self._views or 1) and asked and computed > most * asked:
             why = f"{computed:,} of the {asked:,} rows of the epoch before were never seen before"
+            if self._views is not None:
+                why += (
+                    f" despite store_views={self._views}: what changes them draws from a generator of its own, or a "
+                    "collator draws"
+                )
             self._session.stop(why)
             if state.is_world_process_zero:
                 get_logger().info("Store: switched off, because %s.", why)
@@ -199,7 +232,7 @@ class EngineCallback(TrainerCallback):
     def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Keep nothing new, and note what was done."""
         if self._session is not None:
-            self._ended, self._start = self.report, None
+            self._ended, self._start, self._loader = self.report, None, None
             self._session.end()
 
     def begin(self, trainer: Trainer, model: nn.Module, inputs: Mapping[str, Any]) -> None:
@@ -213,7 +246,7 @@ class EngineCallback(TrainerCallback):
             inputs: The first batch.
         """
         self.is_due = False
-        loader, self._loader = self._loader, None
+        loader = self._loader
         accelerator, ranks = trainer.accelerator, Ranks(trainer.accelerator)
         self._autocast = accelerator.autocast if accelerator.mixed_precision != "no" else nullcontext
         engine = self._engine_of(model)
@@ -244,6 +277,7 @@ class EngineCallback(TrainerCallback):
                 before=self._before,
                 is_random=self._is_random,
                 resumed_from=self.resumed_from,
+                span=self._span,
             )
         finally:
             rng.restore()

@@ -50,6 +50,8 @@ class EngineReport:
             does.append("padding cut off as far as all rows of a batch have it")
         if paths.single is not None:
             does.append(f"last layer for the {paths.single} only")
+        if paths.late_logits:
+            does.append("logits where the loss counts them")
         if paths.products:
             does.append("matrix products by oneDNN")
         line = ", ".join(does) or "the plain path"

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from frostline.engine.cost.costs import Measured, Where, Work
     from frostline.engine.engine import Engine
     from frostline.engine.settings import EngineSettings
+    from frostline.training.phased import Span
     from frostline.training.ranks import Ranks
 
 ENGINE_FILE = "engine.json"
@@ -55,6 +56,7 @@ def start(
     before: StoreSession | None,
     is_random: bool,
     resumed_from: Path | None,
+    span: Span | None,
 ) -> StoreSession | None:
     """Try the fast paths, choose where activations are kept, and fill the store.
 
@@ -70,16 +72,20 @@ def start(
         before: The store of the run before this one.
         is_random: Whether frozen layers follow train(), so that nothing of them can be kept.
         resumed_from: The checkpoint that training goes on from, where it is not in the output folder.
+        span: The steps for which what trains stays as it is; None for the whole run.
 
     Returns:
-        The store of this run; None where processes found different paths to be exact.
+        The store of this run, or of those steps; None where processes found different paths to be exact.
     """
     done = trainer.state.global_step
+    began, end = (span.began, span.end) if span is not None else (0, trainer.state.max_steps)
+    settings = settings if span is None or span.stores else replace(settings, store="off")
+    goes_on = done > began  # a checkpoint that lies where a phase begins is one of the phase before
     earlier = ranks.from_first(
-        _earlier(resumed_from or checkpoint_folder(trainer.args, trainer.state)) if done else None
+        _earlier(resumed_from or checkpoint_folder(trainer.args, trainer.state)) if goes_on else None
     )
-    behind = 0 if earlier is not None else done  # what was chosen for the whole run holds for the rest of it
-    ahead = ahead_of(trainer.args, trainer.state, behind, loader, trainer.eval_dataset, inputs, ranks.count)
+    behind = began if earlier is not None else done  # what was chosen for all of them holds for the rest
+    ahead = ahead_of(trainer.args, trainer.state, behind, end, loader, trainer.eval_dataset, inputs, ranks.count)
     texts, plan, fills = None, [], None
     if ahead.lengths is not None:
         texts = ReplayableRows(loader.dataset, loader.collate_fn, trainer.args.device)

@@ -21,7 +21,9 @@ from frostline.training.delta_checkpoints import has_delta, keep_delta, refuse_w
 from frostline.training.engine_callback import EngineCallback
 from frostline.training.gradients import WithGradients, cleared_quickly
 from frostline.training.padding import at_once
+from frostline.training.phase_state import SavedPhases
 from frostline.training.renamed import load_renamed
+from frostline.training.views import ViewsCallback
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +45,7 @@ _TRAIN = inspect.signature(transformers.Trainer.train)
 class Trainer(OpenTrainer):
     """``transformers.Trainer`` with a plan.
 
-    Takes every argument of ``transformers.Trainer``, in the same order, and six keywords. Each may be
+    Takes every argument of ``transformers.Trainer``, in the same order, and seven keywords. Each may be
     given as a field of `frostline.TrainingArguments` instead, which has the other settings of the engine as well.
     Without a plan the model is taken as it stands; what is frozen in it is kept in eval mode and proven just the same.
     Where all of it is frozen, it can be evaluated and cannot be trained.
@@ -53,8 +55,10 @@ class Trainer(OpenTrainer):
         *arguments: As for ``transformers.Trainer``.
         freeze: What is frozen, as a selector: ``"embeddings, layers[:8]"``.
         train_only: What trains, as a selector; all else is frozen. Not together with `freeze`.
+        schedule: What trains phase by phase, in the place of `freeze` and `train_only`: a list of `Phase`, the name of
+            a preset, or a TOML file.
         frozen_mode: ``"eval"`` (the default) or ``"train"``.
-        probe: Whether the first step is watched, which it is unless told; a line says where what moved in it is not
+        probe: Whether the first step is watched, of each phase, unless told; a line says where what moved in it is not
             what the flags say.
         engine: Whether fast paths are taken, which they are unless told.
         store: Where activations of the frozen part are kept: ``"auto"``, ``"off"``, ``"memory"`` or ``"disk"``.
@@ -63,7 +67,7 @@ class Trainer(OpenTrainer):
     Raises:
         ModelError: If the model is no module.
         SelectorError: If a selector cannot be read or does not fit the model.
-        PlanError: If the plan contradicts itself, or leaves nothing to train.
+        PlanError: If the plan contradicts itself, or leaves nothing to train; or the schedule is none.
         SettingsError: If checkpoints are to be deltas and the model was loaded from none, or if a setting of the
             engine is none.
     """
@@ -73,6 +77,7 @@ class Trainer(OpenTrainer):
         *arguments: Any,
         freeze: str | None = None,
         train_only: str | None = None,
+        schedule: Any = None,
         frozen_mode: FrozenMode | None = None,
         probe: bool | None = None,
         engine: bool | None = None,
@@ -88,14 +93,18 @@ class Trainer(OpenTrainer):
         self._freeze_callback = FreezeCallback(
             freeze=_one("freeze", freeze, getattr(fields, "freeze", None)),
             train_only=_one("train_only", train_only, getattr(fields, "train_only", None)),
+            schedule=_one("schedule", schedule, getattr(fields, "schedule", None)),
             frozen_mode=mode,
             raise_on_drift=False,  # train() raises once the model is saved
             proof_file=False,  # it goes where the weights go that it speaks of
             probe=getattr(fields, "probe", True) if probe is None else probe,
         )
-        self._fast = EngineCallback(_engine_settings(fields, store), is_random=mode == "train")
+        views: int | None = getattr(fields, "store_views", None)
+        self._views = ViewsCallback(views, _seed_of(fields))
+        self._fast = EngineCallback(_engine_settings(fields, store), is_random=mode == "train", views=views)
         self._freeze_callback.guard = lambda: self._fast.guard
-        upstream["callbacks"] = [self._freeze_callback, self._fast, *(upstream.get("callbacks") or [])]
+        self._freeze_callback.on_switch = self._fast.begin_anew
+        upstream["callbacks"] = [self._freeze_callback, self._views, self._fast, *(upstream.get("callbacks") or [])]
         super().__init__(**upstream)
         self._fast.off = _why_off(self, wanted=getattr(fields, "engine", True) if engine is None else engine)
         self._operations: tuple[nn.Module, int] | None = None  # of which model, per token
@@ -117,6 +126,11 @@ class Trainer(OpenTrainer):
     def engine_report(self) -> EngineReport | None:
         """What the engine does in the last training run; None before its first step, and where it is off."""
         return self._fast.report
+
+    @property
+    def earlier_engine_reports(self) -> tuple[tuple[int, EngineReport], ...]:
+        """What it did in earlier phases of that run: with each report the optimizer steps by which the phase ended."""
+        return tuple(self._fast.earlier)
 
     def training_step(self, model: nn.Module, inputs: dict[str, Any], *arguments: Any, **options: Any) -> torch.Tensor:
         """Take one step as ``transformers.Trainer`` does, on the fast paths."""
@@ -140,9 +154,18 @@ class Trainer(OpenTrainer):
         return super().evaluation_loop(*arguments, **options)
 
     def get_train_dataloader(self) -> DataLoader[Any]:
-        """Give the training batches of ``transformers.Trainer``, padded in less time."""
-        with self._padding_at_once():
-            return super().get_train_dataloader()
+        """Give the training batches of ``transformers.Trainer``, padded in less time.
+
+        Raises:
+            SettingsError: If ``store_views`` is given, and the rows are a stream.
+        """
+        given = self.train_dataset
+        self.train_dataset = self._views.of(given)
+        try:
+            with self._padding_at_once():
+                return super().get_train_dataloader()
+        finally:
+            self.train_dataset = given
 
     def get_eval_dataloader(self, *arguments: Any, **options: Any) -> DataLoader[Any]:
         """Give the evaluation batches of ``transformers.Trainer``, padded in less time."""
@@ -179,6 +202,13 @@ class Trainer(OpenTrainer):
         """Clip as ``transformers.Trainer`` does, which looks at all parameters: only at those with a gradient."""
         return super().clip_gradients(WithGradients.of(model) if self._fast.off is None else model)
 
+    def log(self, logs: dict[str, float], *arguments: Any, **options: Any) -> None:
+        """Log as ``transformers.Trainer`` does; of a phase with rates of its own the highest that was in force."""
+        phases = self._freeze_callback.phases
+        if phases is not None and phases.rates.highest is not None and "learning_rate" in logs:
+            logs = logs | {"learning_rate": phases.rates.highest}
+        super().log(logs, *arguments, **options)
+
     def call_model_init(self, trial: Any = None) -> nn.Module:
         """Make a new model, frozen as planned before an optimizer is made for it."""
         model: nn.Module = super().call_model_init(trial)
@@ -199,7 +229,13 @@ class Trainer(OpenTrainer):
             write_proof(self.proof, Path(str(self.args.output_dir if output_dir is None else output_dir)))
 
     def load_weights(self, checkpoint: str, model: nn.Module | None) -> None:
-        """Load a checkpoint's weights as ``transformers.Trainer`` does, or its delta."""
+        """Load a checkpoint's weights as ``transformers.Trainer`` does, or its delta.
+
+        Raises:
+            PlanError: If it is a checkpoint of another schedule.
+        """
+        if self._freeze_callback.phases is not None:  # before the optimizer's state, which would be said not to fit
+            SavedPhases.read(Path(checkpoint), self._freeze_callback.phases.schedule)
         into = cast("nn.Module", self.model if model is None else model)
         if has_delta(checkpoint):
             restore_delta(into, checkpoint)
@@ -242,6 +278,12 @@ def _engine_settings(fields: Any, store: StoreWhere | None) -> EngineSettings:
     return EngineSettings(**values | ({"store": store} if store is not None else {}))
 
 
+def _seed_of(fields: Any) -> int:
+    """The seed of the order of rows."""
+    seed = getattr(fields, "data_seed", None)
+    return int(getattr(fields, "seed", 0) if seed is None else seed)
+
+
 def _why_off(trainer: transformers.Trainer, *, wanted: bool) -> str | None:
     """Why a Trainer's steps can only be the plain ones; None if they need not."""
     args = trainer.args
@@ -257,7 +299,7 @@ def _why_off(trainer: transformers.Trainer, *, wanted: bool) -> str | None:
     return next((reason for reason, holds in reasons.items() if holds), None)
 
 
-def _one(name: str, keyword: str | None, field: str | None) -> str | None:
+def _one(name: str, keyword: Any, field: str | None) -> Any:
     if keyword is not None and field is not None and keyword != field:
         raise PlanError(
             f"{name}={keyword!r} was given to the Trainer, and {name}={field!r} in its arguments.\nGive it once."

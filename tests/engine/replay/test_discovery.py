@@ -11,7 +11,7 @@ from torch import nn
 from frostline.engine.interpose import interposed
 from frostline.engine.replay.boundary import Route
 from frostline.engine.replay.discovery import find_replay
-from frostline.engine.replay.replay import OUTPUT, Enough, NotReplayable, Replay
+from frostline.engine.replay.replay import OUTPUT, Enough, NotReplayable, Replay, leaving
 from frostline.engine.selfcheck.comparison import Comparison
 from tests.engine.stubs import WIDTH, Block, Classifier, call_of, padded
 
@@ -35,8 +35,8 @@ def _find(model: Classifier, boundary: str, frozen_outputs: frozenset[int] = fro
 def _taken(replay: Replay, model: Classifier, batch: dict[str, Tensor]) -> dict[Leaf, Tensor]:
     """What is stored of a batch, by where it is put back; the model runs as far as that only."""
     kept: dict[str, Tensor] = {}
-    leaving = replay.leaving(model, lambda stream, value: kept.update({stream.name: value.clone()}), {})
-    with interposed(leaving), pytest.raises(Enough):
+    taps = [(replay, lambda stream, value: kept.update({stream.name: value.clone()}))]
+    with interposed(leaving(model, taps, {})), pytest.raises(Enough):
         model(**batch)
     return {leaf: kept[stream.name] for stream in replay.streams for leaf in stream.leaves}
 

@@ -103,3 +103,18 @@ def test_adapters_have_checks_of_their_own(tmp_path: Path, targets: Any) -> None
     findings = fl.check(model, adamw(model), rows())
     assert findings.ok, str(findings)
     assert {"head-partly-trained", "gradient-always-zero"}.isdisjoint(findings.slugs)
+
+
+def test_head_rate_low() -> None:
+    model = tiny("bert")
+    assert found("head-rate-low", model, adamw(model, lr=5e-5)) is None  # as everything trains
+    fl.freeze(model, "backbone")
+    assert found("head-rate-low", model) is None
+    assert found("head-rate-low", model, adamw(model, lr=5e-3)) is None
+    assert found("head-rate-low", model, torch.optim.SGD(model.parameters(), lr=1e-3)) is None
+    optimizer = adamw(model, lr=1e-3)
+    row = must_find("head-rate-low", model, optimizer)
+    assert (row.severity, row.units) == ("warning", ("head",))
+    assert "0.01" in row.mend
+    torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 10))  # a warmup begins at 0
+    assert must_find("head-rate-low", model, optimizer).cause == row.cause

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import frostline as fl
-from tests.evidence.checks.cases import adamw, found, must_find
+from tests.evidence.checks.cases import adamw, found, must_find, rows
 from tests.models import Plain, tiny
 
 
@@ -54,6 +54,23 @@ def test_duplicate_in_optimizer() -> None:
         optimizer = torch.optim.SGD([*model.parameters(), model.classifier.weight], lr=0.1)
     row = must_find("duplicate-in-optimizer", model, optimizer)
     assert (row.severity, row.names) == ("error", ("classifier.weight",))
+
+
+def test_frozen_again() -> None:
+    model = tiny("bert")
+    optimizer = adamw(model)
+    model(**rows()).loss.backward()
+    fl.freeze(model, "backbone")
+    assert found("frozen-again", model, optimizer) is None  # it has not stepped yet
+    optimizer.step()
+    assert found("frozen-again", model, optimizer) is None  # and not on them, whose gradients are gone
+    fl.train_only(model, "all")
+    model(**rows()).loss.backward()
+    optimizer.step()
+    assert found("frozen-again", model, optimizer) is None
+    fl.freeze(model, "embeddings")
+    row = must_find("frozen-again", model, optimizer)
+    assert (row.severity, row.units) == ("note", ("embeddings",))
 
 
 def test_zero_lr() -> None:

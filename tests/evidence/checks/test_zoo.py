@@ -25,7 +25,7 @@ def test_nothing_is_wrong_with_a_fresh_model(model_type: str) -> None:
     for freeze in ("", "embeddings", "backbone"):
         if freeze:
             fl.freeze(model, freeze)
-        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=2e-5)
+        optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], lr=5e-3)
         before, random_state = copy.deepcopy(model.state_dict()), torch.get_rng_state()
         modes = {path: module.training for path, module in model.named_modules()}
 

@@ -9,6 +9,7 @@ and whatever then reaches a module above the frost line differently has to be st
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -17,7 +18,7 @@ from frostline.compat.tensors import tree_flatten, tree_unflatten
 
 if TYPE_CHECKING:
     from collections import Counter
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     import torch
     from torch import Tensor, nn
@@ -138,36 +139,13 @@ class Replay:
         """
         skips = {module_at(model, path): _counting(answer, path, calls) for path, answer in self.skips.items()}
         result = {**forwards, **skips}
-        for path, leaves in self._by_module(all_leaves=True).items():
+        for path, leaves in self.by_module(all_leaves=True).items():
             if path == OUTPUT:
                 continue
             module = module_at(model, path)
             inner = result.get(module, module.forward)
             inner = inner if path in self.skips else _counting(inner, path, calls)
             result[module] = _putting(inner, {leaf: values[leaf] for leaf in leaves})
-        return result
-
-    def leaving(
-        self, model: nn.Module, keep: Callable[[Stream, Tensor], None], forwards: Mapping[nn.Module, Forward]
-    ) -> dict[nn.Module, Forward]:
-        """Forwards with which the model runs up to the last stream, and every stream is handed to `keep`.
-
-        The forward of the model then ends with `Enough`.
-        """
-        result = dict(forwards)
-        left = {stream.name for stream in self.streams}
-
-        def taken(stream: Stream, value: Tensor) -> None:
-            keep(stream, value)
-            left.discard(stream.name)
-            if not left:
-                raise Enough
-
-        for path, leaves in self._by_module(all_leaves=False).items():
-            if path == OUTPUT:
-                continue
-            module = module_at(model, path)
-            result[module] = _taking(result.get(module, module.forward), leaves, taken)
         return result
 
     def given_out(self, output: Any) -> Iterator[tuple[Stream, Tensor]]:
@@ -182,12 +160,44 @@ class Replay:
         own = {leaf: value for leaf, value in values.items() if leaf.path == OUTPUT}
         return _changed(output, own, "output", 0) if own else output
 
-    def _by_module(self, *, all_leaves: bool) -> dict[str, dict[Leaf, Stream]]:
+    def by_module(self, *, all_leaves: bool) -> dict[str, dict[Leaf, Stream]]:
+        """Per path of a module, the places where streams enter there: all of them, or the first of each stream."""
         found: dict[str, dict[Leaf, Stream]] = {}
         for stream in self.streams:
             for leaf in stream.leaves if all_leaves else stream.leaves[:1]:
                 found.setdefault(leaf.path, {})[leaf] = stream
         return found
+
+
+def leaving(
+    model: nn.Module,
+    taps: Sequence[tuple[Replay, Callable[[Stream, Tensor], None]]],
+    forwards: Mapping[nn.Module, Forward],
+) -> dict[nn.Module, Forward]:
+    """Make forwards with which the model runs up to the last stream of all boundaries.
+
+    The forward of the model then ends with `Enough`.
+
+    Args:
+        model: The model inside its wrappers.
+        taps: Per boundary, how the model is replayed there, and what each of its streams is handed to.
+        forwards: What stands in for forwards already; it is kept within.
+    """
+    result = dict(forwards)
+    left = {(number, stream.name) for number, (replay, _) in enumerate(taps) for stream in replay.streams}
+
+    def taken(number: int, stream: Stream, value: Tensor) -> None:
+        taps[number][1](stream, value)
+        left.discard((number, stream.name))
+        if not left:
+            raise Enough
+
+    for number, (replay, _) in enumerate(taps):
+        for path, leaves in replay.by_module(all_leaves=False).items():
+            if path != OUTPUT:
+                module = module_at(model, path)
+                result[module] = _taking(result.get(module, module.forward), leaves, partial(taken, number))
+    return result
 
 
 def _counting(original: Forward, path: str, calls: Counter[str]) -> Forward:

@@ -123,6 +123,7 @@ def _without_lost(checks: list[PathCheck], together: PathCheck, paths: FastPaths
         "replay": held.replay is None and paths.replay is not None,
         "matrix products": paths.products and not held.products,
         "embedding gradients": paths.tables and not held.tables,
+        "logits": paths.late_logits and not held.late_logits,
     }
     return [
         replace(together, path=one.path) if one.admitted and lost.get(one.path) and not together.admitted else one
@@ -209,7 +210,7 @@ class _Trial:
 
     def run(self, boundary: str | None, modes: Sequence[PackingMode]) -> tuple[list[PathCheck], FastPaths]:
         """Try all."""
-        paths = self._tables(self._products(self._padding_free(modes)))
+        paths = self._logits(self._tables(self._products(self._padding_free(modes))))
         position = position_named(self._selection.places, self.call.rows) if self._selection is not None else None
         if position is not None and self._selection is not None:
             paths = replace(paths, is_fixed=self._selection.is_fixed and not self.draws)
@@ -309,6 +310,15 @@ class _Trial:
         check = self._try("embedding gradients", "those of large tables are taken in memory that is kept", kept)
         self._checks.append(check)
         return kept if check.admitted else paths
+
+    def _logits(self, paths: FastPaths) -> FastPaths:
+        """The same with logits of a large vocabulary only where a loss counts them."""
+        if not torch.is_grad_enabled() or self._runner.late_head is None:
+            return paths
+        late = replace(paths, late_logits=True)
+        check = self._try("logits", "its head computes those that a loss counts", late)
+        self._checks.append(check)
+        return late if check.admitted else paths
 
     def _trims(self, paths: FastPaths) -> bool:
         """Whether cutting off positions that are padding in every row changes nothing."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 _OUTPUTS = {torch.float32: 1e-5, torch.float64: 1e-9}
 _GRADIENTS = {torch.float32: 1e-4, torch.float64: 1e-8}
 _HALF = 0.05
+_AT_ONCE = 1 << 20  # numbers of which a difference is held
 
 
 @dataclass(frozen=True)
@@ -40,13 +42,13 @@ class Outcome:
 
     Attributes:
         outputs: Every tensor that the forward gave out, by where it stood.
-        gradients: Per parameter that trains, of a fixed weighting of all outputs; None where it has none. Nothing where
+        gradients: Largest difference of a gradient from the plain run's, infinite where they do not compare; 0 where
             no gradient was asked for.
         state: What modules held afterwards besides parameters, by where.
     """
 
     outputs: Mapping[str, Tensor]
-    gradients: tuple[Tensor | None, ...]
+    gradients: float
     state: Mapping[str, Any]
 
 
@@ -66,6 +68,8 @@ class Comparison:
 
     Attributes:
         plain: What the plain run gave.
+        gradients: Per parameter that trains, its gradient in the plain run, of a fixed weighting of all outputs; None
+            where it has none. Nothing where no gradient was asked for.
         per_token: As given, or as told.
         changes: What the plain forward changed of what modules hold, by the names that `state_of` gives.
         dtype: What values are rounded to.
@@ -91,6 +95,7 @@ class Comparison:
         before = state_of(model)
         self.per_token: frozenset[str] = per_token or frozenset()
         self._tells = per_token is None
+        self.gradients: tuple[Tensor | None, ...] | None = None
         self.plain = self.observe(plain)
         names = before.keys() | self.plain.state.keys()
         self.changes = frozenset(
@@ -120,7 +125,7 @@ class Comparison:
                 outputs = tensors_of(output)
                 if self._tells:
                     self._tells, self.per_token = False, self._with_tokens(output, outputs)
-                gradients = self._gradients(outputs)
+                gradients = self._differentiate(outputs)
             state = state_of(self._model)
         finally:
             self.restore()
@@ -135,10 +140,15 @@ class Comparison:
             if value.dim() >= 2 and tuple(value.shape[:2]) == self._call.shape and id(value) in noticed
         )
 
-    def _gradients(self, outputs: Mapping[str, Tensor]) -> tuple[Tensor | None, ...]:
-        """Of the mean of each output, its values weighted so that no two count alike."""
+    def _differentiate(self, outputs: Mapping[str, Tensor]) -> float:
+        """Take gradients of the mean of each output, its values weighted so that no two count alike.
+
+        Returns:
+            Their largest difference from the plain run's.
+        """
         if not self._differentiates or not self._trains:
-            return ()
+            self.gradients = ()
+            return 0.0
         if self._weighted is None:  # what is not finite, as the loss of no labels, would hide all else
             self._weighted = frozenset(
                 name
@@ -151,9 +161,34 @@ class Comparison:
             weights = torch.linspace(0.5, 1.5, value.numel(), device=value.device).reshape(value.shape)
             mean = (value * weights).mean()
             total = mean if total is None else total + mean
-        if total is None or not total.requires_grad:
-            return (None,) * len(self._trains)
-        return torch.autograd.grad(total, self._trains, allow_unused=True)
+        if total is not None and not total.requires_grad:
+            total = None
+        if self.gradients is not None:
+            return self._gradient_difference(total, self.gradients)
+        none: tuple[Tensor | None, ...] = (None,) * len(self._trains)
+        self.gradients = none if total is None else torch.autograd.grad(total, self._trains, allow_unused=True)
+        return 0.0
+
+    def _gradient_difference(self, total: Tensor | None, plain: tuple[Tensor | None, ...]) -> float:
+        """Compare each gradient as it comes and let go of it, so that no second set of them is held."""
+        least = 1e-3 * max(
+            (float(_largest(value)) for value in plain if value is not None and value.numel()), default=0.0
+        )
+        found: dict[int, float] = {}
+
+        def compare(place: int, gradient: Tensor) -> Tensor:
+            found[place] = difference(gradient, plain[place], least)
+            return gradient.new_zeros(()).expand_as(gradient)
+
+        if total is not None:
+            hooks = [own.register_hook(partial(compare, place)) for place, own in enumerate(self._trains)]  # type: ignore[no-untyped-call]
+            try:
+                torch.autograd.grad(total, self._trains, allow_unused=True)
+            finally:
+                for hook in hooks:
+                    hook.remove()
+        missing = (difference(None, own, least) for place, own in enumerate(plain) if place not in found)
+        return max((*found.values(), *missing), default=0.0)
 
     def _compared(self, name: str, value: Tensor) -> Tensor:
         """What counts of an output: where gradients are asked for, nothing that stands behind the mask."""
@@ -162,14 +197,10 @@ class Comparison:
             return value[mask]
         return value
 
-    def differences(self, outcome: Outcome) -> tuple[float, float]:
-        """Largest differences from the plain run: of outputs and of gradients, infinite where they do not compare."""
+    def output_difference(self, outcome: Outcome) -> float:
+        """Largest difference of outputs from the plain run's, infinite where they do not compare."""
         own, other = ({n: self._compared(n, v) for n, v in one.outputs.items()} for one in (outcome, self.plain))
-        outputs = _far(own, other)
-        scale = max((float(value.abs().max()) for value in self.plain.gradients if value is not None), default=0.0)
-        pairs = zip(outcome.gradients, self.plain.gradients, strict=True)
-        gradients = max((difference(one, other, 1e-3 * scale) for one, other in pairs), default=0.0)
-        return outputs, gradients
+        return _far(own, other)
 
     def agrees(self, outputs: float, gradients: float) -> bool:
         """Whether such differences count as none."""
@@ -187,7 +218,7 @@ class Comparison:
             outcome = self.observe(run)
         except Exception as error:  # noqa: BLE001 - the model's own code, given what it does not expect
             return failed(path, error)
-        outputs, gradients = self.differences(outcome)
+        outputs, gradients = self.output_difference(outcome), outcome.gradients
         if self.changes and _far(outcome.state, self.plain.state) > self.tolerance:
             why = "the model keeps state from call to call, which would be another one"
             return PathCheck(path, admitted=False, how=why, outputs=outputs, gradients=gradients)
@@ -241,12 +272,21 @@ def difference(own: Tensor | None, other: Tensor | None, least: float) -> float:
         return 0.0
     if not other.dtype.is_floating_point and not other.dtype.is_complex:
         return 0.0 if torch.equal(own, other) else math.inf
-    finite = other.isfinite()
-    if not bool(finite.all()):  # what is no number has to stand in the same places
+    if not _largest(other).isfinite():  # what is no number has to stand in the same places
+        finite = other.isfinite()
         if not bool((finite | (own == other) | (own.isnan() & other.isnan())).all()):
             return math.inf
         own, other = torch.where(finite, own, 0.0), torch.where(finite, other, 0.0)
-    size = max(least, float(other.abs().max()))
-    largest = float((own - other).abs().max())
+    size = max(least, float(_largest(other)))
+    own, other = (value.reshape(-1, *value.shape[1:]) for value in (own, other))  # numbers alone too have rows
+    rows = max(1, _AT_ONCE // math.prod(own.shape[1:]))
+    parts = [slice(first, first + rows) for first in range(0, len(own), rows)]
+    largest = float(torch.stack([_largest(own[part] - other[part]) for part in parts]).max())
     relative = largest / size if size else largest
     return relative if math.isfinite(relative) else math.inf
+
+
+def _largest(value: Tensor) -> Tensor:
+    """The largest absolute value, taken without a copy."""
+    largest: Tensor = torch.linalg.vector_norm(value, math.inf)
+    return largest

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -11,6 +12,9 @@ from frostline.base.modules import modules_of
 from frostline.compat.modules import own_buffers
 from frostline.engine.outputs import SIMPLE, values_in
 from frostline.evidence.object_graph import ObjectGraph
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _OF_TORCH = frozenset(vars(nn.Module())) - {"training"}
 
@@ -38,6 +42,17 @@ class KeptState:
                 vars(module)["forward"] = forward
             else:
                 vars(module).pop("forward", None)
+
+
+@contextmanager
+def keeping_state(model: nn.Module, *, changes: bool) -> Iterator[None]:
+    """Leave what modules hold as it is, where a forward changes it."""
+    kept = KeptState(model) if changes else None
+    try:
+        yield
+    finally:
+        if kept is not None:
+            kept.restore()
 
 
 def state_of(model: nn.Module) -> dict[str, Any]:

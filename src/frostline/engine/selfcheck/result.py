@@ -20,8 +20,8 @@ class PathCheck:
     """What was found out about one fast path.
 
     Attributes:
-        path: ``"padding-free"``, ``"matrix products"``, ``"embedding gradients"``, ``"replay"``,
-            ``"one position"``, ``"store dtype"``; ``"all"`` where none was tried.
+        path: ``"padding-free"``, ``"matrix products"``, ``"embedding gradients"``, ``"logits"``,
+            ``"replay"``, ``"one position"``, ``"store dtype"``; ``"all"`` where none was tried.
         admitted: Whether it is taken.
         how: In words, what it does for this model; or why it is not taken.
         outputs: Largest difference from the plain path's of all tensors that the forward gives out, the loss included,

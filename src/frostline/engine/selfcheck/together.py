@@ -63,7 +63,7 @@ def fallbacks(paths: FastPaths) -> Iterator[FastPaths]:
         yield padded
         padded = replace(padded, replay=None, whole=False)
     yield padded
-    yield replace(padded, products=False, tables=False)
+    yield replace(padded, products=False, tables=False, late_logits=False)
 
 
 def settle(

@@ -8,6 +8,10 @@ import torch
 
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
+from frostline.evidence.optimizers import inner_optimizer
+from frostline.plan.rates import usual_rate
+
+_TOO_LOW = 0.1  # of the usual rate, at which 300 steps left a head at the baseline (docs/defaults.md)
 
 
 def head_partly_trained(case: Case) -> Iterator[Finding]:
@@ -65,4 +69,30 @@ def _varies(values: torch.Tensor) -> bool:
     return bool((flat != flat[:1]).any())
 
 
-CHECKS = (head_partly_trained,)
+def head_rate_low(case: Case) -> Iterator[Finding]:
+    """The head trains alone, at a rate at which it hardly leaves where it was drawn."""
+    head = set(case.head)
+    if case.optimizer is None or not case.trainable or not head.issuperset(case.trainable):
+        return
+    optimizer = inner_optimizer(case.optimizer)
+    if "adam" not in type(optimizer).__name__.lower():  # in others a rate means something else
+        return
+    rates = [
+        float(group.get("initial_lr", group.get("lr", 0.0)))
+        for group in optimizer.param_groups
+        if case.in_group(group, case.trainable)
+    ]
+    usual, _ = usual_rate(case.model)
+    highest = max(rates, default=0.0)
+    drawn = [name for name in case.trainable if case.origin.of(name) != "pretrained"]
+    if drawn and 0 < highest <= _TOO_LOW * usual:
+        yield case.find(
+            "warning",
+            drawn,
+            cause=f"The head trains alone at a rate of {highest:g}, which suits whole layers: after some hundred steps "
+            "it still looks like chance.",
+            mend=f"Raise the rate to about {usual:g}; docs/defaults.md has the evidence.",
+        )
+
+
+CHECKS = (head_partly_trained, head_rate_low)

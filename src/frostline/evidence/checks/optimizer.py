@@ -8,6 +8,7 @@ from typing import Any
 
 from frostline.evidence.checks.case import Case
 from frostline.evidence.checks.findings import Finding, some
+from frostline.evidence.optimizers import inner_optimizer
 
 
 def trainable_not_in_optimizer(case: Case) -> Iterator[Finding]:
@@ -53,6 +54,21 @@ def duplicate_in_optimizer(case: Case) -> Iterator[Finding]:
         )
 
 
+def frozen_again(case: Case) -> Iterator[Finding]:
+    """The optimizer has stepped on parameters that are frozen now."""
+    state = getattr(inner_optimizer(case.optimizer), "state", {})
+    names = [name for name in case.frozen if state.get(case.parameters[name])]
+    if names:
+        yield case.find(
+            "note",
+            names,
+            cause=f"{len(names)} frozen parameters have been trained by this optimizer, which keeps state of them: "
+            f"{some(names)}. So it is where a run is resumed as it began, with what had thawed frozen again.",
+            mend="Thaw them before you go on, unless they were frozen on purpose; a schedule of Frostline resumes in "
+            "the phase that it was in.",
+        )
+
+
 def zero_lr(case: Case) -> Iterator[Finding]:
     """A group that holds what trains has a learning rate of zero, and no schedule that would raise it."""
     for number, group in enumerate(case.groups):
@@ -71,4 +87,4 @@ def _rate(group: dict[str, Any]) -> float | None:
     return None if rate is None else float(rate)
 
 
-CHECKS = (trainable_not_in_optimizer, optimizer_holds_strangers, duplicate_in_optimizer, zero_lr)
+CHECKS = (trainable_not_in_optimizer, optimizer_holds_strangers, duplicate_in_optimizer, frozen_again, zero_lr)

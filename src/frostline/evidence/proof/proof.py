@@ -13,6 +13,7 @@ from frostline.anatomy.wrappers import refuse_no_module
 from frostline.base.json import picked
 from frostline.errors import DriftError, PlanError
 from frostline.evidence.proof.fingerprint import Fingerprint, fingerprint
+from frostline.evidence.proof.phase_proof import PhaseProof
 from frostline.plan.plan import Plan
 
 UnitVerdict = Literal["frozen", "moved", "partly moved", "unmoved", "drifted"]
@@ -83,6 +84,8 @@ class Proof:
         from_step: The optimizer step that the earlier state is of: 0, but for a run that was resumed from a checkpoint
             that does not hold the fingerprint of its start.
         guard: What a guard over the run's fast paths counted, as plain values; None where there was none.
+        phases: The proof of each phase of a schedule that was run; what had to stay over the whole run was frozen in
+            all of them. Empty without a schedule.
     """
 
     tensors: tuple[TensorProof, ...]
@@ -94,6 +97,7 @@ class Proof:
     share: float | None = None
     from_step: int = 0
     guard: dict[str, Any] | None = field(default=None, hash=False)
+    phases: tuple[PhaseProof, ...] = ()
 
     @property
     def drifted(self) -> tuple[str, ...]:
@@ -102,13 +106,14 @@ class Proof:
 
     @property
     def drifted_while_frozen(self) -> tuple[str, ...]:
-        """Names of those that are still frozen in the later state: nobody thawed them."""
-        return tuple(name for name in self.drifted if name not in self.thawed)
+        """Names of those that are still frozen in the later state, as nobody thawed them, or moved in a phase."""
+        over_all = [name for name in self.drifted if name not in self.thawed]
+        return tuple(dict.fromkeys([*over_all, *(name for phase in self.phases for name in phase.drifted)]))
 
     @property
     def ok(self) -> bool:
-        """Whether every frozen tensor stayed bit-identical."""
-        return not self.drifted
+        """Whether every frozen tensor stayed bit-identical, in each phase as well."""
+        return not self.drifted and not any(phase.drifted for phase in self.phases)
 
     @property
     def cost(self) -> str:
@@ -129,25 +134,29 @@ class Proof:
 
     def __str__(self) -> str:
         frozen = sum(tensor.frozen for tensor in self.tensors)
+        lost = [f"Drift in {phase}" for phase in self.phases if phase.drifted]
         since = f" since step {self.from_step}" if self.from_step else ""
         if self.drifted:
             gone = {tensor.name for tensor in self.tensors if tensor.after is None}
             named = ", ".join(f"{name} (gone)" if name in gone else name for name in self.drifted[:3])
             named += " …" if len(self.drifted) > 3 else ""
-            said = [f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved{since}: {named}"]
+            said = [f"Drift: {len(self.drifted)} of {frozen} frozen tensors moved{since}: {named}", *lost]
             return "; ".join([*said, *self._on_flags()])
         free = [tensor for tensor in self.tensors if not tensor.frozen and not tensor.buffer]
         moved = sum(tensor.moved for tensor in free)
+        throughout = " throughout" * bool(self.phases)
         said = [
-            f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved{since}"
+            f"{frozen} tensors frozen{throughout} bit-identical; {moved} of {len(free)} others moved{since}"
+            if frozen and throughout
+            else f"{frozen} frozen tensors bit-identical; {moved} of {len(free)} others moved{since}"
             if frozen
-            else f"Nothing was frozen; {moved} of {len(free)} parameters moved{since}"
+            else f"Nothing was frozen{throughout}; {moved} of {len(free)} parameters moved{since}"
         ]
         train = {tensor.unit for tensor in free if tensor.name not in self.newly_frozen}
         still = [unit.name for unit in self.units if unit.verdict == "unmoved" and unit.name in train]
         if still:
             said.append(f"unmoved although they may train: {', '.join(still)}")
-        return "; ".join([*said, *self._on_flags()])
+        return "; ".join([*lost, *said, *self._on_flags()])
 
     def _on_flags(self) -> Iterator[str]:
         """What is to be said of the flags: how they differ in the end, or that the earlier state has none."""
@@ -158,6 +167,10 @@ class Proof:
         if self.newly_frozen:
             moved = sum(tensor.moved for tensor in self.tensors if tensor.name in self.newly_frozen)
             yield f"frozen by now: {len(self.newly_frozen)} of the others, of which {moved} moved"
+        held = [phase for phase in self.phases if not phase.drifted]
+        if held:
+            counts = ", ".join(f"{phase.number}: {phase.frozen}" for phase in held)
+            yield f"frozen tensors bit-identical by phase: {counts}"
 
     def to_dict(self) -> dict[str, Any]:
         """The proof as plain values, as ``proof.json`` holds them."""
@@ -167,7 +180,10 @@ class Proof:
             "verdict": str(self),
             **picked(self, "seconds", "share", "from_step", "flags", "thawed", "newly_frozen", "units"),
             "tensors": {tensor.name: picked(tensor, "unit", "frozen", "before", "after") for tensor in self.tensors},
-        } | ({} if self.guard is None else {"guard": self.guard})
+        } | (
+            ({} if self.guard is None else {"guard": self.guard})
+            | ({"phases": [phase.to_dict() for phase in self.phases]} if self.phases else {})
+        )
 
 
 def verify(before: Fingerprint, model: nn.Module, plan: Plan | None = None) -> Proof:

@@ -16,7 +16,9 @@ from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError, PlanError, SelectorError, SettingsError
 from frostline.evidence.proof.fingerprint import Fingerprint
+from frostline.evidence.proof.phase_proof import PhaseProof
 from frostline.evidence.proof.proof import Proof, compare, planned_names
+from frostline.evidence.proof.run_phases import disagreements_on_phases
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE, Disagreement, RunProof
 from frostline.evidence.proof.run_weights import AdaptedWeights, StoredWeights
 from frostline.plan.plan import PLAN_FILE, Plan
@@ -81,7 +83,8 @@ def verify_run(
             f"The folder '{source.name}' holds no {PROOF_FILE}, so there is no proof to check.\n"
             "Give the folder that 'frostline train' left, or save_model of fl.Trainer after its training."
         )
-    noted = (_read(place / METRICS_FILE) or {}).get("settings")
+    metrics = _read(place / METRICS_FILE) or {}
+    noted = metrics.get("settings")
     is_of_command = isinstance(noted, dict)
     settings: dict[str, Any] = noted if isinstance(noted, dict) else {}
     seal = _sealed(place, source.name, is_needed=is_of_command or digest is not None)
@@ -95,6 +98,7 @@ def verify_run(
     if is_of_command and proof.from_step:  # the command goes on from no checkpoint without the fingerprint of its start
         text = f"{PROOF_FILE} begins at step {proof.from_step}, and those of 'frostline train' at 0"
         found.append(Disagreement(PROOF_FILE, None, text))
+    found += disagreements_on_phases(metrics.get("schedule"), settings.get("frozen_mode", "eval"), model, proof)
     found += _plan(place, settings, model, proof)
     check = AdaptedWeights(model, proof) if has_adapters else StoredWeights(model, anatomy, proof)
     found += check.compare(place, base)
@@ -195,7 +199,9 @@ def _redrawn(stored: Mapping[str, Any], anatomy: ModelMap, name: str) -> Proof:
             raise ModelError(
                 f"The 'from_step' in the {PROOF_FILE} of '{name}' is {str(step)[:80]!r}, which is no step."
             )
-        return replace(compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen), from_step=step)
+        phases = tuple(PhaseProof.from_dict(phase) for phase in stored.get("phases", ()))
+        proof = compare(Fingerprint(before, {}), Fingerprint(after, {}), anatomy, frozen)
+        return replace(proof, from_step=step, phases=phases)
     except (KeyError, TypeError, AttributeError) as error:
         raise ModelError(f"The {PROOF_FILE} of '{name}' lacks {error}.\nIt is not as the run wrote it.") from None
     except PlanError:
@@ -245,6 +251,7 @@ def _plan(folder: Path, settings: Mapping[str, Any], model: PreTrainedModel, pro
         except SelectorError as error:
             yield Disagreement(file, None, f"the plan in {file} does not fit: {str(error).splitlines()[0].rstrip('.')}")
             continue
-        for name in sorted(planned ^ frozen):
+        # The plan beside the weights is that of the last phase, which freezes at least what all of them do.
+        for name in sorted(frozen - planned if proof.phases else planned ^ frozen):
             words = ("freezes", "free") if name in planned else ("does not freeze", "frozen")
             yield Disagreement(file, name, f"the plan in {file} {words[0]} {name}; the proof has it {words[1]}")

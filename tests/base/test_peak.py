@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from benchmarks import peak as module
-from benchmarks.peak import peak_memory
+from frostline.base import peak as module
+from frostline.base.peak import peak_memory
 
 if TYPE_CHECKING:
     from pathlib import Path

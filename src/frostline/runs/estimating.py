@@ -1,0 +1,317 @@
+"""What a plan will cost, reckoned before it is trained: from a configuration, lengths of rows, and a machine."""
+
+from __future__ import annotations
+
+import shutil
+from contextlib import contextmanager
+from os import PathLike, fspath
+from typing import TYPE_CHECKING, Any, Literal, cast
+
+import numpy as np
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.wrappers import unwrap
+from frostline.base.files import existing_folder
+from frostline.checkpoints.classifier import load_tokenizer, position_limit
+from frostline.checkpoints.skeleton import load_config, skeleton
+from frostline.checkpoints.source import locate
+from frostline.data.tokenising import tokenise
+from frostline.engine.cost.costs import bytes_text
+from frostline.engine.cost.estimate import Cost, cost_of
+from frostline.engine.cost.machines import UTILISATION, Speeds, from_figures
+from frostline.engine.cost.rows import Rows
+from frostline.engine.cost.units import UnitCost, frost_line_of, unit_costs
+from frostline.engine.settings import EngineSettings
+from frostline.errors import PlanError, SettingsError
+from frostline.freezing.freeze import Freeze
+from frostline.plan.describe import describe
+from frostline.plan.plan import Plan
+from frostline.runs.calibration import measured_speeds, product_speeds
+from frostline.runs.defaults import usual_epochs
+from frostline.runs.estimate_remarks import remarks_on
+from frostline.runs.estimate_result import Estimate
+from frostline.runs.estimate_settings import HERE, EstimateSettings
+from frostline.runs.row_lengths import batches_of, drawn_lengths, typical_batch
+from frostline.runs.rows import read_rows
+from frostline.runs.thin_model import NotMeasurable
+from frostline.runs.train_settings import TrainSettings
+from frostline.store.folder import default_folder
+from frostline.store.room import free_memory
+from frostline.training.filling_pass import lengths_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from frostline.engine.settings import StoreWhere
+    from frostline.plan.plan import FrozenMode
+
+_UNKNOWN = 1 << 60  # so many bytes that all fits
+
+
+def estimate(
+    model: nn.Module | str | PathLike[str],
+    plan: Plan | None = None,
+    *,
+    freeze: str | None = None,
+    train_only: str | None = None,
+    frozen_mode: FrozenMode = "eval",
+    data: str | None = None,
+    rows: int | None = None,
+    tokens: float | None = None,
+    epochs: float | None = None,
+    batch_size: int = 16,
+    max_length: int | None = None,
+    dtype: Literal["fp32", "bf16"] = "fp32",
+    device: str = HERE,
+    flops: float | None = None,
+    bandwidth: float | None = None,
+    store: StoreWhere = "auto",
+    num_labels: int | None = None,
+    text_columns: Sequence[str] = ("text",),
+    label_columns: Sequence[str] = ("label",),
+    trust_remote_code: bool = False,
+) -> Estimate:
+    """Reckon what a plan will cost before it is trained: time, peak memory, disk, and the break-even of storing.
+
+    Of a name only the configuration is read, and the tokenizer where there are data, so it works for models that do not
+    fit here. Speeds are measured on a few layers of the model's width on this machine's processor, which takes
+    seconds; or they are those of a machine whose figures are given. Time is that of ``fl.Trainer.train()`` without
+    evaluations and checkpoints; memory is what is resident above the libraries.
+
+    Args:
+        model: A folder, a hub name, or a model, whose parameters are frozen as they are unless a plan is given.
+        plan: What is frozen.
+        freeze: The same as a selector; likewise `train_only`.
+        train_only: See there.
+        frozen_mode: How frozen modules behave; only in ``"eval"`` mode can what they give be kept.
+        data: Where the training rows are, as for ``frostline train``. Not together with `rows` and `tokens`.
+        rows: How many rows there are.
+        tokens: Mean tokens of a row.
+        epochs: Passes over the rows; None to choose as ``frostline train`` does.
+        batch_size: Rows per step.
+        max_length: Tokens of a row at most.
+        dtype: ``"bf16"`` for mixed precision.
+        device: ``"cpu"`` for this machine's processor, or the name of a machine whose figures are known:
+            ``"a100-80gb"``.
+        flops: Peak of another machine's matrix products in `dtype`, FLOPs per second.
+        bandwidth: Of its memory, bytes per second.
+        store: Where activations of the frozen part are kept.
+        num_labels: Width of the head.
+        text_columns: Columns of `data`.
+        label_columns: Likewise.
+        trust_remote_code: Whether code that comes with the model may run.
+
+    Raises:
+        FrostlineError: If model, plan, data or a number cannot be used.
+    """
+    asked = EstimateSettings(
+        data=data,
+        rows=rows,
+        tokens=tokens,
+        epochs=epochs,
+        batch_size=batch_size,
+        max_length=max_length,
+        dtype=dtype,
+        device=device,
+        flops=flops,
+        bandwidth=bandwidth,
+        store=store,
+        text_columns=tuple(text_columns),
+        label_columns=tuple(label_columns),
+        trust_remote_code=trust_remote_code,
+    )
+    plan = plan or Plan.named(freeze, train_only, frozen_mode)
+    mode = plan.frozen_mode if plan is not None else frozen_mode
+    if isinstance(model, nn.Module):
+        if data is not None:
+            raise SettingsError("data needs a model by its name, whose tokenizer is read.\nGive rows and tokens.")
+        config = getattr(unwrap(model).core, "config", None)
+        return _reckoned(model, config, plan, mode, asked, _drawn(model, asked))
+    fields = {} if num_labels is None else {"num_labels": num_labels}
+    lengths = None
+    if data is not None:
+        lengths, fields = _of_data(fspath(model), asked, fields)
+    shapes, config = _skeleton(fspath(model), trust_remote_code, fields)
+    return _reckoned(shapes, config, plan, mode, asked, _drawn(shapes, asked) if lengths is None else lengths)
+
+
+def _reckoned(
+    model: nn.Module,
+    config: Any,
+    plan: Plan | None,
+    mode: FrozenMode,
+    asked: EstimateSettings,
+    lengths: NDArray[Any],
+) -> Estimate:
+    """Reckon what a plan costs on rows of these lengths.
+
+    Args:
+        model: Names and shapes.
+        config: Its configuration; None where it has none.
+        plan: What is frozen; None to take the model as it is.
+        mode: How frozen modules behave.
+        asked: What was asked for.
+        lengths: Tokens of each row, int64, (rows,).
+    """
+    with _frozen(model, plan):
+        units = unit_costs(model)
+        flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    if frost_line_of(units) is None:
+        raise PlanError("Everything is frozen, so there is no training to estimate.\nLet something train: the head.")
+    with _all_trained(model):
+        whole = unit_costs(model)
+    rows = batches_of(lengths, asked.batch_size)
+    settings = EngineSettings(store=asked.store)
+    speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
+    if asked.data is None:
+        assumptions = ["lengths of rows vary about their mean as those of movie reviews do", *assumptions]
+    epochs = usual_epochs(rows.steps) if asked.epochs is None else asked.epochs
+    memory, disk = _room(asked)
+
+    def cost(of: Sequence[UnitCost]) -> Cost:
+        return cost_of(
+            of,
+            rows,
+            epochs,
+            speeds,
+            settings,
+            keeps=mode == "eval",
+            is_half=asked.dtype != "fp32",
+            free_memory=memory,
+            free_disk=disk,
+        )
+
+    own, everything = cost(units), cost(whole)
+    anatomy = ModelMap.of(model)
+    return Estimate(
+        model_class=anatomy.model_class,
+        trains=describe(anatomy, (name for name, trains in flags.items() if trains)),
+        freezes=describe(anatomy, (name for name, trains in flags.items() if not trains)),
+        rows=rows,
+        epochs=epochs,
+        dtype=asked.dtype,
+        device=asked.device_name,
+        units=units,
+        speeds=speeds,
+        plan=own,
+        everything=everything,
+        remarks=tuple(remarks_on(units, own, everything, mode, asked.machine, memory)),
+        assumptions=tuple(assumptions),
+    )
+
+
+def _drawn(model: nn.Module, asked: EstimateSettings) -> NDArray[Any]:
+    """Lengths of rows of which only the mean is known."""
+    limit = min((one for one in (asked.max_length, _limit(model)) if one is not None), default=None)
+    return drawn_lengths(asked.rows or 0, asked.tokens or 0.0, limit)  # both are there where no data are
+
+
+def _skeleton(name: str, trust_remote_code: bool, overrides: Mapping[str, Any]) -> tuple[nn.Module, Any]:
+    """The model on the meta device, and its configuration, which says how it would attend if it were loaded."""
+    config = load_config(locate(name), trust_remote_code=trust_remote_code, **overrides)
+    model: nn.Module = skeleton(config, name, trust_remote_code=trust_remote_code)
+    return model.to(torch.float32), config  # as train loads it
+
+
+def _limit(model: nn.Module) -> int | None:
+    core = unwrap(model).core
+    return position_limit(core) if isinstance(core, PreTrainedModel) else None
+
+
+def _of_data(name: str, asked: EstimateSettings, fields: Mapping[str, Any]) -> tuple[NDArray[Any], dict[str, Any]]:
+    """Tokens of each row of the data, and what its labels say of the head."""
+    settings = TrainSettings(
+        model=name,
+        data=str(asked.data),
+        max_length=asked.max_length,
+        text_columns=asked.text_columns,
+        label_columns=asked.label_columns,
+        trust_remote_code=asked.trust_remote_code,
+    )
+    read = read_rows(settings)
+    fields = read.schema.config_fields | dict(fields)
+    shapes, _ = _skeleton(name, asked.trust_remote_code, fields)
+    tokenizer = load_tokenizer(locate(name), trust_remote_code=asked.trust_remote_code)
+    rows, _ = tokenise(
+        read.schema.encode(read.train), tokenizer, max_length=asked.max_length, model_limit=_limit(shapes)
+    )
+    return cast("NDArray[Any]", lengths_of(rows)), fields
+
+
+@contextmanager
+def _frozen(model: nn.Module, plan: Plan | None) -> Iterator[None]:
+    """Have a plan in force for a while."""
+    force = Freeze(model, plan) if plan is not None else None
+    try:
+        yield
+    finally:
+        if force is not None:
+            force.restore()
+
+
+@contextmanager
+def _all_trained(model: nn.Module) -> Iterator[None]:
+    """Let everything train for a while that can."""
+    flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
+    try:
+        for parameter in model.parameters():
+            parameter.requires_grad_(parameter.is_floating_point() or parameter.is_complex())
+        yield
+    finally:
+        for name, parameter in model.named_parameters():
+            parameter.requires_grad_(flags[name])
+
+
+def _speeds(
+    model: nn.Module,
+    config: Any,
+    units: Sequence[UnitCost],
+    rows: Rows,
+    lengths: NDArray[Any],
+    asked: EstimateSettings,
+    settings: EngineSettings,
+) -> tuple[Speeds, list[str]]:
+    """How fast the machine is, and what of that was assumed."""
+    figures = asked.figures
+    if figures is not None:
+        flops, bandwidth = figures
+        speeds = from_figures(
+            units,
+            rate=UTILISATION * flops,
+            bandwidth=bandwidth,
+            length=rows.met,
+            element_bytes=2 if asked.dtype != "fp32" else 4,
+            how=f"{flops / 1e12:,.4g} TFLOP/s at its peak, {bytes_text(bandwidth)}/s of memory",
+        )
+        besides = f"a step takes {speeds.overhead * 1e3:.0f} ms besides"
+        return speeds, [f"training reaches {UTILISATION:.0%} of the peak", besides, "the whole last layer is run"]
+    core: Any = unwrap(model).core
+    try:
+        if not isinstance(core, PreTrainedModel):
+            raise NotMeasurable("it is no model of transformers")  # noqa: TRY301 - one way on from all of them
+        typical = typical_batch(lengths, rows.batch_size)
+        speeds = measured_speeds(
+            type(core),
+            config,
+            middle=int(np.median(lengths)),
+            typical=typical,
+            dtype=asked.dtype,
+            settings=settings,
+        )
+    except NotMeasurable as reason:
+        precision = torch.float32 if asked.dtype == "fp32" else torch.bfloat16
+        speeds = product_speeds(units, tokens=rows.tokens // rows.steps, length=rows.met, dtype=precision)
+        return speeds, [f"no layer of it was run here, as {reason}", "the whole last layer is run"]
+    return speeds, []
+
+
+def _room(asked: EstimateSettings) -> tuple[int, int]:
+    """Bytes of free memory and of free disk, for a store; of another machine's host nothing is known."""
+    if asked.figures is not None:
+        return _UNKNOWN, _UNKNOWN
+    return free_memory(), shutil.disk_usage(existing_folder(default_folder())).free

@@ -1,0 +1,1 @@
+"""Sweeps: accuracy against cost for each depth of the frost line."""
