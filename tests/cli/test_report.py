@@ -85,6 +85,31 @@ def test_a_damaged_run(refused: Callable[..., str], trained: Path, tmp_path: Pat
     assert "proof.json" in refused("report", run, "--out", tmp_path / "page.html")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"history": [{"epoch": 10**400, "loss": 1}, {"epoch": 1, "loss": "x"}, 3]},
+        {"best_epoch": 1, "history": [{"epoch": 1, "eval_confusion": [[10**400, -(10**400)], [0, 0]]}]},
+        {
+            "eval": {"loss": 10**400},
+            "engine": {"choice": {"alternatives": [3]}, "guard": 3},
+            "labels": 3,
+            "settings": [],
+        },
+        {"engine": {"choice": {"alternatives": [{}]}}, "history": {}, "warning": "<script>alert(1)</script>"},
+    ],
+)
+def test_metrics_of_somebody_else(
+    frostline: Callable[..., Done], trained: Path, tmp_path: Path, changes: dict[str, Any]
+) -> None:
+    run = tiny.copy_of(trained, tmp_path / "run")
+    metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
+    (run / "metrics.json").write_text(json.dumps(metrics | changes), encoding="utf-8")
+    done = frostline("report", run, "--out", tmp_path / "page.html")
+    assert (done.status, done.err) == (0, "")
+    assert "<script>alert" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_what_is_no_run(refused: Callable[..., str], bert: Path, tmp_path: Path) -> None:
     assert "holds no metrics.json" in refused("report", bert, "--out", tmp_path / "page.html")
 

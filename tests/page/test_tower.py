@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import frostline as fl
+from frostline.engine.cost.units import unit_costs
 from tests.models import tiny
 
 if TYPE_CHECKING:
@@ -126,6 +127,18 @@ def test_two_stacks_have_a_line_each(show_model: Callable[..., Opened]) -> None:
     opened.page.keyboard.press("ArrowUp")
     terms = opened.text("selector").split(", ")
     assert sorted(terms) == ["decoder.layers[0]", "embeddings", "encoder.layers[:]", "encoder.norm"]
+
+
+def test_heights_by_computation(show: Callable[..., Opened]) -> None:
+    model = tiny("bert", meta=True, num_hidden_layers=4, vocab_size=9000)
+    opened = show(fl.inspect(model).to_html([unit.flops for unit in unit_costs(model)]))
+
+    def height(unit: int) -> float:
+        return float(opened.page.locator(f"[data-key=switch-{unit}]").bounding_box()["height"])
+
+    assert height(0) > 4 * height(1)
+    opened.page.get_by_label("height by").select_option("computation")
+    assert height(0) < height(1) / 2
 
 
 def test_what_is_new_and_frozen_is_said(show: Callable[..., Opened]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import shlex
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -17,6 +16,8 @@ from frostline.runs.train_settings import TrainSettings, option
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from os import PathLike
+
+_MOST, _MOST_ROWS = 1e300, 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +88,7 @@ class RunFiles:
         return [
             (float(entry["epoch"]), float(entry[key]))
             for entry in self._history()
-            if _is_number(entry.get(key)) and _is_number(entry.get("epoch"))
+            if is_number(entry.get(key)) and is_number(entry.get("epoch"))
         ]
 
     def confusion(self) -> list[list[int]] | None:
@@ -99,7 +100,7 @@ class RunFiles:
         is_square = isinstance(found, list) and len(found) == size
         if not is_square or not all(isinstance(row, list) and len(row) == size for row in found):
             return None
-        return found if all(isinstance(count, int) for row in found for count in row) else None
+        return found if all(type(count) is int and 0 <= count < _MOST_ROWS for row in found for count in row) else None
 
     @property
     def labels(self) -> list[str]:
@@ -128,8 +129,9 @@ def _words(settings: Mapping[str, Any]) -> Iterator[str]:
             yield ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def is_number(value: Any) -> bool:
+    """Whether a value that somebody else may have written is a finite number, and no whole one beyond all floats."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from frostline.report.charts import curves
 from frostline.report.page import fragment, render
 from frostline.report.svg import tower_svg
 from frostline.report.tower_data import packed
-from frostline.runs.run_files import RunFiles
+from frostline.runs.run_files import RunFiles, is_number
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -51,7 +51,7 @@ def run_page(folder: str | PathLike[str]) -> str:
         title=f"{run.folder.resolve().name}: {tower.model_class} from {short_name(run.base or 'an unknown base')}",
         verdict=f"Proof: {run.proof.get('verdict', 'none')}.",
         svg=tower_svg(tower.to_dict(), marks),
-        data={"tower": packed(tower.to_dict()), "marks": marks},
+        data={"tower": packed(tower.to_dict()), "marks": marks, "flops": None},
         notes_of=[*notes, *lacking, *_said(metrics)],
         charts=charts,
         result=_results(metrics),
@@ -147,7 +147,7 @@ def _results(metrics: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _figure(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, int | float) else "-"
+    return f"{value:.4f}" if is_number(value) else "-"
 
 
 def _short(value: Any) -> str:
@@ -170,9 +170,9 @@ def _engine(engine: Any) -> Iterator[str]:
     if engine.get("computed"):
         yield f"Filled the store: {engine['computed']} rows in {engine.get('seconds')} s."
     choice = engine.get("choice")
-    if isinstance(choice, dict):
-        seconds = {str(one["where"]): one["seconds"] for one in choice.get("alternatives", ())}
-        said = ", ".join(f"{where} {_figure(value)} s" for where, value in seconds.items())
+    places = choice.get("alternatives") if isinstance(choice, dict) else None
+    if isinstance(places, list) and all(isinstance(one, dict) for one in places):
+        said = ", ".join(f"{one.get('where')} {_figure(one.get('seconds'))} s" for one in places)
         yield f"Reckoned for the frozen part, by where its activations are kept: {said}."
     guard = engine.get("guard")
     if isinstance(guard, dict) and guard.get("compared"):

@@ -104,8 +104,12 @@ class Inspection:
         lines = [self.verdict, "", *plain_table(COLUMNS, (row_cells(row) for row in self.rows), RIGHT_ALIGNED)]
         return "\n".join([*lines, *(["", *notes] if (notes := self.notes) else [])])
 
-    def to_html(self) -> str:
-        """The inspection as a page: one file of HTML, with the tower in which the frost line is moved."""
+    def to_html(self, flops: Sequence[float] | None = None) -> str:
+        """The inspection as a page: one file of HTML, with the tower in which the frost line is moved.
+
+        Args:
+            flops: Per unit, what a forward of it computes per token, if heights are to show that as well.
+        """
         return render(
             "inspection.html",
             kind="inspection",
@@ -116,7 +120,7 @@ class Inspection:
             rows=[row_cells(row) for row in self.rows],
             right=RIGHT_ALIGNED,
             svg=tower_svg(self.tower.to_dict()),
-            data={"tower": packed(self.tower.to_dict()), "marks": None},
+            data={"tower": packed(self.tower.to_dict()), "marks": None, "flops": flops},
         )
 
     def to_svg(self) -> str:

@@ -47,6 +47,14 @@ export function makePresets(root, model, plan) {
   }
 }
 
+/** The choice of what a unit's height shows. */
+export function makeHeights(root, tower, flops) {
+  const choices = [["parameters", (unit) => unit.count], ["computation", (unit) => flops[unit.place]]];
+  const list = make("select", { id: "heights", onchange: () => tower.weigh(choices[list.selectedIndex][1]) });
+  list.append(...choices.map(([name]) => make("option", {}, name)));
+  root.append(make("label", { for: "heights" }, "height by "), list);
+}
+
 /** The switch that folds equal neighbours. */
 export function makeFolding(root, tower) {
   const box = make("input", { type: "checkbox", checked: tower.isFolding, onchange: () => tower.fold(box.checked) });

@@ -1,7 +1,7 @@
 // What a page does once it is open.
 
 import { makeAnswers } from "./answers.js";
-import { makeFolding, makeKinds, makePresets } from "./controls.js";
+import { makeFolding, makeHeights, makeKinds, makePresets } from "./controls.js";
 import { Details } from "./details.js";
 import { shown } from "./format.js";
 import { readModel } from "./model.js";
@@ -13,7 +13,7 @@ function main() {
   for (const table of document.querySelectorAll("table.sortable")) makeSortable(table);
   const data = document.querySelector("#tower-data");
   if (!data) return;
-  const { tower: given, marks } = JSON.parse(data.textContent);
+  const { tower: given, marks, flops } = JSON.parse(data.textContent);
   const part = (name) => document.querySelector(`[data-part="${name}"]`);
   const model = readModel(given);
   const plan = new Plan(model);
@@ -25,6 +25,7 @@ function main() {
     onLook: (text) => (look.textContent = shown(text)),
   });
   makeFolding(part("folding"), tower);
+  if (flops) makeHeights(part("heights"), tower, flops);
   if (!marks) {
     makeKinds(part("kinds"), model, plan);
     makePresets(part("presets"), model, plan);

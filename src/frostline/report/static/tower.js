@@ -52,6 +52,12 @@ export class Tower {
     return list;
   }
 
+  /** Let heights show another figure of a unit. */
+  weigh(weight) {
+    this.weight = weight;
+    this.draw();
+  }
+
   /** Fold equal neighbours, or show each. */
   fold(isFolding) {
     this.isFolding = isFolding;
