@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,8 +15,6 @@ from frostline.plan.describe import describe
 from tests.models import Plain, tiny
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from tests.page.conftest import Opened
 
 PLANS = 50
@@ -72,7 +71,7 @@ def odd() -> nn.Module:
     return model
 
 
-MODELS = {
+MODELS: dict[str, Callable[[], nn.Module]] = {
     "bert": lambda: tiny("bert", meta=True, num_hidden_layers=5),
     "bart": lambda: tiny("bart", meta=True),
     "t5": lambda: tiny("t5", meta=True),

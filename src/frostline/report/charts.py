@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import re
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
@@ -45,11 +45,12 @@ def curves(title: str, lines: Mapping[str, Sequence[tuple[float, float]]]) -> Ma
         from matplotlib.figure import Figure
     except ImportError:
         raise MissingExtraError("Curves need matplotlib: pip install 'frostline[plot]'.") from None
-    with rc_context(_SETTINGS | _TICKS | {"svg.hashsalt": title}):
+    settings: Any = _SETTINGS | _TICKS | {"svg.hashsalt": title}
+    with rc_context(settings):
         figure = Figure(figsize=(6.2, 2.7), layout="constrained")
         axes = figure.add_subplot()
         for place, (name, points) in enumerate(lines.items()):
-            style = {"color": _LINES[place % 4], "linestyle": _DASHES[place % 4], "linewidth": 2}
+            style: Any = {"color": _LINES[place % 4], "linestyle": _DASHES[place % 4], "linewidth": 2}
             marker = "o" if len(points) <= 20 else ""
             axes.plot(*zip(*points, strict=True), label=name, marker=marker, markersize=4, **style)
         axes.set_xlabel("epoch")

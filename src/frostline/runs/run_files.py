@@ -97,8 +97,9 @@ class RunFiles:
         tables = [entry.get("eval_confusion") for entry in self._history() if entry.get("epoch") == best]
         found = next((table for table in reversed(tables) if table is not None), None)
         size = len(self.labels)
-        is_square = isinstance(found, list) and len(found) == size
-        if not is_square or not all(isinstance(row, list) and len(row) == size for row in found):
+        if not isinstance(found, list) or len(found) != size:
+            return None
+        if not all(isinstance(row, list) and len(row) == size for row in found):
             return None
         return found if all(type(count) is int and 0 <= count < _MOST_ROWS for row in found for count in row) else None
 
