@@ -1,5 +1,5 @@
 # make demo: set everything up, then run the main job on a small real model.
-# make test: set everything up, then run the tests; make quick the short ones alone, make test-slow those that take minutes, make test-versions those of
+# make test: set everything up, then run the tests; make quick the short ones alone, make test-slow those that take minutes, make test-page those in a browser, make test-versions those of
 # docs/compatibility.md.
 # make bench: measure each row of the table of figures; make bench ROW=top2 one of them. make performance writes the page.
 # make gpu: the tests and the rows that need a CUDA device, into benchmarks/results/gpu.json.
@@ -9,7 +9,7 @@ STAMP := $(VENV)/.setup-done
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo quick test test-slow test-versions lint format docs architectures bench gpu performance wheel clean
+.PHONY: setup demo quick test test-page test-slow test-versions lint format docs architectures bench gpu performance wheel clean
 
 setup: $(STAMP)
 
@@ -27,6 +27,10 @@ test: setup
 
 quick: setup
 	$(BIN)/python -m pytest -m "not slow and not long and not gpu"
+
+# In Debian's chromium; skipped where there is none.
+test-page: setup
+	$(BIN)/python -m pytest -n0 -m page tests/page
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow

@@ -16,7 +16,7 @@ LAYERS = (
     ("errors",),
     ("compat",),
     ("base",),
-    ("store", "data", "demo"),
+    ("store", "data", "demo", "report"),
     ("checkpoints",),
     ("anatomy",),
     ("plan",),

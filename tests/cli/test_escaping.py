@@ -179,6 +179,7 @@ WORDS: dict[str, list[tuple[list[str], int]]] = {
     "store list": [(["--store-dir", "{}/stores"], 0), (["--store-dir", "{}/stores", "--json"], 0)],
     "store verify": [(["--store-dir", "{}/stores"], 0), (["--store-dir", "{}/stores", EVIL], 2)],
     "store clear": [(["--store-dir", "{}/stores", EVIL], 2), (["--store-dir", "{}/nothing", "--all"], 0)],
+    "report": [(["{}/run", "--out", "{}/page.html"], 0), (["{}/base", "--out", "{}/x"], 2)],
     "demo": [(["--out", "{}/base"], 2)],
     EVIL: [([], 2)],
 }

@@ -65,7 +65,7 @@ def test_a_run_as_it_was_left(frostline: Callable[..., Done], run: Path, quick_b
     assert (done.status, done.err) == (0, "")
     lines = done.out.splitlines()
     assert lines[0].startswith("Proof: 7 frozen tensors bit-identical; ")
-    assert lines[1] == f"8 files, as the run wrote them; digest {Seal.read(run).digest}."
+    assert lines[1] == f"9 files, as the run wrote them; digest {Seal.read(run).digest}."
     assert lines[2] == f"41 tensors are as the proof says; 39 began as they are in {quick_bert}."
     assert lines[3] == (
         "Not verifiable: 2 tensors (not saved with the weights): "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 from frostline.anatomy.wrappers import unwrap
 from frostline.base.modules import beginnings
@@ -26,6 +26,18 @@ class Place:
     kind: UnitKind
     stack: str
     index: int | None
+
+
+_NAME = re.compile(r"(?:(?P<stack>.+) )?(?P<kind>[a-z]+)(?: (?P<index>\d+))?")
+
+
+def place_named(name: str) -> Place:
+    """The place of a unit by its name, such as ``decoder layer 3``."""
+    parts = _NAME.fullmatch(name)
+    if parts is None or parts["kind"] not in get_args(UnitKind):
+        return Place("other", "", None)
+    index = parts["index"]
+    return Place(cast("UnitKind", parts["kind"]), parts["stack"] or "", None if index is None else int(index))
 
 
 # A normalisation behind the last layer, though registered before the first one (OPT, T5Gemma): told by its own name,

@@ -32,6 +32,11 @@ class Source:
         return str(self.folder.resolve() if ".." in self.folder.parts else self.folder.absolute())
 
 
+def short_name(name: str) -> str:
+    """A hub name, or a folder's own name, which says enough and tells nothing of the machine."""
+    return Path(name).name if Path(name).is_absolute() else name
+
+
 def given_name(name: Any) -> str:
     """What was given as a checkpoint's name, as a text.
 

@@ -23,6 +23,7 @@ from frostline.cli.inspect import inspect
 from frostline.cli.predict import predict
 from frostline.cli.probe import probe
 from frostline.cli.render import print_error, print_text
+from frostline.cli.report import report
 from frostline.cli.schedule import schedule
 from frostline.cli.sigint import INTERRUPTED
 from frostline.cli.store import store
@@ -41,7 +42,9 @@ app = typer.Typer(
 )
 # What all complaints about arguments are, whatever typer or click calls it: the class beneath Exception.
 _COMPLAINT: Any = typer.BadParameter.__mro__[-4]
-for command in (inspect, estimate, schedule, train, sweep, predict, evaluate, check, diff, verify, probe, demo):
+for command in (
+    inspect, estimate, schedule, train, sweep, predict, evaluate, check, diff, verify, probe, report, demo,
+):  # fmt: skip
     app.command()(command)
 app.add_typer(delta)
 app.add_typer(store)

@@ -8,10 +8,10 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.bar import byte_bar
+from frostline.cli.pages import write_page
 from frostline.cli.render import print_json, print_table, print_text
 
 if TYPE_CHECKING:
-    from frostline.checkpoints.delta.compare import Change
     from frostline.evidence.diff.diff import Diff
 
 
@@ -26,6 +26,7 @@ def diff(
     ] = None,
     allow_cast: Annotated[bool, typer.Option("--allow-cast", help="What is only cast counts as frozen.")] = False,
     tensors: Annotated[bool, typer.Option("--tensors", help="A row per tensor, not per unit.")] = False,
+    html: options.Html = None,
     as_json: options.Json = False,
 ) -> None:
     """Compare two checkpoints tensor by tensor, in constant memory."""
@@ -35,6 +36,8 @@ def diff(
         found = compare(
             base, tuned, expect_frozen=expect_frozen, expect_moved=expect_moved, allow_cast=allow_cast, report=report
         )
+    if html is not None:
+        write_page(html, found.to_html())
     if as_json:
         print_json(found.to_dict())
     else:
@@ -43,46 +46,21 @@ def diff(
             print_text("", *(f"Violation: {violation}." for violation in found.violations))
         elif expect_frozen is not None or expect_moved is not None:
             print_text("", "Everything is as expected.")
+    if html is not None and not as_json:
+        print_text("", f"Page: {html}")
     if not found.ok:
         raise typer.Exit(1)
 
 
 def _print(found: Diff, *, tensors: bool) -> None:
+    from frostline.evidence.diff.view import FIGURES, TENSOR_COLUMNS, UNIT_COLUMNS, tensor_cells, unit_cells
+
     print_text(found.verdict, "")
-    figures = ("max change", "relative L2", "cosine")
     if tensors:
-        print_table(
-            ("tensor", "verdict", *figures, "note"),
-            ((row.name, row.verdict, *_cells(row.change), row.note) for row in found.tensors),
-            figures,
-            ("cosine", "relative L2", "note", "max change"),
-        )
+        minor = ("cosine", "relative L2", "note", "max change")
+        print_table(TENSOR_COLUMNS, map(tensor_cells, found.tensors), FIGURES, minor)
     else:
-        print_table(
-            ("unit", "verdict", "tensors", *figures, "of which"),
-            (
-                (
-                    unit.name,
-                    unit.verdict,
-                    f"{unit.tensors}",
-                    *_cells(unit.change),
-                    ", ".join(f"{count} {word}" for word, count in unit.counts.items()) if len(unit.counts) > 1 else "",
-                )
-                for unit in reversed(found.units)
-            ),
-            ("tensors", *figures),
-            ("cosine", "relative L2", "tensors", "max change"),
-        )
+        minor = ("cosine", "relative L2", "tensors", "max change")
+        print_table(UNIT_COLUMNS, map(unit_cells, reversed(found.units)), FIGURES, minor)
     if found.note:
         print_text("", found.note)
-
-
-def _cells(change: Change | None) -> tuple[str, str, str]:
-    if change is None:
-        return "-", "-", "-"
-    relative, cosine = change.relative_l2, change.cosine
-    return (
-        f"{change.max_abs:.3g}",
-        "-" if relative is None else f"{relative:.3g}",
-        "-" if cosine is None else f"{cosine:.6f}",
-    )

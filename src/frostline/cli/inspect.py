@@ -8,6 +8,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import FrozenModeOption
+from frostline.cli.pages import write_page
 from frostline.cli.render import print_inspection, print_json, print_text
 
 
@@ -22,10 +23,13 @@ def inspect(
         bool, typer.Option("--from-config", help="Look at the configuration alone, where there are no weights.")
     ] = False,
     names: Annotated[bool, typer.Option("--names", help="Print each parameter's name and flag only.")] = False,
+    html: options.Html = None,
+    svg: options.Svg = None,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """See what would train: read from the configuration and the headers of the weights alone."""
+    from frostline.engine.cost.units import unit_costs
     from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
     from frostline.freezing.freeze import Freeze
     from frostline.plan.plan import Plan
@@ -37,9 +41,14 @@ def inspect(
     if plan is not None:
         Freeze(skeleton, plan)
     inspection = inspect_model(skeleton, origin)
+    if html is not None:
+        write_page(html, inspection.to_html([unit.flops for unit in unit_costs(skeleton)]))
+    if svg is not None:
+        write_page(svg, inspection.to_svg())
     if as_json:
         print_json(inspection.to_dict())
     elif names:
         print_text(*(f"{name} {flag}" for name, flag in inspection.names), whole=True)
     else:
         print_inspection(inspection)
+        print_text(*(f"{what}: {file}" for what, file in (("Page", html), ("Picture", svg)) if file is not None))

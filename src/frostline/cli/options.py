@@ -85,6 +85,10 @@ LabelColumn = Annotated[
     typer.Option(metavar="NAME[,NAME…]", help="Column of labels; several for multi-label or several values."),
 ]
 ProblemType = Annotated[ProblemOption, typer.Option(help="By default told from the labels.")]
+Html = Annotated[
+    Path | None, typer.Option("--html", metavar="FILE", help="Write a page to look at: one file, no network.")
+]
+Svg = Annotated[Path | None, typer.Option("--svg", metavar="FILE", help="Write a picture of the tower.")]
 Json = Annotated[bool, typer.Option("--json", help="Print the answer as JSON.")]
 TrustRemoteCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run model code that comes with the checkpoint.")

@@ -10,6 +10,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption, DtypeOption, FrozenModeOption, ProblemOption, StoreOption
+from frostline.cli.pages import write_page
 from frostline.cli.render import metrics_line, print_inspection, print_json, print_text
 from frostline.data.labels import REGRESSION
 
@@ -92,6 +93,7 @@ def train(
         bool,
         typer.Option("--overwrite", help="Replace what --out holds, once the run is complete."),
     ] = False,
+    html: options.Html = None,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
@@ -149,10 +151,14 @@ def train(
         )
     finally:
         progress.stop()
+    if html is not None:
+        write_page(html, result.to_html())
     if as_json:
         print_json(result.to_dict() | {"folder": str(result.folder), "digest": result.digest})
     else:
         print_result(result, explain=explain)
+        if html is not None:
+            print_text(f"Page: {html}")
 
 
 def print_start(start: TrainStart) -> None:

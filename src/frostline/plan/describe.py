@@ -65,7 +65,7 @@ def _added(anatomy: ModelMap, wanted: frozenset[str]) -> list[str]:
         if members and wanted.issuperset(members) and len(members & rest) > 1:
             terms.append(kind)
             rest -= members
-    return terms + [_literal(name) for name in anatomy.parameter_names if name in rest]
+    return terms + [literal(name) for name in anatomy.parameter_names if name in rest]
 
 
 def _meant(anatomy: ModelMap, unit: Unit) -> Iterator[str]:
@@ -121,8 +121,8 @@ def _brackets(first: int, last: int, length: int) -> str:
     return f"[{start}:{stop}]"
 
 
-def _literal(name: str) -> str:
-    """A name as a term; one that the language would read otherwise goes as a regular expression."""
+def literal(name: str) -> str:
+    """Write a name as a term; one that the language would read otherwise goes as a regular expression."""
     plain = re.fullmatch(r"[\w.]+\.[\w.]+", name) and not name.endswith(".layers")
     if plain:
         return name

@@ -7,10 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from frostline.base.escaping import printable
+from frostline.checkpoints.source import short_name
 from frostline.evidence.inspect.inspection import COLUMNS, row_cells
 from frostline.runs.train_result import TrainResult
 
-CARD_FILE = "README.md"
+CARD_FILE, TOWER_FILE = "README.md", "tower.svg"
 _LABELS_SHOWN = 20
 _LOADING = """\
 from peft import PeftModel
@@ -41,6 +42,7 @@ def write_card(result: TrainResult, folder: Path) -> None:
         base_model=base,
         tags=["frostline"],
     )
+    (folder / TOWER_FILE).write_text(result.start.inspection.to_svg(), encoding="utf-8")
     (folder / CARD_FILE).write_text(f"---\n{head.to_yaml()}\n---\n\n{_body(result)}", encoding="utf-8")
 
 
@@ -52,7 +54,7 @@ def _body(result: TrainResult) -> str:
         plan = "What trained, phase by phase; the table below has as frozen what was so in all of them:"
         plan += "".join(f"\n{number}. {_code(str(phase))}" for number, phase in enumerate(start.schedule.phases, 1))
     lines = [
-        f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(_short_name(settings.model))}",
+        f"# {_plain(start.inspection.model_class)} fine-tuned from {_code(short_name(settings.model))}",
         "",
         f"Task: {start.read.schema.problem_type.replace('_', ' ')}. {_labels(start.read.schema.names)}".rstrip(),
         "",
@@ -61,6 +63,8 @@ def _body(result: TrainResult) -> str:
         f"Adapters: {_plain(start.adapters)}." if start.adapters else plan,
         "",
         _plain(start.inspection.verdict),
+        "",
+        f"![The model's units, and which of them train]({TOWER_FILE})",
         "",
         *_table(COLUMNS, (row_cells(row) for row in start.inspection.rows)),
         "",
@@ -97,15 +101,10 @@ def _body(result: TrainResult) -> str:
         ]
     if settings.leaves_adapters:
         lines += ["## Loading", "", "The folder holds the adapters and the head. They belong on the base:", ""]
-        lines += ["```python", *_LOADING.format(base=repr(_short_name(settings.model))).splitlines(), "```", ""]
+        lines += ["```python", *_LOADING.format(base=repr(short_name(settings.model))).splitlines(), "```", ""]
     elif settings.merge:
         lines += ["The adapters are merged into the weights: it loads with plain `from_pretrained`.", ""]
     return "\n".join(lines)
-
-
-def _short_name(model: str) -> str:
-    """A hub name, or a folder's own name, which says enough and tells nothing of the machine."""
-    return Path(model).name if Path(model).is_absolute() else model
 
 
 def _labels(names: Iterable[str]) -> str:

@@ -19,9 +19,9 @@ THRESHOLD = 0.5  # a label of several counts as given from this probability on
 
 
 def evaluated(logged: Mapping[str, Any]) -> dict[str, float]:
-    """Take from what a Trainer logs of an evaluation its metrics, without ``eval_`` and without times."""
+    """Take from what a Trainer logs of an evaluation its metrics, without ``eval_``, without times and tables."""
     named = {name.removeprefix("eval_"): value for name, value in logged.items() if name.startswith("eval_")}
-    return {name: float(value) for name, value in named.items() if name not in _TIMES}
+    return {name: float(value) for name, value in named.items() if name not in _TIMES and not isinstance(value, list)}
 
 
 def best_metric(problem_type: ProblemType) -> tuple[str, bool]:

@@ -50,10 +50,11 @@ from frostline.plan.schedule_file import SCHEDULE_FILE, schedule_text
 from frostline.runs.adapters import adapt, merge
 from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
+from frostline.runs.confusion import metrics_and_confusion
 from frostline.runs.defaults import TrainingLength, with_usual_rates
 from frostline.runs.devices import device_options
 from frostline.runs.interrupt import SaveOnInterrupt
-from frostline.runs.metrics import best_metric, evaluated, metrics_for
+from frostline.runs.metrics import best_metric, evaluated
 from frostline.runs.outcome import last_loss, shortfall
 from frostline.runs.output_folder import OutputFolder
 from frostline.runs.patience import Patience, ran_out
@@ -327,7 +328,7 @@ def _trainer(
         train_dataset=train_set,
         eval_dataset=eval_set,
         processing_class=tokenizer,
-        compute_metrics=metrics_for(start.read.schema.problem_type),
+        compute_metrics=metrics_and_confusion(start.read.schema),
         callbacks=callbacks,
         schedule=start.schedule,
     )

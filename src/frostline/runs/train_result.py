@@ -14,6 +14,7 @@ from frostline.plan.schedule import Schedule
 from frostline.runs.baseline import Baseline
 from frostline.runs.defaults import TrainingLength
 from frostline.runs.rows import RunRows
+from frostline.runs.run_page import run_fragment, run_page
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.engine_report import EngineReport
 
@@ -85,6 +86,14 @@ class TrainResult:
     engine: EngineReport | None = None
     earlier_engine: tuple[tuple[int, EngineReport], ...] = ()
     digest: str | None = None
+
+    def to_html(self) -> str:
+        """The run as a page, from the files that it left."""
+        return run_page(self.folder)
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the proof's verdict and the tower, without a script."""
+        return run_fragment(self.folder)
 
     def to_dict(self) -> dict[str, Any]:
         """The result as plain values, as ``metrics.json`` holds them."""

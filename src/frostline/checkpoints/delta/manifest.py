@@ -19,7 +19,7 @@ from frostline.errors import ModelError
 
 MANIFEST, TENSORS = DELTA_MANIFEST, "delta.safetensors"
 # What a delta keeps beside the weights: configuration, tokenizer, plan, proof, card; never code, never pickles.
-KEPT_SUFFIXES = (".json", ".jsonl", ".txt", ".model", ".md", ".jinja", ".vocab", ".tiktoken", ".codes")
+KEPT_SUFFIXES = (".json", ".jsonl", ".txt", ".model", ".md", ".svg", ".jinja", ".vocab", ".tiktoken", ".codes")
 _VERSION = 2
 _LARGEST_MANIFEST = 16 << 20  # bytes
 _LARGEST_HEADER = 16 << 20

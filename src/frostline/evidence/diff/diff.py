@@ -9,48 +9,36 @@ from typing import TYPE_CHECKING, Any, Literal
 from frostline.anatomy.modelmap import ModelMap
 from frostline.base.escaping import printable
 from frostline.base.json import picked
-from frostline.checkpoints.delta.compare import Change
 from frostline.checkpoints.meter import Meter, Report, silent
 from frostline.checkpoints.reading import open_checkpoint
 from frostline.checkpoints.skeleton import load_config, skeleton
-from frostline.checkpoints.source import Source, locate
+from frostline.checkpoints.source import Source, locate, short_name
 from frostline.errors import ModelError
-from frostline.evidence.diff.tensor_diff import UNPLACED, VERDICTS, Comparison, TensorDiff, Verdict, figures
+from frostline.evidence.diff.tensor_diff import UNPLACED, VERDICTS, Comparison, TensorDiff
+from frostline.evidence.diff.unit_diff import UnitDiff, unit_diff
+from frostline.evidence.diff.view import (
+    FIGURES,
+    MOST_LINES,
+    MOST_ROWS,
+    TENSOR_COLUMNS,
+    UNIT_COLUMNS,
+    marks_of_diff,
+    sorted_cells,
+    tensor_cells,
+    tower_of_diff,
+    unit_cells,
+)
 from frostline.evidence.proof.proof import buffers_beside
 from frostline.plan.recipe import compile_selector
+from frostline.report.page import fragment, render
+from frostline.report.svg import tower_svg
+from frostline.report.tower_data import packed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from os import PathLike
 
     from transformers import PreTrainedModel
-
-
-@dataclass(frozen=True, slots=True)
-class UnitDiff:
-    """What became of one unit.
-
-    Attributes:
-        name: The unit, or ``unplaced``.
-        verdict: The verdict on its tensors where they share one; ``partly changed`` where some are identical and the
-            others changed; else ``mixed``.
-        counts: Per verdict that occurs, its number of tensors.
-        change: How far base and tuned are apart, over those tensors of the unit that differ; None where none does.
-    """
-
-    name: str
-    verdict: str
-    counts: dict[Verdict, int]
-    change: Change | None
-
-    @property
-    def tensors(self) -> int:
-        """Number of tensors."""
-        return sum(self.counts.values())
-
-    def to_dict(self) -> dict[str, Any]:
-        """The row as plain values."""
-        return picked(self, "name", "verdict", "tensors", "counts") | figures(self.change)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +115,33 @@ class Diff:
         lines += [f"Violation: {violation}" for violation in self.violations]
         return "\n".join(lines)
 
+    def to_html(self) -> str:
+        """The diff as a page: one file of HTML, with a tower of what moved how far, and tables to sort."""
+        tower, marks = tower_of_diff(self.model_class, self.tuned, self.units, self.tensors), self._marks
+        changed = [row for row in self.tensors if row.verdict != "identical"]
+        return render(
+            "diff.html",
+            kind="diff",
+            title=f"{short_name(self.tuned)} beside {short_name(self.base)}",
+            verdict=self.verdict,
+            notes_of=[*_first(self.violations), *([self.note] if self.note else [])],
+            units=(UNIT_COLUMNS, list(map(sorted_cells, map(unit_cells, reversed(self.units))))),
+            tensors=(TENSOR_COLUMNS, list(map(sorted_cells, map(tensor_cells, changed[:MOST_ROWS])))),
+            changed=len(changed),
+            right=FIGURES,
+            svg=tower_svg(tower.to_dict(), marks),
+            data={"tower": packed(tower.to_dict()), "marks": marks, "flops": None},
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer and the tower, without a script."""
+        tower = tower_of_diff(self.model_class, self.tuned, self.units, self.tensors)
+        return fragment(self.verdict, tower_svg(tower.to_dict(), self._marks), _first(self.violations))
+
+    @property
+    def _marks(self) -> list[dict[str, Any]]:
+        return marks_of_diff(self.units, self.tensors)
+
     def to_dict(self) -> dict[str, Any]:
         """The diff as plain values; a figure that is no finite number stays as Python has it."""
         about = ("base", "tuned", "model_class", "verdict", "ok", "added", "removed", "note")
@@ -171,7 +186,7 @@ def diff(
     comparison = Comparison(first, second, model, anatomy)
     rows = list(comparison.rows(Meter(comparison.bytes, report)))
     order = [unit.name for unit in anatomy.units] if anatomy is not None else []
-    units = [_unit(name, [row for row in rows if row.unit == name]) for name in (*order, UNPLACED)]
+    units = [unit_diff(name, [row for row in rows if row.unit == name]) for name in (*order, UNPLACED)]
     return Diff(
         base=first.source.name,
         tuned=second.source.name,
@@ -183,6 +198,12 @@ def diff(
         violations=tuple(_violations(rows, frozen, buffers, moved, anatomy, allow_cast=allow_cast)),
         note=note,
     )
+
+
+def _first(violations: Sequence[Violation]) -> Iterator[str]:
+    yield from (f"Violation: {violation}" for violation in violations[:MOST_LINES])
+    if len(violations) > MOST_LINES:
+        yield f"and {len(violations) - MOST_LINES} more violations"
 
 
 def _skeleton(*sources: Source) -> tuple[PreTrainedModel | None, str]:
@@ -200,17 +221,6 @@ def _selected(model: PreTrainedModel | None, anatomy: ModelMap | None, selector:
     if model is None or anatomy is None or selector is None:
         return ()
     return compile_selector(model, anatomy, selector).names
-
-
-def _unit(name: str, rows: Sequence[TensorDiff]) -> UnitDiff:
-    counts = Counter(row.verdict for row in rows)
-    words = [word for word in VERDICTS if counts[word]]
-    if len(words) == 1:
-        verdict: str = words[0]
-    else:
-        verdict = "partly changed" if set(words) == {"identical", "changed"} else "mixed"
-    changes = [row.change for row in rows if row.change is not None and "identical" not in (row.verdict, row.common)]
-    return UnitDiff(name, verdict, {word: counts[word] for word in words}, sum(changes, Change()) if changes else None)
 
 
 def _violations(

@@ -19,9 +19,13 @@ from frostline.base.plain_table import plain_table
 from frostline.checkpoints.adapters import AdapterFolder
 from frostline.checkpoints.reading import read_headers
 from frostline.checkpoints.skeleton import load_config, skeleton
-from frostline.checkpoints.source import locate
+from frostline.checkpoints.source import locate, short_name
+from frostline.evidence.inspect.tower import Tower, tower_of
 from frostline.freezing.mode import is_pinned
 from frostline.plan.describe import describe, shortened
+from frostline.report.page import fragment, render
+from frostline.report.svg import tower_svg
+from frostline.report.tower_data import packed
 
 Trainable = Literal["yes", "no", "partly", "-"]
 
@@ -71,6 +75,7 @@ class Inspection:
         names: Per parameter, whether it trains; as ``named_parameters()`` prints them.
         origin: Where the parameters came from.
         tied: Per tensor with several names, all of them.
+        tower: Every unit with its parameters, from the embeddings up.
         remarks: What else the anatomy says: wrappers, adapters, layers that run more than once, no stack found.
     """
 
@@ -82,6 +87,7 @@ class Inspection:
     names: tuple[tuple[str, bool], ...]
     origin: Origin
     tied: tuple[tuple[str, ...], ...]
+    tower: Tower
     remarks: tuple[str, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +103,38 @@ class Inspection:
     def __str__(self) -> str:
         lines = [self.verdict, "", *plain_table(COLUMNS, (row_cells(row) for row in self.rows), RIGHT_ALIGNED)]
         return "\n".join([*lines, *(["", *notes] if (notes := self.notes) else [])])
+
+    def to_html(self, flops: Sequence[float] | None = None) -> str:
+        """The inspection as a page: one file of HTML, with the tower in which the frost line is moved.
+
+        Args:
+            flops: Per unit, what a forward of it computes per token, if heights are to show that as well.
+        """
+        return render(
+            "inspection.html",
+            kind="inspection",
+            title=self.title,
+            verdict=self.verdict,
+            remarks=self.notes,
+            columns=COLUMNS,
+            rows=[row_cells(row) for row in self.rows],
+            right=RIGHT_ALIGNED,
+            svg=tower_svg(self.tower.to_dict()),
+            data={"tower": packed(self.tower.to_dict()), "marks": None, "flops": flops},
+        )
+
+    def to_svg(self) -> str:
+        """The tower as a picture, for a file of its own."""
+        return str(tower_svg(self.tower.to_dict(), alone=True))
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer and the tower, without a script."""
+        return fragment(self.verdict, tower_svg(self.tower.to_dict()), self.notes)
+
+    @property
+    def title(self) -> str:
+        """What was inspected: the class, and the checkpoint where one is known."""
+        return self.model_class + (f" from {short_name(self.origin.source)}" if self.origin.source is not None else "")
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -188,6 +226,7 @@ def inspect_model(model: nn.Module, origin: Origin) -> Inspection:
         names=tuple(flags.items()),
         origin=origin,
         tied=anatomy.tied,
+        tower=tower_of(model, anatomy, origin),
         remarks=anatomy.notes,
     )
 

@@ -1,0 +1,47 @@
+// The figures, warnings and texts to copy of the plan that the page stands at.
+
+import { copyText } from "./copying.js";
+import { make } from "./dom.js";
+import { figuresOf, warningsOf } from "./figures.js";
+import { bytes, percent, shown, whole } from "./format.js";
+import { snippetsOf } from "./snippets.js";
+
+const EMPTY = { selector: "nothing is frozen", python: "# nothing to freeze: everything trains" };
+
+/** Keep the answers of a page at what the plan says. */
+export function makeAnswers(root, model, plan) {
+  const part = (name) => root.querySelector(`[data-part="${name}"]`);
+  let texts = {};
+  for (const button of root.querySelectorAll("[data-copy]")) {
+    const label = button.textContent;
+    button.addEventListener("click", async () => {
+      const done = await copyText(texts[button.dataset.copy]);
+      button.textContent = done ? "Copied" : "Copy failed";
+      setTimeout(() => (button.textContent = label), 1500);
+    });
+  }
+  const draw = () => {
+    const figures = figuresOf(model, plan);
+    const set = (name, value, text) => {
+      part(name).textContent = text;
+      part(name).dataset.value = value;
+    };
+    set("trainable", figures.trainable, whole(figures.trainable));
+    part("share").textContent = `${percent(figures.trainable / figures.parameters)} of ${whole(figures.parameters)}`;
+    const sizes = { weights: figures.weights, gradients: figures.gradients, optimizer: figures.optimizer };
+    for (const [name, size] of Object.entries(sizes)) set(name, size, bytes(size));
+    const memory = Object.values(sizes).reduce((total, size) => total + size, 0);
+    set("memory", memory, bytes(memory));
+    for (const bar of root.querySelectorAll("[data-bar]")) {
+      bar.style.width = `${memory ? (100 * sizes[bar.dataset.bar]) / memory : 0}%`;
+    }
+    part("warnings").replaceChildren(...warningsOf(model, plan).map((text) => make("li", {}, shown(text))));
+    texts = snippetsOf(model, plan);
+    for (const [name, text] of Object.entries(texts)) {
+      part(name).textContent = text.split("\n").map(shown).join("\n") || EMPTY[name];
+      root.querySelector(`[data-copy="${name}"]`).disabled = !text;
+    }
+  };
+  plan.subscribe(draw);
+  draw();
+}

@@ -1,0 +1,149 @@
+"""What a run left, read back for a page: metrics, settings and proof."""
+
+from __future__ import annotations
+
+import shlex
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from frostline.base.json import read_json
+from frostline.checkpoints.source import locate
+from frostline.errors import ModelError
+from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
+from frostline.runs.train_settings import TrainSettings, option
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from os import PathLike
+
+_MOST, _MOST_ROWS = 1e300, 1 << 53
+
+
+@dataclass(frozen=True, slots=True)
+class RunFiles:
+    """What a run left.
+
+    Attributes:
+        folder: Its folder.
+        metrics: What ``metrics.json`` holds.
+        proof: What ``proof.json`` holds.
+    """
+
+    folder: Path
+    metrics: dict[str, Any]
+    proof: dict[str, Any]
+
+    @classmethod
+    def read(cls, folder: str | PathLike[str]) -> RunFiles:
+        """Read them.
+
+        Raises:
+            ModelError: If it is no folder that ``frostline train`` left, or a file cannot be read.
+        """
+        source = locate(folder)
+        if source.folder is None:
+            raise ModelError(f"There is no folder '{source.name}'.\nGive the folder that 'frostline train' left.")
+        return cls(source.folder, *(_read(source.folder / name) for name in (METRICS_FILE, PROOF_FILE)))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The settings of the run, those that this version knows."""
+        noted = self.metrics.get("settings")
+        known = {field.name for field in fields(TrainSettings)}
+        return {name: value for name, value in noted.items() if name in known} if isinstance(noted, dict) else {}
+
+    @property
+    def base(self) -> str | None:
+        """What the run started from."""
+        model = self.settings.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def frozen(self) -> frozenset[str]:
+        """Names of the tensors that had to stay, by the proof."""
+        return frozenset(name for name, row in self._of_proof("tensors", dict).items() if row["frozen"] is True)
+
+    @property
+    def units(self) -> list[tuple[str, ...]]:
+        """Per unit of the proof, in depth order: its name, verdict, and tensors that had to stay, moved, and in all."""
+        names = ("name", "verdict", "frozen", "moved", "tensors")
+        return [tuple(str(row[name]) for name in names) for row in self._of_proof("units", list)]
+
+    @property
+    def verdicts(self) -> dict[str, str]:
+        """Per unit of the proof, its verdict."""
+        return {name: verdict for name, verdict, *_ in self.units}
+
+    def _of_proof(self, key: str, kind: type) -> Any:
+        rows = self.proof.get(key)
+        needed = {"frozen"} if kind is dict else {"name", "verdict", "frozen", "moved", "tensors"}
+        values = rows.values() if isinstance(rows, dict) else rows or ()
+        if not isinstance(rows, kind) or not all(isinstance(row, dict) and needed <= row.keys() for row in values):
+            raise ModelError(f"The '{key}' of '{self.folder / PROOF_FILE}' are not as a run wrote them.")
+        return rows
+
+    def points(self, key: str) -> list[tuple[float, float]]:
+        """Epoch and value of a figure each time that it was logged."""
+        return [
+            (float(entry["epoch"]), float(entry[key]))
+            for entry in self._history()
+            if is_number(entry.get(key)) and is_number(entry.get("epoch"))
+        ]
+
+    def confusion(self) -> list[list[int]] | None:
+        """Per true label, how many evaluation rows the kept model gave which label; None where it was not counted."""
+        best = self.metrics.get("best_epoch")
+        tables = [entry.get("eval_confusion") for entry in self._history() if entry.get("epoch") == best]
+        found = next((table for table in reversed(tables) if table is not None), None)
+        size = len(self.labels)
+        if not isinstance(found, list) or len(found) != size:
+            return None
+        if not all(isinstance(row, list) and len(row) == size for row in found):
+            return None
+        return found if all(type(count) is int and 0 <= count < _MOST_ROWS for row in found for count in row) else None
+
+    @property
+    def labels(self) -> list[str]:
+        """The labels' names."""
+        names = self.metrics.get("labels")
+        return [str(name) for name in names] if isinstance(names, list) else []
+
+    def command(self) -> str:
+        """The command that does the run again, with what was given and is no default."""
+        return shlex.join(["frostline", "train", *_words(self.settings)])
+
+    def _history(self) -> list[dict[str, Any]]:
+        history = self.metrics.get("history")
+        return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+
+
+def _words(settings: Mapping[str, Any]) -> Iterator[str]:
+    for field in fields(TrainSettings):
+        value = settings.get(field.name, field.default)
+        if isinstance(value, list):
+            value = tuple(value)
+        if value == field.default:
+            continue
+        yield option(field.name)
+        if not isinstance(value, bool):
+            yield ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value that somebody else may have written is a finite number, and no whole one beyond all floats."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        values = read_json(file)
+    except FileNotFoundError:
+        raise ModelError(
+            f"The folder '{file.parent}' holds no {file.name}.\nGive the folder that 'frostline train' left."
+        ) from None
+    except (OSError, ValueError) as error:
+        raise ModelError(f"'{file}' cannot be read ({error}).\nIt is not as the run wrote it.") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"'{file}' holds no object.\nIt is not as the run wrote it.")
+    return values
