@@ -32,7 +32,9 @@ def test_the_four_steps(frostline: Callable[..., Done], tmp_path: Path, monkeypa
     assert "»encoder.layer.1« matches nothing" in " ".join(control.replace("'", "").split())
     assert f"{len(part.train):,} rows" in train
     assert "Proof: 71 frozen tensors bit-identical; 36 of 36 others moved" in prove
-    last = done.out.splitlines()[-1].split()
+    *_, last, _, _, page = (line.split() for line in done.out.splitlines())
+    assert page == [str(tmp_path / "demo" / "page.html")]
+    assert "71 frozen tensors bit-identical" in (tmp_path / "demo" / "page.html").read_text(encoding="utf-8")
     assert last[1:] == ["train", "--data", "train.csv", "--eval", "test.csv", *last[6:]]
     assert last[-2:] == ["--out", "my-model"]
     loaded = AutoModelForSequenceClassification.from_pretrained(tmp_path / "demo" / "model")

@@ -11,6 +11,7 @@ import typer
 
 from frostline.base.sealing import SEAL_FILE
 from frostline.cli import options
+from frostline.cli.pages import write_page
 from frostline.cli.render import metrics_line, print_inspection, print_proof, print_text
 from frostline.cli.train import baseline_lines
 from frostline.errors import OutputError, SelectorError
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FREEZE = "embeddings, layers[:4]"
 _TYPO = "encoder.layer.1"
+_PAGE = "page.html"
 
 
 def demo(
@@ -48,12 +50,16 @@ def demo(
     print_text("", "Your own table with the columns text and label:")
     command = f'  {_program()} train --data train.csv --eval test.csv --freeze "{FREEZE}" --out my-model'
     print_text(command, whole=True)
+    page = target / _PAGE
+    write_page(page, result.to_html())
+    print_text("", "The run as a page, to be opened in a browser:")
+    print_text(f"  {page}", whole=True)
 
 
 def _refuse_other_content(target: Path) -> None:
     """Refuse a folder in which something else than an earlier demo lies, whose files the demo would replace."""
     try:
-        known = {entry.name for entry in target.iterdir()} - {"data", "model", "model.partial"}
+        known = {entry.name for entry in target.iterdir()} - {"data", "model", "model.partial", _PAGE}
     except NotADirectoryError:
         known = {target.name}
     except FileNotFoundError:
