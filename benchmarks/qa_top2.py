@@ -30,7 +30,7 @@ def make(rows: int, tiny: bool) -> task.Task:
     for question, context, answer in asked[:rows]:
         encoded = tokenizer(question, context, truncation="only_second", max_length=_LENGTH, padding="max_length")
         begin = answer["answer_start"]
-        places = [encoded.char_to_token(at, 1) or 0 for at in (begin, begin + len(answer["text"]) - 1)]
+        places = [encoded.char_to_token(at, sequence_index=1) or 0 for at in (begin, begin + len(answer["text"]) - 1)]
         columns = {name: encoded[name] for name in ("input_ids", "attention_mask", "token_type_ids")}
         made.append(columns | {"start_positions": places[0], "end_positions": places[1]})
     return task.Task(
