@@ -94,8 +94,9 @@ def settle(
     """
     rows = rows_as_they_are(call, _MOST_TOKENS)
     runner = Runner(model, forward)
+    plain = partial(forward, **rows.as_it_came())
     try:
-        compares = Comparison(model, rows, partial(forward, **rows.inputs), per_token=per_token, dtype=dtype, kept=kept)
+        compares = Comparison(model, rows, plain, per_token=per_token, dtype=dtype, kept=kept)
     except Exception as error:  # noqa: BLE001 - the model's own code, given few rows
         return FastPaths(), failed("all", error)
 
@@ -105,7 +106,7 @@ def settle(
             values = stored(rows) if stored is not None and is_first else None
             values = from_rows_alone(runner, rows, paths) if values is None else values
             seed_all(0)
-        return runner.run(rows, paths, values, verifies=True)
+        return rows.given_out(runner.run(rows, paths, values, verifies=True))
 
     first: PathCheck | None = None
     for paths in candidates:
