@@ -13,7 +13,7 @@ from frostline.engine.fast_paths import FastPaths
 from frostline.engine.runner import Runner
 from frostline.engine.selfcheck.comparison import Comparison, failed
 from frostline.engine.selfcheck.result import PathCheck
-from frostline.engine.selfcheck.trial_rows import rows_as_they_are
+from frostline.engine.selfcheck.trial_rows import rows_as_they_are, with_another
 from frostline.store.packed import Packed
 
 if TYPE_CHECKING:
@@ -93,6 +93,8 @@ def settle(
         The set, none of the paths if no set holds; and how the first one compared.
     """
     rows = rows_as_they_are(call, _MOST_TOKENS)
+    if call.described_by is not None and stored is None:
+        rows = with_another(rows)
     runner = Runner(model, forward)
     plain = partial(forward, **rows.as_it_came())
     try:
