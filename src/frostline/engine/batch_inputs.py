@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeGuard
 
 import torch
 
+from frostline.engine.documents import as_one_row, as_rows, described_in, documents_in, end_to_end, why_end_to_end
 from frostline.engine.replay.replay import NotReplayable
 from frostline.engine.token_layout import TokenLayout
 
@@ -48,12 +49,15 @@ class Call:
         has_tokens: Whether rows are texts: one row of ``input_ids`` each.
         aligned: Names of the inputs with one value per position, of shape (rows, length, ...). Until that was found
             out by experiment, these are all that have that shape.
+        described_by: Where rows are documents that came end to end in one row, what said besides their positions where
+            they begin; None where rows came as rows.
     """
 
     inputs: dict[str, Any]
     rows: TokenLayout
     aligned: frozenset[str]
     has_tokens: bool = True
+    described_by: frozenset[str] | None = None
 
     @classmethod
     def of(cls, inputs: dict[str, Any], rows: TokenLayout) -> Call:
@@ -95,7 +99,18 @@ class Call:
 
         What has another value in each call by its nature is left out: tensors' values, and the count of labels.
         """
-        return tuple((name, _kind(name, value)) for name, value in sorted(self.inputs.items()))
+        names = tuple((name, _kind(name, value)) for name, value in sorted(self.inputs.items()))
+        return names if self.described_by is None else (*names, self.described_by)
+
+    def as_it_came(self) -> dict[str, Any]:
+        """What the plain forward is called with: documents end to end in one row, where they came so."""
+        if self.described_by is None:
+            return self.inputs
+        return as_one_row(self.inputs, self.rows, self.described_by)
+
+    def given_out(self, output: Any) -> Any:
+        """What a forward gave out for the rows, in the form in which they came."""
+        return output if self.described_by is None else end_to_end(output, self.rows)
 
     def sizes(self) -> dict[str, tuple[int, ...]]:
         """The shape of one row of each input that has rows."""
@@ -213,7 +228,10 @@ def read_call(
         inputs = _by_name(signature, arguments, options)
     except TypeError:
         raise NeedsPlain("the forward is called with arguments that it has no names for") from None
+    inputs, described_by = by_rows(inputs)
     reason = _needs_plain(inputs, config)
+    if described_by is not None and _asks_for_cache(inputs, config):
+        reason = "packed documents with a cache of keys and values are one row; use_cache=False goes without"
     if reason is not None:
         raise NeedsPlain(reason)
     rows = layout_of(inputs)
@@ -222,7 +240,22 @@ def read_call(
     call = Call.of(inputs, rows)
     if call.layout is None:
         raise NeedsPlain("a text has no tokens, or a hole in its mask")
-    return call
+    return replace(call, described_by=described_by)
+
+
+def by_rows(inputs: Mapping[str, Any]) -> tuple[dict[str, Any], frozenset[str] | None]:
+    """The same inputs with documents that stand end to end as rows, and what else said where they begin.
+
+    Raises:
+        NeedsPlain: If they have to stay as they are.
+    """
+    documents = documents_in(inputs)
+    if documents is None:
+        return dict(inputs), None
+    reason = why_end_to_end(inputs, documents)
+    if reason is not None:
+        raise NeedsPlain(reason)
+    return as_rows(inputs, documents), described_in(inputs)
 
 
 def _are_ids(value: Any) -> TypeGuard[Tensor]:
@@ -231,11 +264,20 @@ def _are_ids(value: Any) -> TypeGuard[Tensor]:
 
 def layout_of(inputs: Mapping[str, Any]) -> TokenLayout:
     """Where the real tokens of a batch stand; one position per row where rows are images, sounds, choices or others."""
+    documents = documents_in(inputs)
+    if documents is not None:
+        return documents
     ids, mask = inputs.get(_IDS), inputs.get(_MASK)
     if _are_ids(ids):
         return TokenLayout(torch.ones_like(ids, dtype=torch.bool) if mask is None else mask.bool())
     first = next(value for value in inputs.values() if isinstance(value, torch.Tensor) and value.dim())
     return TokenLayout(torch.ones(len(first), 1, dtype=torch.bool, device=first.device))
+
+
+def _asks_for_cache(inputs: Mapping[str, Any], config: Any) -> bool:
+    """Whether keys and values are given out, with which transformers lets documents attend to each other as well."""
+    own = inputs.get("use_cache")
+    return bool(getattr(config, "use_cache", False) if own is None else own)
 
 
 def _needs_plain(inputs: Mapping[str, Any], config: Any) -> str | None:

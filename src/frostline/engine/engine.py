@@ -16,7 +16,7 @@ from frostline.base.random_state import RngState
 from frostline.compat.models import is_harmless
 from frostline.compat.modules import are_hooked
 from frostline.compat.tensors import BatchNorm
-from frostline.engine.batch_inputs import Call, NeedsPlain, read_call
+from frostline.engine.batch_inputs import Call, NeedsPlain, by_rows, read_call
 from frostline.engine.behind_mask import guarded, watched
 from frostline.engine.call_kinds import CallKind, CallKinds
 from frostline.engine.cost.measurement import calibrate
@@ -269,7 +269,8 @@ class Engine:
             kind = None
         if kind is None or not kind.paths.any:
             return self._runner.forward(*arguments, **options)
-        guards = bool(kind.check.per_token) and torch.is_grad_enabled() and not call.rows.full
+        is_padded = not call.rows.full and call.described_by is None  # what is padded here, nobody else sees
+        guards = bool(kind.check.per_token) and torch.is_grad_enabled() and is_padded
         if guards and not self._retakes and kind.looks_for_reads():
             return watched(self._runner.forward(*arguments, **options), call.rows.mask, kind.note_read)
         undo = None
@@ -292,6 +293,7 @@ class Engine:
         else:
             self.answered += 1
             kind.widths.add(call.rows.length)
+            output = call.given_out(output)
             return guarded(output, call.rows.mask, "" if self._retakes else _MEND) if guards else output
         if undo is not None:
             undo()
@@ -322,10 +324,11 @@ class Engine:
     def _alike(self, inputs: Mapping[str, Any]) -> Call | None:
         """A batch as the last call that trains had its inputs; None where it lacks one."""
         kind = self._kinds.current
-        if kind is None or kind.paths.replay is None or kind.tensors - inputs.keys() - kind.paths.unread:
-            return None
-        tensors = {name: value for name, value in inputs.items() if name in kind.tensors}
         try:
+            inputs, _ = by_rows(inputs)
+            if kind is None or kind.paths.replay is None or kind.tensors - inputs.keys() - kind.paths.unread:
+                return None
+            tensors = {name: value for name, value in inputs.items() if name in kind.tensors}
             call = self._read((), kind.constants | tensors)
         except NeedsPlain:
             return None
@@ -425,7 +428,7 @@ class Engine:
         call = read_call(self._signature, arguments, options, getattr(self._core, "config", None))
         if call.has_tokens and any(norm.training for norm in self._norms):
             raise NeedsPlain("batch normalisation counts the padding in")
-        if "use_cache" not in self._signature.parameters:
+        if "use_cache" not in self._signature.parameters or call.described_by is not None:
             return call
         # A cache of keys and values serves generation only; it would be filled for nothing.
         return replace(call, inputs={"use_cache": False} | call.inputs)

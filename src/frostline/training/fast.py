@@ -209,7 +209,10 @@ class LoopEngine:
     def _end(self) -> None:
         """Leave the model as it was, and say so where nothing was done."""
         if not self._engine.answered:
-            why = self._refused or self._engine.reason or "the forward of the model was not called in training"
+            check = self._engine.checked
+            untaken = check.checks[0].how if check is not None and not check.paths.any else None
+            never = "the forward of the model was not called in training"
+            why = self._refused or self._engine.reason or untaken or never
             get_logger().info("Engine: the plain path; %s.", why)
         store = self._engine.store
         if store is not None:

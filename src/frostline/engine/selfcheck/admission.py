@@ -89,12 +89,16 @@ def admit(
             trial = _Trial(model, forward, call)
             per_token, dtype = trial.per_token, trial.dtype
             paddings, changes, draws = trial.call.paddings, trial.changes, trial.draws
+            settled = partial(settle, model, forward, call, per_token=per_token, dtype=dtype, kept=trial.kept)
+            apart = [_apart(settled([FastPaths()])[1])] if call.described_by is not None else []
             checks, paths = trial.run(boundary, MODES if padding_free else ())
             if paths.any:
-                held, check = settle(
-                    *(model, forward, call, fallbacks(paths)), per_token=per_token, dtype=dtype, kept=trial.kept
-                )
+                held, check = settled(fallbacks(paths))
                 checks, paths = _without_lost(checks, check, paths, held), held
+            if apart and paths.packing is None:
+                how = "packed documents stay packed, as layers that run on padding too would run on more as rows"
+                raise _Fails(PathCheck("documents", admitted=False, how=how))  # noqa: TRY301 - ends as other trials do
+            checks = [*apart, *checks]
             if paths.replay is not None and store_dtype is not None:
                 checks.append(trial.rounded(paths, store_dtype))
     except _Fails as fails:
@@ -129,6 +133,18 @@ def _without_lost(checks: list[PathCheck], together: PathCheck, paths: FastPaths
         replace(together, path=one.path) if one.admitted and lost.get(one.path) and not together.admitted else one
         for one in checks
     ]
+
+
+def _apart(check: PathCheck) -> PathCheck:
+    """What it says that the plain forward on documents as rows gives, or does not, what it gives on them end to end.
+
+    Raises:
+        _Fails: If it does not.
+    """
+    if not check.admitted:
+        how = f"packed documents are no rows of their own to it: {check.how}"
+        raise _Fails(replace(check, path="documents", how=how))
+    return replace(check, path="documents", how="each of those packed into one row is a row of its own")
 
 
 class _Fails(Exception):  # noqa: N818 - it ends a trial, and is no error

@@ -196,9 +196,13 @@ class Comparison:
         return max((*found.values(), *missing), default=0.0)
 
     def _compared(self, name: str, value: Tensor) -> Tensor:
-        """What counts of an output: where gradients are asked for, nothing that stands behind the mask."""
+        """What counts of an output: where gradients are asked for, nothing that stands behind the mask.
+
+        Nor where rows are documents that came end to end, whose padding nobody sees.
+        """
         mask = self._call.rows.mask
-        if self._differentiates and name in self.per_token and value.shape[:2] == mask.shape:
+        is_unseen = self._differentiates or self._call.described_by is not None
+        if is_unseen and name in self.per_token and value.shape[:2] == mask.shape:
             return value[mask]
         return value
 

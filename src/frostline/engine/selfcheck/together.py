@@ -13,7 +13,7 @@ from frostline.engine.fast_paths import FastPaths
 from frostline.engine.runner import Runner
 from frostline.engine.selfcheck.comparison import Comparison, failed
 from frostline.engine.selfcheck.result import PathCheck
-from frostline.engine.selfcheck.trial_rows import rows_as_they_are
+from frostline.engine.selfcheck.trial_rows import rows_as_they_are, with_another
 from frostline.store.packed import Packed
 
 if TYPE_CHECKING:
@@ -93,9 +93,12 @@ def settle(
         The set, none of the paths if no set holds; and how the first one compared.
     """
     rows = rows_as_they_are(call, _MOST_TOKENS)
+    if call.described_by is not None and stored is None:
+        rows = with_another(rows)
     runner = Runner(model, forward)
+    plain = partial(forward, **rows.as_it_came())
     try:
-        compares = Comparison(model, rows, partial(forward, **rows.inputs), per_token=per_token, dtype=dtype, kept=kept)
+        compares = Comparison(model, rows, plain, per_token=per_token, dtype=dtype, kept=kept)
     except Exception as error:  # noqa: BLE001 - the model's own code, given few rows
         return FastPaths(), failed("all", error)
 
@@ -105,7 +108,7 @@ def settle(
             values = stored(rows) if stored is not None and is_first else None
             values = from_rows_alone(runner, rows, paths) if values is None else values
             seed_all(0)
-        return runner.run(rows, paths, values, verifies=True)
+        return rows.given_out(runner.run(rows, paths, values, verifies=True))
 
     first: PathCheck | None = None
     for paths in candidates:

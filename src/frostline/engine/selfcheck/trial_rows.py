@@ -162,3 +162,15 @@ def rows_as_they_are(call: Call, most_tokens: int) -> Call:
     count = max(1, min(MOST_ROWS, len(order), most_tokens // max(1, call.rows.length)))
     places = [round(place * (len(order) - 1) / max(1, count - 1)) for place in range(count)]
     return call.select(sorted({order[place] for place in places}))
+
+
+def with_another(call: Call) -> Call:
+    """The same rows, and the longest again with its tokens in another order.
+
+    Of one document alone, or of equal ones, it is not seen whether one attends to another.
+    """
+    longest = int(call.rows.lengths.argmax())
+    more = call.select([*range(call.rows.count), longest])
+    ids, real = more.inputs[_IDS].clone(), more.rows.mask[-1]
+    ids[-1, real] = ids[-1, real].roll(1)
+    return replace(more, inputs=more.inputs | {_IDS: ids})
