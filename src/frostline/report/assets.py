@@ -11,7 +11,7 @@ from importlib.resources import files
 # Each after those it imports from.
 MODULES = (
     "format", "dom", "model", "plan", "describe", "figures", "snippets", "copying", "blocks", "line", "tower",
-    "details", "controls", "answers", "sorting", "main",
+    "details", "controls", "answers", "choosing", "sorting", "main",
 )  # fmt: skip
 STYLES = ("palette", "page", "tower", "panel")
 

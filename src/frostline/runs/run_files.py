@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostline.base.json import read_json
+from frostline.base.json import is_number, read_json
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
-from frostline.runs.train_settings import TrainSettings, option
+from frostline.runs.train_settings import command_of, known_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from os import PathLike
 
-_MOST, _MOST_ROWS = 1e300, 1 << 53
+_MOST_ROWS = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,7 @@ class RunFiles:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the run, those that this version knows."""
-        noted = self.metrics.get("settings")
-        known = {field.name for field in fields(TrainSettings)}
-        return {name: value for name, value in noted.items() if name in known} if isinstance(noted, dict) else {}
+        return known_settings(self.metrics.get("settings"))
 
     @property
     def base(self) -> str | None:
@@ -111,28 +107,11 @@ class RunFiles:
 
     def command(self) -> str:
         """The command that does the run again, with what was given and is no default."""
-        return shlex.join(["frostline", "train", *_words(self.settings)])
+        return command_of(self.settings)
 
     def _history(self) -> list[dict[str, Any]]:
         history = self.metrics.get("history")
         return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
-
-
-def _words(settings: Mapping[str, Any]) -> Iterator[str]:
-    for field in fields(TrainSettings):
-        value = settings.get(field.name, field.default)
-        if isinstance(value, list):
-            value = tuple(value)
-        if value == field.default:
-            continue
-        yield option(field.name)
-        if not isinstance(value, bool):
-            yield ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value that somebody else may have written is a finite number, and no whole one beyond all floats."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
 
 
 def _read(file: Path) -> dict[str, Any]:

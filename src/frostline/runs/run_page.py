@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import Origin
+from frostline.base.json import is_number
 from frostline.checkpoints.source import short_name
 from frostline.errors import FrostlineError, MissingExtraError
 from frostline.evidence.diff.diff import Diff, diff
@@ -16,7 +17,7 @@ from frostline.report.charts import curves
 from frostline.report.page import fragment, render
 from frostline.report.svg import tower_svg
 from frostline.report.tower_data import packed
-from frostline.runs.run_files import RunFiles, is_number
+from frostline.runs.run_files import RunFiles
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
 // The figures, warnings and texts to copy of the plan that the page stands at.
 
-import { copyText } from "./copying.js";
+import { makeCopying, showTexts } from "./copying.js";
 import { make } from "./dom.js";
 import { figuresOf, warningsOf } from "./figures.js";
 import { bytes, percent, shown, whole } from "./format.js";
@@ -12,14 +12,7 @@ const EMPTY = { selector: "nothing is frozen", python: "# nothing to freeze: eve
 export function makeAnswers(root, model, plan) {
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   let texts = {};
-  for (const button of root.querySelectorAll("[data-copy]")) {
-    const label = button.textContent;
-    button.addEventListener("click", async () => {
-      const done = await copyText(texts[button.dataset.copy]);
-      button.textContent = done ? "Copied" : "Copy failed";
-      setTimeout(() => (button.textContent = label), 1500);
-    });
-  }
+  makeCopying(root, (name) => texts[name]);
   const draw = () => {
     const figures = figuresOf(model, plan);
     const set = (name, value, text) => {
@@ -37,10 +30,7 @@ export function makeAnswers(root, model, plan) {
     }
     part("warnings").replaceChildren(...warningsOf(model, plan).map((text) => make("li", {}, shown(text))));
     texts = snippetsOf(model, plan);
-    for (const [name, text] of Object.entries(texts)) {
-      part(name).textContent = text.split("\n").map(shown).join("\n") || EMPTY[name];
-      root.querySelector(`[data-copy="${name}"]`).disabled = !text;
-    }
+    showTexts(root, texts, EMPTY);
   };
   plan.subscribe(draw);
   draw();
