@@ -52,7 +52,7 @@ def run_page(folder: str | PathLike[str]) -> str:
         title=f"{run.folder.resolve().name}: {tower.model_class} from {short_name(run.base or 'an unknown base')}",
         verdict=f"Proof: {run.proof.get('verdict', 'none')}.",
         svg=tower_svg(tower.to_dict(), marks),
-        data={"tower": packed(tower.to_dict()), "marks": marks, "flops": None},
+        data={"tower": packed(tower.to_dict()), "marks": marks, "costs": None},
         notes_of=[*notes, *lacking, *_said(metrics)],
         charts=charts,
         result=_results(metrics),

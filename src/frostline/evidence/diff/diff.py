@@ -130,7 +130,7 @@ class Diff:
             changed=len(changed),
             right=FIGURES,
             svg=tower_svg(tower.to_dict(), marks),
-            data={"tower": packed(tower.to_dict()), "marks": marks, "flops": None},
+            data={"tower": packed(tower.to_dict()), "marks": marks, "costs": None},
         )
 
     def _repr_html_(self) -> str:
