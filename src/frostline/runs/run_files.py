@@ -89,15 +89,41 @@ class RunFiles:
 
     def confusion(self) -> list[list[int]] | None:
         """Per true label, how many evaluation rows the kept model gave which label; None where it was not counted."""
-        best = self.metrics.get("best_epoch")
-        tables = [entry.get("eval_confusion") for entry in self._history() if entry.get("epoch") == best]
-        found = next((table for table in reversed(tables) if table is not None), None)
-        size = len(self.labels)
+        found, size = self._of_kept("eval_confusion"), len(self.labels)
         if not isinstance(found, list) or len(found) != size:
             return None
         if not all(isinstance(row, list) and len(row) == size for row in found):
             return None
         return found if all(type(count) is int and 0 <= count < _MOST_ROWS for row in found for count in row) else None
+
+    def most_wrong(self) -> list[tuple[int, str, str, float]]:
+        """Evaluation rows that the kept model got most wrong: place, label, label that was given, and loss."""
+        found, labels = self._of_kept("eval_most_wrong"), self.labels
+        rows = [row for row in found if isinstance(row, list) and len(row) == 4] if isinstance(found, list) else []
+        return [
+            (place, labels[true], labels[given], float(loss))
+            for place, true, given, loss in rows
+            if type(place) is int and type(true) is int and type(given) is int and is_number(loss)
+            if place >= 0 and 0 <= true < len(labels) and 0 <= given < len(labels)
+        ]
+
+    def phases(self) -> list[tuple[int, str, float, float]]:
+        """Per phase of a schedule: number, what trained, and the epochs at which it began and ended."""
+        rows, logged = self.proof.get("phases"), [entry for entry in self._history() if _is_positive(entry.get("step"))]
+        if not isinstance(rows, list) or not logged or not _is_positive(logged[-1].get("epoch")):
+            return []
+        each = logged[-1]["epoch"] / logged[-1]["step"]
+        return [
+            (number, str(row.get("train")), float(row["from_step"] * each), float(row["to_step"] * each))
+            for number, row in enumerate(rows, 1)
+            if isinstance(row, dict) and is_number(row.get("from_step")) and is_number(row.get("to_step"))
+        ]
+
+    def _of_kept(self, key: str) -> Any:
+        """What was noted when the kept model was evaluated; None where that was not."""
+        best = self.metrics.get("best_epoch")
+        noted = [entry.get(key) for entry in self._history() if entry.get("epoch") == best]
+        return next((one for one in reversed(noted) if one is not None), None)
 
     @property
     def labels(self) -> list[str]:
@@ -112,6 +138,10 @@ class RunFiles:
     def _history(self) -> list[dict[str, Any]]:
         history = self.metrics.get("history")
         return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
+
+
+def _is_positive(value: Any) -> bool:
+    return is_number(value) and value > 0
 
 
 def _read(file: Path) -> dict[str, Any]:
