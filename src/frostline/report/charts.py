@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import re
+import warnings
 from typing import TYPE_CHECKING, Any
 from xml.etree import ElementTree as ET
 
 from markupsafe import Markup
 
+from frostline.base.escaping import printable
 from frostline.errors import MissingExtraError
 
 if TYPE_CHECKING:
@@ -54,7 +56,8 @@ def inline(draw: Callable[[], Figure], title: str, *, alone: bool = False) -> Ma
         raise MissingExtraError(_NO_EXTRA) from None
     settings: Any = _SETTINGS | _TICKS | {"svg.hashsalt": title}
     written = io.BytesIO()
-    with rc_context(settings):
+    with rc_context(settings), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from font")  # the browser has others
         draw().savefig(written, format="svg", transparent=True, metadata={"Date": None})
     return _restyled(written.getvalue(), title, _ALONE if alone else _ON_PAGE)
 
@@ -122,5 +125,5 @@ def _restyled(text: bytes, title: str, colours: Mapping[str, str]) -> Markup:
             element.attrib.pop("id", None)
     for name in ("width", "height"):
         root.attrib.pop(name, None)
-    root.attrib |= {"role": "img", "aria-label": title, "stroke-linejoin": "round", "class": "chart"}
+    root.attrib |= {"role": "img", "aria-label": printable(title), "stroke-linejoin": "round", "class": "chart"}
     return Markup(ET.tostring(root, encoding="unicode"))  # noqa: S704 - matplotlib escapes its texts

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from frostline.base.escaping import printable
 from frostline.errors import MissingExtraError
 from frostline.runs.sweep.row import pareto
 
@@ -95,7 +96,7 @@ def _name_points(axes: Any, rows: Sequence[SweepRow]) -> None:
         # The front comes from the lower left; what is not on it lies beneath.
         left = row.seconds > _LEFT_OF[row in front] * longest
         axes.annotate(
-            row.name,
+            printable(row.name),
             (row.seconds, 100 * row.accuracy.mean),
             parse_math=False,  # a pair of $ would begin a formula
             xytext=(-6 if left else 6, 5 if left and row in front else -12),

@@ -23,7 +23,7 @@ def read_sweep(folder: Path) -> SweepResult:
     file = folder / SWEEP_FILE
     try:
         return _result(read_json(file), folder)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError) as error:
         raise ModelError(f"'{file}' cannot be read ({error}).\nIt is not as the sweep wrote it.") from None
 
 
@@ -61,13 +61,17 @@ def _row(values: Any, full: Interval, *, is_first: bool) -> SweepRow:
 
 
 def _interval(values: Any) -> Interval:
-    return Interval.of([_number(value) for value in values["values"]])
+    given = [_number(value) for value in values["values"]]
+    if not given:
+        raise ValueError("a row has no figures")
+    return Interval.of(given)
 
 
 def _number(value: Any) -> float:
     if not is_number(value):
         raise ValueError(f"{str(value)[:40]!r} is no number")
-    return float(value)
+    found: float = value
+    return found
 
 
 def _positive(value: Any) -> float:
