@@ -18,7 +18,7 @@ def test_choosing_and_copying(show: Callable[..., Opened]) -> None:
     opened.page.get_by_role("button", name="time").click()
     opened.page.get_by_role("button", name="time").click()
     names = [text.strip() for text in opened.page.locator("tbody label").all_text_contents()]
-    assert names == ["head", "middle", "low", "nothing", "high"]
+    assert names == ["5. head", "4. middle", "2. low", "1. nothing", "3. high"]
     opened.page.get_by_role("radio", name="middle").check()
     assert opened.text("selector") == "middle"
     opened.page.locator("[data-copy=command]").click()

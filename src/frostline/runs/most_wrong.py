@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 MOST_WRONG = "most_wrong"
-_ROWS = 20
+_ROWS = 12
 
 
 def most_wrong(logits: NDArray[Any], labels: NDArray[Any]) -> list[list[float]]:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 _SCORES = ("accuracy", "macro_f1", "micro_f1", "rmse", "mae", "pearson")
 _ACROSS = 70  # signs of a band's name that stand beside one another over a whole chart
-_LONGEST = 400  # signs of a text
+_LONGEST = 300  # signs of a text
 _FIGURES = (
     "rows", "eval_rows", "epochs", "steps", "learning_rate", "train_loss", "seconds", "best_epoch", "chosen", "warning",
 )  # fmt: skip

@@ -49,7 +49,7 @@ def test_each_row_has_its_command() -> None:
 
 def test_what_the_verdict_praises_is_chosen() -> None:
     assert RESULT.verdict.startswith("Freezing low costs nothing")
-    (chosen,) = re.findall(r"<input [^>]* checked> <span>(\w+)<", GIVEN.to_html())
+    (chosen,) = re.findall(r"<input [^>]* checked> <span>\d. (\w+)<", GIVEN.to_html())
     assert chosen == "low"
 
 

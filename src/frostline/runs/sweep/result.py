@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_ON_PAGE = Look(size=(4.8, 3.5), front=LINES[0], other=INK, rule=RULE)
+_ON_PAGE = Look(size=(4.8, 3.5), front=LINES[0], other=INK, rule=RULE, numbered=True)
 _CHOICE = Markup(
     '<label><input class="needs-script" type="radio" name="choice" data-texts="{}"{}> <span>{}</span></label>'
 )
@@ -121,7 +121,8 @@ class SweepResult:
     def _repr_html_(self) -> str:
         """What a notebook shows: the verdict, the picture, and what stands beneath the table."""
         chart, lacking = self._chart(alone=True)
-        return fragment(self.verdict, chart, [*lacking, *filter(None, list(self.lines())[1:])])
+        rows = (f"{number}. {row.name}: {cells(row)[1]} %" for number, row in enumerate(self.rows, 1))
+        return fragment(self.verdict, chart, ["; ".join(rows), *lacking, *filter(None, list(self.lines())[1:])])
 
     def _chart(self, *, alone: bool = False) -> tuple[Markup, list[str]]:
         """The picture; or what is lacking for it."""
@@ -138,7 +139,7 @@ class SweepResult:
         """The cells of a row on the page: the first one chooses it."""
         row = self.rows[place]
         checked = Markup(" checked") if is_chosen else ""
-        choice = _CHOICE.format(json.dumps(self._texts(row)), checked, printable(row.name))
+        choice = _CHOICE.format(json.dumps(self._texts(row)), checked, f"{place + 1}. {printable(row.name)}")
         values = zip(cells(row)[1:], sorted_by(row), strict=True)
         rest = [{"text": text} if value is None else {"text": text, "value": value} for text, value in values]
         return [{"text": choice, "value": place}, *rest, "yes" if row in self.pareto else "no"]
