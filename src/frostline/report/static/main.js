@@ -18,10 +18,11 @@ function main() {
   document.documentElement.classList.add("live");
 }
 
-function showTower({ tower: given, marks, costs }) {
+function showTower({ tower: given, marks, costs, open }) {
   const model = readModel(given);
   const plan = new Plan(model);
   const details = new Details(part("details"), model, plan, { marks });
+  if (open !== undefined) details.show(model.units[open]);
   const look = part("look");
   const tower = new Tower(part("tower"), model, plan, {
     marks,
