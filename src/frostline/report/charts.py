@@ -82,7 +82,7 @@ def curves(
     def draw() -> Figure:
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(6.2, 2.7), layout="constrained")
+        figure = Figure(figsize=(5.2, 2.5), layout="constrained")
         axes = figure.add_subplot()
         for place, (name, began, ended) in enumerate(bands):
             if place % 2 == 0:
