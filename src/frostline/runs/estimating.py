@@ -56,7 +56,7 @@ if TYPE_CHECKING:
 
 _UNKNOWN = 1 << 60  # so many bytes that all fits
 # What a page takes where nothing is said; epochs do not matter for the time of one.
-ASSUMED: dict[str, Any] = {"rows": 10_000, "tokens": 128.0, "epochs": 1.0, "device": "a100-80gb"}
+ASSUMED: dict[str, Any] = {"rows": 10_000, "tokens": 128.0, "epochs": 1.0, "device": "t4"}
 
 
 def estimate(
