@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from frostline.cli import options
 from frostline.cli.pages import write_page
 from frostline.cli.render import print_text
 
@@ -20,6 +21,6 @@ def report(
     from frostline.runs.run_page import run_page
     from frostline.runs.sweep.reading import read_sweep
 
-    place = Path(folder)
+    place = options.place(Path(folder))
     write_page(out, read_sweep(place).to_html() if (place / SWEEP_FILE).exists() else run_page(folder))
     print_text(f"Page: {out}")
