@@ -115,7 +115,7 @@ class Estimate:
             facts=list(head_lines(self)),
             follows=list(tail_lines(self)),
             estimated=(
-                COLUMNS,
+                ("part", *COLUMNS[1:]),
                 [(name.replace("  ", "\u2003"), *texts) for name, *texts in table_rows(self)],
                 COLUMNS[1:],
             ),
