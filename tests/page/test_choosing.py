@@ -22,7 +22,7 @@ def test_choosing_and_copying(show: Callable[..., Opened]) -> None:
     opened.page.get_by_role("radio", name="middle").check()
     assert opened.text("selector") == "middle"
     opened.page.locator("[data-copy=command]").click()
-    done = "document.querySelector('[data-copy=command]').textContent == 'Copied'"
+    done = "() => document.querySelector('[data-copy=command]').textContent == 'Copied'"
     opened.page.wait_for_function(done)
     copied = opened.page.evaluate("navigator.clipboard.readText()")
     assert copied.startswith(

@@ -127,3 +127,4 @@ def test_in_print_the_tower_stays(show: Callable[..., Opened]) -> None:
     opened.page.emulate_media(media="print")
     assert opened.page.locator("[data-part=tower]").is_visible()
     assert not opened.page.locator("[data-copy=selector]").is_visible()
+    assert not opened.page.locator(".bar-of-tools:visible").count()
