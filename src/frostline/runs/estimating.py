@@ -31,6 +31,7 @@ from frostline.plan.describe import describe
 from frostline.plan.plan import Plan
 from frostline.runs.calibration import measured_speeds, product_speeds
 from frostline.runs.defaults import usual_epochs
+from frostline.runs.devices import device_of
 from frostline.runs.estimate_remarks import remarks_on
 from frostline.runs.estimate_result import Estimate
 from frostline.runs.estimate_settings import HERE, EstimateSettings
@@ -45,12 +46,14 @@ from frostline.training.filling_pass import lengths_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from datasets import Dataset
     from numpy.typing import NDArray
 
     from frostline.engine.settings import StoreWhere
     from frostline.plan.plan import FrozenMode
 
 _UNKNOWN = 1 << 60  # so many bytes that all fits
+_WHOLE_LAST = "the whole last layer is run"
 
 
 def estimate(
@@ -140,6 +143,33 @@ def estimate(
     return _reckoned(shapes, config, plan, mode, asked, _drawn(shapes, asked) if lengths is None else lengths)
 
 
+def estimate_run(model: nn.Module, settings: TrainSettings, rows: Dataset, epochs: float) -> Estimate | None:
+    """Reckon what a run will cost whose model is frozen and whose rows are tokens, in a fraction of a second.
+
+    Speeds are those of matrix products on the run's device.
+
+    Args:
+        model: The model of the run.
+        settings: Of the run.
+        rows: Training rows, tokenised.
+        epochs: Passes over them.
+
+    Returns:
+        None where the fast paths that are reckoned with are switched off.
+    """
+    if not (settings.engine and settings.padding_free):
+        return None
+    asked = EstimateSettings(
+        data=settings.data,
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        dtype="fp32" if settings.dtype == "fp32" else "bf16",
+        store=settings.store,
+    )
+    lengths = cast("NDArray[Any]", lengths_of(rows))
+    return _reckoned(model, None, None, settings.frozen_mode, asked, lengths, device_of(settings.device))
+
+
 def _reckoned(
     model: nn.Module,
     config: Any,
@@ -147,6 +177,7 @@ def _reckoned(
     mode: FrozenMode,
     asked: EstimateSettings,
     lengths: NDArray[Any],
+    device: torch.device | None = None,
 ) -> Estimate:
     """Reckon what a plan costs on rows of these lengths.
 
@@ -157,6 +188,8 @@ def _reckoned(
         mode: How frozen modules behave.
         asked: What was asked for.
         lengths: Tokens of each row, int64, (rows,).
+        device: Of this machine, where matrix products tell its speeds; None where layers are measured, or figures are
+            given.
     """
     with _frozen(model, plan):
         units = unit_costs(model)
@@ -167,7 +200,10 @@ def _reckoned(
         whole = unit_costs(model)
     rows = batches_of(lengths, asked.batch_size)
     settings = EngineSettings(store=asked.store)
-    speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
+    if device is not None:
+        speeds, assumptions = _by_products(whole, rows, asked, device), [_WHOLE_LAST]
+    else:
+        speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
     if asked.data is None:
         assumptions = ["lengths of rows vary about their mean as those of movie reviews do", *assumptions]
     epochs = usual_epochs(rows.steps) if asked.epochs is None else asked.epochs
@@ -289,7 +325,7 @@ def _speeds(
             how=f"{flops / 1e12:,.4g} TFLOP/s at its peak, {bytes_text(bandwidth)}/s of memory",
         )
         besides = f"a step takes {speeds.overhead * 1e3:.0f} ms besides"
-        return speeds, [f"training reaches {UTILISATION:.0%} of the peak", besides, "the whole last layer is run"]
+        return speeds, [f"training reaches {UTILISATION:.0%} of the peak", besides, _WHOLE_LAST]
     core: Any = unwrap(model).core
     try:
         if not isinstance(core, PreTrainedModel):
@@ -304,10 +340,14 @@ def _speeds(
             settings=settings,
         )
     except NotMeasurable as reason:
-        precision = torch.float32 if asked.dtype == "fp32" else torch.bfloat16
-        speeds = product_speeds(units, tokens=rows.tokens // rows.steps, length=rows.met, dtype=precision)
-        return speeds, [f"no layer of it was run here, as {reason}", "the whole last layer is run"]
+        assumed = [f"no layer of it was run here, as {reason}", _WHOLE_LAST]
+        return _by_products(units, rows, asked, torch.device("cpu")), assumed
     return speeds, []
+
+
+def _by_products(units: Sequence[UnitCost], rows: Rows, asked: EstimateSettings, device: torch.device) -> Speeds:
+    dtype = torch.float32 if asked.dtype == "fp32" else torch.bfloat16
+    return product_speeds(units, tokens=rows.tokens // rows.steps, length=rows.met, dtype=dtype, device=device)
 
 
 def _room(asked: EstimateSettings) -> tuple[int, int]:

@@ -45,7 +45,9 @@ def connected(address: str | None) -> Iterator[None]:
     try:
         import ray
     except ImportError:
-        raise MissingExtraError("--ray needs Ray, which is not installed.\nInstall it: pip install 'frostline[ray]'") from None
+        raise MissingExtraError(
+            "--ray needs Ray, which is not installed.\nInstall it: pip install 'frostline[ray]'"
+        ) from None
     if ray.is_initialized():
         yield
         return
