@@ -42,15 +42,12 @@ def train(
         str | None,
         typer.Option(metavar="FILE|PRESET", help="What trains phase by phase: see 'frostline schedule'."),
     ] = None,
-    lora: Annotated[
-        str | None,
-        typer.Option(metavar="SELECTORS", help="Where LoRA goes, 'layers[-4:]'; all else but the head is frozen."),
-    ] = None,
+    lora: options.Lora = None,
     dora: Annotated[str | None, typer.Option(metavar="SELECTORS", help="Where DoRA goes, likewise.")] = None,
     peft: Annotated[
         str | None, typer.Option(metavar="FILE", help="Adapters as a file of PEFT says: adapter_config.json.")
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of LoRA or DoRA; by default 8.")] = None,
+    rank: options.Rank = None,
     alpha: Annotated[float | None, typer.Option(help="Their scale times the rank; by default twice the rank.")] = None,
     targets: Annotated[
         str | None,

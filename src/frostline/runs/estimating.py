@@ -13,8 +13,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.origin import origin_of
 from frostline.anatomy.wrappers import unwrap
 from frostline.base.files import existing_folder
+from frostline.base.json import picked
 from frostline.checkpoints.classifier import load_tokenizer, position_limit
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
@@ -29,6 +31,7 @@ from frostline.errors import PlanError, SettingsError
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
 from frostline.plan.plan import Plan
+from frostline.runs.adapters import adapt
 from frostline.runs.calibration import measured_speeds, product_speeds
 from frostline.runs.defaults import usual_epochs
 from frostline.runs.devices import device_of
@@ -62,6 +65,8 @@ def estimate(
     *,
     freeze: str | None = None,
     train_only: str | None = None,
+    lora: str | None = None,
+    rank: int | None = None,
     frozen_mode: FrozenMode = "eval",
     data: str | None = None,
     rows: int | None = None,
@@ -91,6 +96,8 @@ def estimate(
         plan: What is frozen.
         freeze: The same as a selector; likewise `train_only`.
         train_only: See there.
+        lora: Where LoRA goes, as a selector; all else but the head is frozen. Not together with a plan.
+        rank: Its rank; None for 8.
         frozen_mode: How frozen modules behave; only in ``"eval"`` mode can what they give be kept.
         data: Where the training rows are, as for ``frostline train``. Not together with `rows` and `tokens`.
         rows: How many rows there are.
@@ -133,6 +140,8 @@ def estimate(
     if isinstance(model, nn.Module):
         if data is not None:
             raise SettingsError("data needs a model by its name, whose tokenizer is read.\nGive rows and tokens.")
+        if lora is not None or rank is not None:
+            raise SettingsError("A model that is given counts with the adapters that it has.\nLeave out lora and rank.")
         config = getattr(unwrap(model).core, "config", None)
         return _reckoned(model, config, plan, mode, asked, _drawn(model, asked))
     fields = {} if num_labels is None else {"num_labels": num_labels}
@@ -140,6 +149,10 @@ def estimate(
     if data is not None:
         lengths, fields = _of_data(fspath(model), asked, fields)
     shapes, config = _skeleton(fspath(model), trust_remote_code, fields)
+    if lora is not None or rank is not None:
+        ways = {} if plan is None else picked(plan, "freeze", "train_only")  # which are refused beside it
+        adapters = TrainSettings(model=fspath(model), data=str(data), lora=lora, rank=rank, **ways)
+        shapes, _ = adapt(cast("PreTrainedModel", shapes), origin_of(shapes), adapters)
     return _reckoned(shapes, config, plan, mode, asked, _drawn(shapes, asked) if lengths is None else lengths)
 
 
