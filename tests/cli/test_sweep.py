@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -25,9 +26,9 @@ def test_what_is_printed(
     assert [line.split("  ")[0] for line in lines[2:5]] == ["nothing", "embeddings", "all but the head"]
     assert all(len(line) <= 120 for line in lines)
     assert f"Table, picture and all runs are in {tmp_path / 'out'}." in " ".join(lines)
-    told = frostline(*words, *options, "--out", tmp_path / "out", "--overwrite", "--json")
+    told = frostline(*words, "--depths", 2, "--device", "cpu", "--out", tmp_path / "out", "--overwrite", "--json")
     values = json.loads(told.out)
-    assert [row["freeze"] for row in values["rows"]] == ["", "embeddings", "backbone"]
+    assert [row["freeze"] for row in values["rows"]] == ["", "backbone"]
     assert {"rows", "pareto", "verdict"} <= values.keys()
     refused = frostline(*words, *options, "--out", tmp_path / "out")
     assert refused.status == 2
@@ -43,10 +44,18 @@ def test_what_is_printed(
         (("--budget", "soon"), "--budget is 'soon'"),
         (("--pick", "cheapest"), "--pick is 'cheapest'"),
         (("--report-to", "nosuch"), "--report-to names 'nosuch'"),
+        (("--ray", "auto"), "Install it: pip install 'frostline[ray]'"),
     ],
 )
 def test_what_is_refused(
-    refused: Callable[..., str], bert: Path, table: Path, tmp_path: Path, given: tuple[str, str], said: str
+    refused: Callable[..., str],
+    bert: Path,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[str, str],
+    said: str,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
     words = ("sweep", "--model", bert, "--data", table, "--eval", table, "--out", tmp_path / "out")
     assert said in refused(*words, *given)
