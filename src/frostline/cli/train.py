@@ -200,8 +200,10 @@ def estimate_lines(start: TrainStart) -> Iterator[str]:
     if start.estimate is None or start.resumed is not None:
         return
     yield start.estimate.line()
-    throughout = "all that any phase trains throughout, " if start.schedule is not None else ""
-    yield f"It reckons with {start.estimate.speeds.how}; {throughout}without evaluations and checkpoints."
+    assumed = [*start.estimate.assumptions, "evaluations and checkpoints are left out"]
+    if start.schedule is not None:
+        assumed.append("what any phase trains is trained throughout, so it is the most")
+    yield f"It reckons with {start.estimate.speeds.how}; {'; '.join(assumed)}."
 
 
 def took_line(result: TrainResult) -> Iterator[str]:
