@@ -76,12 +76,15 @@ def refuse_silent(address: str) -> None:
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=_PATIENCE).close()
     except (OSError, OverflowError) as error:
-        raise _unreachable(address, str(error)) from None
+        raise _unreachable(address, getattr(error, "strerror", None) or str(error)) from None
 
 
 def _unreachable(address: str, reason: str) -> SettingsError:
-    said = reason if len(reason) <= 160 else f"{reason[:160]}…"
-    return SettingsError(f"--ray is {address!r}, and no Ray cluster can be used there: {said}\nSee: ray status")
+    said = reason.partition(". ")[0].removesuffix(".")[:160]
+    return SettingsError(
+        f"--ray is {address!r}, and no Ray cluster can be used there: {said}.\n"
+        "Start one ('ray start --head'), or give --ray local."
+    )
 
 
 @dataclass(frozen=True)
