@@ -156,7 +156,7 @@ def product_speeds(
     device = device or torch.device("cpu")
     on_cpu, by_onednn = device.type == "cpu", is_faster(device, dtype)
     multiply: Any = partial(product, bias=None) if by_onednn else nn.functional.linear
-    wait = (lambda: None) if on_cpu else torch.accelerator.synchronize
+    wait: Any = (lambda: None) if on_cpu else torch.accelerator.synchronize
     width = max(1, min(_WIDEST, max((unit.width for unit in units), default=1)))
     count = max(1, min(tokens, _MOST_TOKENS))
     values, weight = (torch.ones(size, width, dtype=dtype, device=device) for size in (count, width))

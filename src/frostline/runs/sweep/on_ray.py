@@ -156,7 +156,7 @@ class Cluster:
                 yield _result(done[0])
         finally:
             for task in waiting:
-                ray.cancel(task, force=True)
+                ray.cancel(task)  # by force, Ray 2.60 can end this process where a task ends just then
 
     def __enter__(self) -> None:
         """Nothing is to be done."""
