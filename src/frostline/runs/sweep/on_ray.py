@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import shutil
 import socket
 import tempfile
@@ -201,7 +202,9 @@ def _prepared(job: _Job) -> tuple[Worker, SharedPass]:
     else:
         worker.stores, worker.tracked = job.stores, job.tracked
     with FileLock(worker.stores / "filling.lock"):  # the others of this machine wait, and find all there
-        return worker, worker.fill()
+        shared = worker.fill()
+    gc.freeze()  # as `not_collected` does
+    return worker, shared
 
 
 def _fill_stores(job: _Job) -> SharedPass:

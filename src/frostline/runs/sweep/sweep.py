@@ -13,6 +13,7 @@ from typing import Any
 from frostline.base.files import room_on_disk
 from frostline.base.json import write_json
 from frostline.base.logging import get_logger
+from frostline.base.peak import not_collected
 from frostline.base.sealing import Seal
 from frostline.data.messages import counted
 from frostline.errors import MissingExtraError, SettingsError
@@ -178,7 +179,7 @@ class _Sweep:
 
     def run(self) -> SweepResult:
         """Tune, train and compare; leave the folder."""
-        with self._runs if isinstance(self._runs, Cluster) else nullcontext():
+        with self._runs if isinstance(self._runs, Cluster) else not_collected():
             shared = self._share()
             rates = self._rates(shared)
             rounds = self._trained(rates, shared)
