@@ -214,9 +214,9 @@ def took_line(result: TrainResult) -> Iterator[str]:
     estimate, took = result.start.estimate, result.took
     if estimate is None or took is None:
         return
-    memory = f" and {bytes_text(took.peak_bytes)}" if took.peak_bytes is not None else ""
+    memory = f", {bytes_text(took.peak_bytes)} of memory with them" if took.peak_bytes is not None else ""
     yield (
-        f"Took: {duration_text(took.seconds)}{memory} without evaluations; the estimate was "
+        f"Took: {duration_text(took.seconds)} without evaluations{memory}; the estimate was "
         f"{duration_text(estimate.seconds)} and {bytes_text(estimate.peak_bytes)}."
     )
 
