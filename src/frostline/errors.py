@@ -10,6 +10,7 @@ The tree::
     ├── SettingsError              a setting out of its range, or one that this machine cannot serve
     ├── OutputError                a place that cannot be written
     ├── StoreError                 a store of activations that cannot be used, or a row that it does not hold
+    ├── ClusterError               a run on a Ray cluster that failed
     ├── MissingExtraError          an optional part of Frostline is not installed
     ├── DivergedError              training ended with numbers that are not finite (exit status 1)
     └── DriftError                 a frozen tensor moved (exit status 1)
@@ -56,6 +57,10 @@ class OutputError(FrostlineError):
 
 class StoreError(FrostlineError, LookupError):
     """A store of activations that cannot be used, or a row that it does not hold."""
+
+
+class ClusterError(FrostlineError):
+    """A run on a Ray cluster that failed."""
 
 
 class MissingExtraError(FrostlineError, ImportError):

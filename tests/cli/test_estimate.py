@@ -40,4 +40,9 @@ def test_what_is_refused(refused: Callable[..., str], bert: Path) -> None:
     assert "--data FILE, or --rows N --mean-tokens T" in refused("estimate", bert)
     said = refused("estimate", bert, "--rows", 5, "--mean-tokens", 5, "--device", "abacus")
     assert "device is 'abacus'" in said
+    said = refused("estimate", bert, "--rows", 5, "--mean-tokens", 5, "--device", "cuda")
+    assert "device is 'cuda', of which no figures are known; known are cpu, which is this machine's, and t4, " in said
+    assert "Name one of them, or give its own: --flops 312e12 --bandwidth 2e12." in said
+    said = refused("estimate", bert, "--rows", 5, "--mean-tokens", 5, "--lora", "layers", "--freeze", "head", *MACHINE)
+    assert "--lora 'layers' and --freeze 'head' both say what trains." in said
     assert "layers[9]" in refused("estimate", bert, "--freeze", "layers[9]", "--rows", 5, "--mean-tokens", 5, *MACHINE)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,13 +27,14 @@ def test_what_is_printed(
     assert all(len(line) <= 120 for line in lines)
     assert f"Table, picture and all runs are in {tmp_path / 'out'}." in " ".join(lines)
     page, again = tmp_path / "page.html", tmp_path / "again.html"
-    told = frostline(*words, *options, "--out", tmp_path / "out", "--overwrite", "--json", "--html", page)
+    less = ("--depths", 2, "--device", "cpu", "--overwrite", "--html", page)
+    told = frostline(*words, *less, "--out", tmp_path / "out", "--json")
     values = json.loads(told.out)
-    assert [row["freeze"] for row in values["rows"]] == ["", "embeddings", "backbone"]
+    assert [row["freeze"] for row in values["rows"]] == ["", "backbone"]
     assert {"rows", "pareto", "verdict"} <= values.keys()
     assert frostline("report", tmp_path / "out", "--out", again).out == f"Page: {again}\n"
     assert page.read_text(encoding="utf-8") == again.read_text(encoding="utf-8")
-    assert f"--data {table} --eval {table} --freeze embeddings" in page.read_text(encoding="utf-8")
+    assert f"--data {table} --eval {table} --freeze backbone" in page.read_text(encoding="utf-8")
     refused = frostline(*words, *options, "--out", tmp_path / "out")
     assert refused.status == 2
     assert "--overwrite" in refused.err
@@ -47,10 +49,18 @@ def test_what_is_printed(
         (("--budget", "soon"), "--budget is 'soon'"),
         (("--pick", "cheapest"), "--pick is 'cheapest'"),
         (("--report-to", "nosuch"), "--report-to names 'nosuch'"),
+        (("--ray", "auto"), "Install it: pip install 'frostline[ray]'"),
     ],
 )
 def test_what_is_refused(
-    refused: Callable[..., str], bert: Path, table: Path, tmp_path: Path, given: tuple[str, str], said: str
+    refused: Callable[..., str],
+    bert: Path,
+    table: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    given: tuple[str, str],
+    said: str,
 ) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
     words = ("sweep", "--model", bert, "--data", table, "--eval", table, "--out", tmp_path / "out")
     assert said in refused(*words, *given)

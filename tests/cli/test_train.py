@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -32,7 +33,11 @@ def test_what_is_printed(train: Callable[..., Done], table: Path, tmp_path: Path
     assert "Training: epochs 2, batch size 8, learning rate 0.001, seed 42." in lines
     assert "Chosen: learning rate 0.001 for 1 layer." in lines
     warning = "Warning: 6 steps at 0.001 will hardly move new weights; rather --epochs 100 --lr 0.001."
-    assert lines.index(warning) < lines.index(next(line for line in lines if line.startswith("epoch 1:")))
+    (estimate,) = [place for place, line in enumerate(lines) if line.startswith("Estimate: ")]
+    assert lines.index(warning) < estimate < lines.index(next(line for line in lines if line.startswith("epoch 1:")))
+    assert re.search(r" per epoch\), .* of memory above the libraries; everything would take ", lines[estimate])
+    assert lines[estimate + 1].startswith("It reckons with matrix products 16 wide, measured on this machine at ")
+    assert re.fullmatch(r"Took: .* without evaluations, .* of memory with them; the estimate was .*\.", lines[-3])
     kept = next(place for place, line in enumerate(lines) if line.startswith("Kept model (of epoch "))
     assert lines[kept + 1] == "Baseline (always 'bad'): accuracy 0.5000, macro F1 0.3333, loss 0.6931"
     assert lines[kept + 2].startswith("Learned too little: the training loss ended at 0.")
@@ -58,6 +63,9 @@ def test_json(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
     written.pop("history")
     assert found == written
     assert found["settings"]["train_only"] == "head"
+    assert found["estimate"]["seconds"]["total"] > 0
+    assert found["took"]["seconds"] < found["seconds"]
+    assert found["took"]["peak_bytes"] > 0
     assert found["trainable_parameters"] == 34
 
 
@@ -68,7 +76,9 @@ def test_every_option_reaches_the_run(train: Callable[..., Done], table: Path, t
     words += ["--store", "disk", "--store-dir", tmp_path / "store", "--store-budget", "1GB", "--store-dtype", "fp16"]
     done = train(*words, "--no-padding-free", "--no-engine", "--patience", 2, "--json")
     assert done.status == 0, done.err
-    settings = json.loads(done.out)["settings"]
+    values = json.loads(done.out)
+    assert values["estimate"] is None  # it reckons with the engine
+    settings = values["settings"]
     del settings["model"], settings["data"], settings["eval_data"]
     assert settings == {
         "freeze": "embeddings",

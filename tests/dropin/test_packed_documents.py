@@ -9,7 +9,7 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 import frostline as fl
 from tests.training import tiny
@@ -28,7 +28,12 @@ LOGGED = ("loss", "eval_loss", "eval_entropy", "mean_token_accuracy", "entropy",
 
 def trainer(folder: Path, **options: Any) -> Any:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 4, "num_attention_heads": 4}
+    sizes: dict[str, Any] = {
+        "hidden_size": 32,
+        "intermediate_size": 64,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+    }
     model = transformers.LlamaForCausalLM(transformers.LlamaConfig(vocab_size=300, **sizes))
     fl.freeze(model, "embeddings, layers[:3]")
     tokenizer = tiny.byte_pairs()

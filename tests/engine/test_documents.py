@@ -45,7 +45,8 @@ def frozen(kind: str = "llama", **changes: Any) -> Any:
 
 def packs(epochs: int = 3, *, described: bool = True) -> Iterator[dict[str, Any]]:
     """In each epoch other documents stand in one row."""
-    collate = DataCollatorWithFlattening(return_flash_attn_kwargs=described, return_seq_idx=described)
+    make: Any = DataCollatorWithFlattening
+    collate = make(return_flash_attn_kwargs=described, return_seq_idx=described)
     rows, order = documents(), torch.Generator().manual_seed(1)
     for _ in range(epochs):
         places = torch.randperm(len(rows), generator=order).tolist()

@@ -12,10 +12,14 @@ import pytest
 import torch
 
 import frostline as fl
+from frostline.anatomy.origin import origin_of
+from frostline.checkpoints.classifier import load_classifier
 from frostline.errors import FrostlineError, PlanError, SettingsError
+from frostline.runs.adapters import adapt
 from frostline.runs.calibration import measured_speeds
 from frostline.runs.row_lengths import batches_of, drawn_lengths, typical_batch
 from frostline.runs.thin_model import NotMeasurable
+from frostline.runs.train_settings import TrainSettings
 from tests.models import Plain, tiny
 from tests.training import tiny as folders
 
@@ -113,6 +117,20 @@ def test_layers_are_measured_on_this_machine(tmp_path: Path) -> None:
     assert speeds.one_position
     assert (speeds.head_row_bytes, speeds.head_token_bytes, speeds.token_bytes) == (64, 0, 64)
     assert found.plan.times.total < 60
+
+
+def test_lora_is_estimated_as_it_is_trained(tmp_path: Path) -> None:
+    model = folders.save_bert(tmp_path / "model")
+    found = fl.estimate(model, lora="layers[-1:]", rank=4, epochs=3, **FIGURES)
+    loaded, _ = load_classifier(str(model))
+    settings = TrainSettings(model=str(model), data="", lora="layers[-1:]", rank=4)
+    adapted, _ = adapt(loaded, origin_of(loaded), settings)
+    given = fl.estimate(adapted, epochs=3, **FIGURES)
+    assert (found.trains, found.units, found.plan) == (given.trains, given.units, given.plan)
+    with pytest.raises(SettingsError, match=r"--rank 4 is about LoRA and DoRA\."):
+        fl.estimate(model, rank=4, epochs=3, **FIGURES)
+    with pytest.raises(SettingsError, match="counts with the adapters that it has"):
+        fl.estimate(adapted, lora="layers", epochs=3, **FIGURES)
 
 
 def test_what_cannot_be_run_is_reckoned_from_matrix_products() -> None:

@@ -75,6 +75,11 @@ TrainOnly = Annotated[
     str | None,
     typer.Option(metavar="SELECTORS", help="What trains; all else is frozen. Not together with --freeze."),
 ]
+Lora = Annotated[
+    str | None,
+    typer.Option(metavar="SELECTORS", help="Where LoRA goes, 'layers[-4:]'; all else but the head is frozen."),
+]
+Rank = Annotated[int | None, typer.Option(help="Rank of LoRA or DoRA; by default 8.")]
 FrozenModeChoice = Annotated[
     FrozenModeOption,
     typer.Option(help="eval: frozen modules keep dropout off. train: they follow model.train()."),

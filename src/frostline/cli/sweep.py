@@ -69,6 +69,10 @@ def sweep(
     report_to: Annotated[
         str | None, typer.Option(metavar="NAME[,NAME…]", help="Trackers that get a run per row and seed.")
     ] = None,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="The Ray cluster that makes the runs: auto, local, HOST:PORT, ray://…"),
+    ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with an interrupted sweep.")] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what --out holds, once the sweep is complete.")
@@ -107,6 +111,7 @@ def sweep(
         budget=None if budget is None else seconds_of(budget),
         pick=pick,
         report_to=options.columns(report_to or ""),
+        ray=ray,
     )
     with _bar(quiet=as_json) as progress:
         result = run_sweep(settings, options.place(out), resume=resume, overwrite=overwrite, on_progress=progress)

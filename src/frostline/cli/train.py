@@ -42,15 +42,12 @@ def train(
         str | None,
         typer.Option(metavar="FILE|PRESET", help="What trains phase by phase: see 'frostline schedule'."),
     ] = None,
-    lora: Annotated[
-        str | None,
-        typer.Option(metavar="SELECTORS", help="Where LoRA goes, 'layers[-4:]'; all else but the head is frozen."),
-    ] = None,
+    lora: options.Lora = None,
     dora: Annotated[str | None, typer.Option(metavar="SELECTORS", help="Where DoRA goes, likewise.")] = None,
     peft: Annotated[
         str | None, typer.Option(metavar="FILE", help="Adapters as a file of PEFT says: adapter_config.json.")
     ] = None,
-    rank: Annotated[int | None, typer.Option(help="Rank of LoRA or DoRA; by default 8.")] = None,
+    rank: options.Rank = None,
     alpha: Annotated[float | None, typer.Option(help="Their scale times the rank; by default twice the rank.")] = None,
     targets: Annotated[
         str | None,
@@ -101,7 +98,6 @@ def train(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """Fine-tune a text classifier; what is frozen stays frozen, and the run ends with a proof of it."""
-    from frostline.cli.forecast import Forecast
     from frostline.cli.progress import TrainingProgress
     from frostline.runs.train import run_training
     from frostline.runs.train_settings import TrainSettings
@@ -150,7 +146,7 @@ def train(
             resume=resume,
             overwrite=overwrite,
             on_start=None if as_json else print_start,
-            callbacks=[progress] if as_json else [progress, Forecast()],
+            callbacks=[progress],
         )
     finally:
         progress.stop()
@@ -178,7 +174,7 @@ def print_start(start: TrainStart) -> None:
         f"Training: epochs {start.length.epochs:g}, batch size {start.settings.batch_size}, "
         f"learning rate {start.rate_in_words}, seed {start.settings.seed}.",
     )
-    print_text(*_parts(start))
+    print_text(*_parts(start), *estimate_lines(start))
     if start.resumed is not None:
         print_text(f"Going on from {start.resumed.name}.")
 
@@ -202,6 +198,32 @@ def _parts(start: TrainStart) -> Iterator[str]:
         yield f"Limit: {start.rows:,} of {rows:,} rows for training{evaluation}; {how}."
 
 
+def estimate_lines(start: TrainStart) -> Iterator[str]:
+    """What the run will cost, and where that comes from."""
+    if start.estimate is None or start.resumed is not None:
+        return
+    yield start.estimate.line()
+    assumed = [*start.estimate.assumptions, "evaluations and checkpoints are left out"]
+    if start.schedule is not None:
+        assumed.append("what any phase trains is trained throughout, so it is the most")
+    yield f"It reckons with {start.estimate.speeds.how}; {'; '.join(assumed)}."
+
+
+def took_line(result: TrainResult) -> Iterator[str]:
+    """What the run took, beside its estimate."""
+    from frostline.engine.cost.costs import bytes_text
+    from frostline.runs.estimate_result import duration_text
+
+    estimate, took = result.start.estimate, result.took
+    if estimate is None or took is None:
+        return
+    memory = f", {bytes_text(took.peak_bytes)} of memory with them" if took.peak_bytes is not None else ""
+    yield (
+        f"Took: {duration_text(took.seconds)} without evaluations{memory}; the estimate was "
+        f"{duration_text(estimate.seconds)} and {bytes_text(estimate.peak_bytes)}."
+    )
+
+
 def print_result(result: TrainResult, *, explain: bool = False) -> None:
     """Print what the run left."""
     kept = f" (of epoch {result.best_epoch:g}, the best)" if result.best_epoch is not None else ""
@@ -218,6 +240,7 @@ def print_result(result: TrainResult, *, explain: bool = False) -> None:
     what = "The adapters and the head are" if result.start.settings.leaves_adapters else "The model is"
     print_text(
         f"{result.steps:,} steps in {result.seconds:.1f} s, training loss {result.train_loss:.4f}.",
+        *took_line(result),
         f"{what} in {result.folder}; it carries plan, proof, metrics and a model card.",
         f"Digest of its files: {result.digest}.",
     )

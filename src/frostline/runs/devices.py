@@ -9,6 +9,12 @@ import torch
 from frostline.errors import SettingsError
 
 
+def device_of(device: str) -> torch.device:
+    """The device on which a run computes; ``"auto"`` takes an accelerator where there is one."""
+    there = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    return torch.device(next((name for name, found in there.items() if found), "cpu") if device == "auto" else device)
+
+
 def device_options(device: str, dtype: str) -> dict[str, Any]:
     """The fields of TrainingArguments for a device and a dtype.
 

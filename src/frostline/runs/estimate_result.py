@@ -98,11 +98,14 @@ class Estimate:
         """What matters, in one line."""
         times, memory = self.plan.times, self.plan.memory
         disk = f", {bytes_text(memory.disk)} of disk" if memory.disk else ""
+        everything = (
+            f"; everything would take {duration_text(self.everything.times.total)} and "
+            f"{bytes_text(self.everything.memory.peak)}"
+        )
         return (
             f"Estimate: {duration_text(times.total)} ({duration_text(times.epoch)} per epoch), "
-            f"{bytes_text(memory.peak)} of memory above the libraries{disk}; "
-            f"everything would take {duration_text(self.everything.times.total)} and "
-            f"{bytes_text(self.everything.memory.peak)}."
+            f"{bytes_text(memory.peak)} of memory above the libraries{disk}"
+            f"{everything if self.plan != self.everything else ''}."
         )
 
     def to_html(self) -> str:

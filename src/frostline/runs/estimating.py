@@ -14,9 +14,10 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from frostline.anatomy.modelmap import ModelMap
-from frostline.anatomy.origin import Origin
+from frostline.anatomy.origin import Origin, origin_of
 from frostline.anatomy.wrappers import unwrap
 from frostline.base.files import existing_folder
+from frostline.base.json import picked
 from frostline.checkpoints.classifier import load_tokenizer, position_limit
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
@@ -33,8 +34,10 @@ from frostline.evidence.inspect.inspection import inspect_model
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
 from frostline.plan.plan import Plan
+from frostline.runs.adapters import adapt
 from frostline.runs.calibration import measured_speeds, product_speeds
 from frostline.runs.defaults import usual_epochs
+from frostline.runs.devices import device_of
 from frostline.runs.estimate_remarks import remarks_on
 from frostline.runs.estimate_result import Estimate
 from frostline.runs.estimate_settings import HERE, EstimateSettings
@@ -49,6 +52,7 @@ from frostline.training.filling_pass import lengths_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from datasets import Dataset
     from numpy.typing import NDArray
 
     from frostline.engine.settings import StoreWhere
@@ -57,6 +61,7 @@ if TYPE_CHECKING:
 _UNKNOWN = 1 << 60  # so many bytes that all fits
 # What a page takes where nothing is said; epochs do not matter for the time of one.
 ASSUMED: dict[str, Any] = {"rows": 10_000, "tokens": 128.0, "epochs": 1.0, "device": "t4"}
+_WHOLE_LAST = "the whole last layer is run"
 
 
 def estimate(
@@ -65,6 +70,8 @@ def estimate(
     *,
     freeze: str | None = None,
     train_only: str | None = None,
+    lora: str | None = None,
+    rank: int | None = None,
     frozen_mode: FrozenMode = "eval",
     data: str | None = None,
     rows: int | None = None,
@@ -94,6 +101,8 @@ def estimate(
         plan: What is frozen.
         freeze: The same as a selector; likewise `train_only`.
         train_only: See there.
+        lora: Where LoRA goes, as a selector; all else but the head is frozen. Not together with a plan.
+        rank: Its rank; None for 8.
         frozen_mode: How frozen modules behave; only in ``"eval"`` mode can what they give be kept.
         data: Where the training rows are, as for ``frostline train``. Not together with `rows` and `tokens`.
         rows: How many rows there are.
@@ -136,6 +145,8 @@ def estimate(
     if isinstance(model, nn.Module):
         if data is not None:
             raise SettingsError("data needs a model by its name, whose tokenizer is read.\nGive rows and tokens.")
+        if lora is not None or rank is not None:
+            raise SettingsError("A model that is given counts with the adapters that it has.\nLeave out lora and rank.")
         config = getattr(unwrap(model).core, "config", None)
         return _reckoned(model, config, None, plan, mode, asked, _drawn(model, asked))
     fields = {} if num_labels is None else {"num_labels": num_labels}
@@ -143,6 +154,10 @@ def estimate(
     if data is not None:
         lengths, fields = _of_data(fspath(model), asked, fields)
     shapes, config = _skeleton(fspath(model), trust_remote_code, fields)
+    if lora is not None or rank is not None:
+        ways = {} if plan is None else picked(plan, "freeze", "train_only")  # which are refused beside it
+        adapters = TrainSettings(model=fspath(model), data=str(data), lora=lora, rank=rank, **ways)
+        shapes, _ = adapt(cast("PreTrainedModel", shapes), origin_of(shapes), adapters)
     lengths = _drawn(shapes, asked) if lengths is None else lengths
     return _reckoned(shapes, config, fspath(model), plan, mode, asked, lengths)
 
@@ -193,7 +208,13 @@ class _Reckoning:
 
     @classmethod
     def of(
-        cls, model: nn.Module, config: Any, mode: FrozenMode, asked: EstimateSettings, lengths: NDArray[Any]
+        cls,
+        model: nn.Module,
+        config: Any,
+        mode: FrozenMode,
+        asked: EstimateSettings,
+        lengths: NDArray[Any],
+        device: torch.device | None = None,
     ) -> _Reckoning:
         """Look up, or measure, what plans are reckoned by.
 
@@ -203,12 +224,17 @@ class _Reckoning:
             mode: How frozen modules behave.
             asked: What was asked for.
             lengths: Tokens of each row, int64, (rows,).
+            device: Of this machine, where matrix products tell its speeds; None where layers are measured, or figures
+                are given.
         """
         with _all_trained(model):
             whole = unit_costs(model)
         rows = batches_of(lengths, asked.batch_size)
-        settings = EngineSettings(store=asked.store)
-        speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
+        if device is not None:
+            speeds, assumptions = _by_products(whole, rows, asked, device), [_WHOLE_LAST]
+        else:
+            settings = EngineSettings(store=asked.store)
+            speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
         if asked.data is None:
             assumptions = ["lengths of rows vary about their mean as those of movie reviews do", *assumptions]
         epochs = usual_epochs(rows.steps) if asked.epochs is None else asked.epochs
@@ -246,6 +272,33 @@ class _Reckoning:
         )
 
 
+def estimate_run(model: nn.Module, settings: TrainSettings, rows: Dataset, epochs: float) -> Estimate | None:
+    """Reckon what a run will cost whose model is frozen and whose rows are tokens, in a fraction of a second.
+
+    Speeds are those of matrix products on the run's device.
+
+    Args:
+        model: The model of the run.
+        settings: Of the run.
+        rows: Training rows, tokenised.
+        epochs: Passes over them.
+
+    Returns:
+        None where the fast paths that are reckoned with are switched off.
+    """
+    if not (settings.engine and settings.padding_free):
+        return None
+    asked = EstimateSettings(
+        data=settings.data,
+        epochs=epochs,
+        batch_size=settings.batch_size,
+        dtype="fp32" if settings.dtype == "fp32" else "bf16",
+        store=settings.store,
+    )
+    lengths = cast("NDArray[Any]", lengths_of(rows))
+    return _reckoned(model, None, None, None, settings.frozen_mode, asked, lengths, device_of(settings.device))
+
+
 def _reckoned(
     model: nn.Module,
     config: Any,
@@ -254,6 +307,7 @@ def _reckoned(
     mode: FrozenMode,
     asked: EstimateSettings,
     lengths: NDArray[Any],
+    device: torch.device | None = None,
 ) -> Estimate:
     """Reckon what a plan costs on rows of these lengths.
 
@@ -265,6 +319,8 @@ def _reckoned(
         mode: How frozen modules behave.
         asked: What was asked for.
         lengths: Tokens of each row, int64, (rows,).
+        device: Of this machine, where matrix products tell its speeds; None where layers are measured, or figures are
+            given.
     """
     anatomy = ModelMap.of(model)
     with _frozen(model, plan):
@@ -276,7 +332,7 @@ def _reckoned(
             )
         # Of the name's weights nothing was read, not even what is there.
         inspection = inspect_model(model, Origin(name, unknown=frozenset(flags)))
-    reckoning = _Reckoning.of(model, config, mode, asked, lengths)
+    reckoning = _Reckoning.of(model, config, mode, asked, lengths, device)
     own, everything = reckoning.cost(units), reckoning.everything
     return Estimate(
         model_class=anatomy.model_class,
@@ -381,7 +437,7 @@ def _speeds(
             how=f"{flops / 1e12:,.4g} TFLOP/s at its peak, {bytes_text(bandwidth)}/s of memory",
         )
         besides = f"a step takes {speeds.overhead * 1e3:.0f} ms besides"
-        return speeds, [f"training reaches {UTILISATION:.0%} of the peak", besides, "the whole last layer is run"]
+        return speeds, [f"training reaches {UTILISATION:.0%} of the peak", besides, _WHOLE_LAST]
     core: Any = unwrap(model).core
     try:
         if not isinstance(core, PreTrainedModel):
@@ -396,10 +452,14 @@ def _speeds(
             settings=settings,
         )
     except NotMeasurable as reason:
-        precision = torch.float32 if asked.dtype == "fp32" else torch.bfloat16
-        speeds = product_speeds(units, tokens=rows.tokens // rows.steps, length=rows.met, dtype=precision)
-        return speeds, [f"no layer of it was run here, as {reason}", "the whole last layer is run"]
+        assumed = [f"no layer of it was run here, as {reason}", _WHOLE_LAST]
+        return _by_products(units, rows, asked, torch.device("cpu")), assumed
     return speeds, []
+
+
+def _by_products(units: Sequence[UnitCost], rows: Rows, asked: EstimateSettings, device: torch.device) -> Speeds:
+    dtype = torch.float32 if asked.dtype == "fp32" else torch.bfloat16
+    return product_speeds(units, tokens=rows.tokens // rows.steps, length=rows.met, dtype=dtype, device=device)
 
 
 def _room(asked: EstimateSettings) -> tuple[int, int]:

@@ -25,6 +25,7 @@ from frostline.anatomy.origin import Origin, origin_of
 from frostline.base.files import room_on_disk, use_mask
 from frostline.base.json import finite, json_digest, picked, write_json
 from frostline.base.logging import get_logger
+from frostline.base.peak import Peak, peak_memory
 from frostline.base.sealing import Seal
 from frostline.checkpoints.adapters import adapter_values
 from frostline.checkpoints.classifier import load_classifier
@@ -53,6 +54,7 @@ from frostline.runs.card import write_card
 from frostline.runs.confusion import metrics_and_tables
 from frostline.runs.defaults import TrainingLength, with_usual_rates
 from frostline.runs.devices import device_options
+from frostline.runs.estimating import estimate_run
 from frostline.runs.interrupt import SaveOnInterrupt
 from frostline.runs.metrics import best_metric, evaluated
 from frostline.runs.outcome import last_loss, shortfall
@@ -60,7 +62,7 @@ from frostline.runs.output_folder import OutputFolder
 from frostline.runs.patience import Patience, ran_out
 from frostline.runs.rows import read_rows, write_held_out
 from frostline.runs.tokens import digest_of, tokenised
-from frostline.runs.train_result import TrainResult, TrainStart
+from frostline.runs.train_result import Took, TrainResult, TrainStart
 from frostline.runs.train_settings import TrainSettings
 from frostline.training.callback import refuse_nothing_to_train, write_proof
 from frostline.training.checkpoints import SealCheckpoints, newest_sound
@@ -135,46 +137,51 @@ def _run(
     device_options(settings.device, settings.dtype)  # what this machine lacks is told before anything is read
     read = read_rows(settings)
     train, test, schema = read.train, read.test, read.schema
-    model, tokenizer, origin, adapters, schedule = _frozen_model(settings, schema)
-    train_set, tokens = tokenised(train, schema, settings, model, tokenizer)
-    eval_set = tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
-    length = TrainingLength.of(model, origin, settings, len(train_set), schedule)
-    digests = {"train_digest": digest_of(train_set), "eval_digest": digest_of(eval_set)}
-    if settings.peft is not None:
-        digests["peft_digest"] = json_digest(adapter_values(Path(settings.peft).expanduser()))
-    if schedule is not None:
-        digests["schedule_digest"] = json_digest(schedule.to_dict())
-    folder.remember(settings.to_dict() | digests | {"chosen": length.chosen})
+    import frostline.training.trainer  # noqa: F401 - before memory above the libraries is counted
 
-    checkpoint = newest_sound(folder.checkpoints) if resume else None
-    start = TrainStart(
-        settings=settings,
-        read=read,
-        rows=len(train_set),
-        eval_rows=len(eval_set) if eval_set is not None else None,
-        tokens=tokens,
-        inspection=inspect_model(model, origin),
-        length=length,
-        resumed=checkpoint,
-        adapters=adapters,
-        schedule=schedule,
-    )
-    if on_start is not None:
-        on_start(start)
+    with peak_memory() as peak:
+        model, tokenizer, origin, adapters, schedule = _frozen_model(settings, schema)
+        train_set, tokens = tokenised(train, schema, settings, model, tokenizer)
+        eval_set = tokenised(test, schema, settings, model, tokenizer)[0] if test is not None else None
+        length = TrainingLength.of(model, origin, settings, len(train_set), schedule)
+        digests = {"train_digest": digest_of(train_set), "eval_digest": digest_of(eval_set)}
+        if settings.peft is not None:
+            digests["peft_digest"] = json_digest(adapter_values(Path(settings.peft).expanduser()))
+        if schedule is not None:
+            digests["schedule_digest"] = json_digest(schedule.to_dict())
+        folder.remember(settings.to_dict() | digests | {"chosen": length.chosen})
 
-    sealing, interrupt = SealCheckpoints(), SaveOnInterrupt()
-    trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, sealing, interrupt])
-    began = time.perf_counter()
-    try:
-        # A drift is raised once the model is saved; the folder must not be lost with it.
-        with interrupt.listening(), quiet(), suppress(DriftError):
-            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except Exception as error:
-        if checkpoint is None or sealing.stepped or isinstance(error, FrostlineError):
-            raise
-        # Its files are as they were sealed, so somebody wrote them who is no run.
-        reason = " ".join(str(error).split())[:120]
-        raise OutputError(f"'{checkpoint}' cannot be gone on from: {reason}\nStart anew by --overwrite.") from error
+        checkpoint = newest_sound(folder.checkpoints) if resume else None
+        start = TrainStart(
+            settings=settings,
+            read=read,
+            rows=len(train_set),
+            eval_rows=len(eval_set) if eval_set is not None else None,
+            tokens=tokens,
+            inspection=inspect_model(model, origin),
+            length=length,
+            resumed=checkpoint,
+            estimate=estimate_run(model, settings, train_set, length.epochs),
+            adapters=adapters,
+            schedule=schedule,
+        )
+        if on_start is not None:
+            on_start(start)
+
+        sealing, interrupt = SealCheckpoints(), SaveOnInterrupt()
+        trainer = _trainer(start, folder, model, tokenizer, train_set, eval_set, [*callbacks, sealing, interrupt])
+        began = time.perf_counter()
+        try:
+            # A drift is raised once the model is saved; the folder must not be lost with it.
+            with interrupt.listening(), quiet(), suppress(DriftError):
+                trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        except Exception as error:
+            if checkpoint is None or sealing.stepped or isinstance(error, FrostlineError):
+                raise
+            # Its files are as they were sealed, so somebody wrote them who is no run.
+            reason = " ".join(str(error).split())[:120]
+            raise OutputError(f"'{checkpoint}' cannot be gone on from: {reason}\nStart anew by --overwrite.") from error
+        seconds = time.perf_counter() - began
     best_epoch, metrics = _kept(trainer)
     baseline = Baseline.of(eval_set["labels"][:], schema) if eval_set is not None else None
     result = TrainResult(
@@ -198,6 +205,7 @@ def _run(
         best_epoch=best_epoch,
         engine=trainer.engine_report,
         earlier_engine=trainer.earlier_engine_reports,
+        took=_took(trainer, start, seconds, peak),
     )
     trained = result.proof
     if settings.merge:
@@ -208,6 +216,16 @@ def _run(
     result.proof.raise_for_drift()
     _refuse_divergence(model, folder.target)
     return replace(result, digest=seal.digest)
+
+
+def _took(trainer: Trainer, start: TrainStart, seconds: float, peak: Peak) -> Took | None:
+    """What was estimated, as it came out; None of a run that did not go from its beginning to its planned end."""
+    state = trainer.state
+    if start.resumed is not None or (state.epoch or 0.0) < start.length.epochs:
+        return None
+    evaluations = sum(entry.get("eval_runtime", 0.0) for entry in state.log_history)
+    on_cuda = trainer.args.device.type == "cuda"
+    return Took(seconds - evaluations, torch.cuda.max_memory_allocated() if on_cuda else peak.rise)
 
 
 def _frozen_model(

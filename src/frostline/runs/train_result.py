@@ -13,6 +13,7 @@ from frostline.evidence.proof.proof import Proof
 from frostline.plan.schedule import Schedule
 from frostline.runs.baseline import Baseline
 from frostline.runs.defaults import TrainingLength
+from frostline.runs.estimate_result import Estimate
 from frostline.runs.rows import RunRows
 from frostline.runs.run_page import run_fragment, run_page
 from frostline.runs.train_settings import TrainSettings
@@ -32,6 +33,7 @@ class TrainStart:
         inspection: What is frozen, and where it came from.
         length: Epochs and peak rate, as they were given or chosen.
         resumed: The checkpoint that the run goes on from; None for a run from the start.
+        estimate: What the run will cost from its start; None where the fast paths are switched off.
         adapters: What adapters were put where, in words; ``""`` for none.
         schedule: What trains phase by phase, each phase with its rate; None for one plan throughout.
     """
@@ -44,6 +46,7 @@ class TrainStart:
     inspection: Inspection
     length: TrainingLength
     resumed: Path | None
+    estimate: Estimate | None
     adapters: str = ""
     schedule: Schedule | None = None
 
@@ -51,6 +54,20 @@ class TrainStart:
     def rate_in_words(self) -> str:
         """The peak learning rate; under a schedule it is said there."""
         return "by phase" if self.schedule is not None else f"{self.length.learning_rate:g}"
+
+
+@dataclass(frozen=True, slots=True)
+class Took:
+    """What a run took of that which is estimated.
+
+    Attributes:
+        seconds: Of training, without evaluations.
+        peak_bytes: At the peak, libraries left out: of the device on CUDA, else of the process; None where the system
+            does not tell.
+    """
+
+    seconds: float
+    peak_bytes: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,6 +87,7 @@ class TrainResult:
         best_epoch: The epoch of the model that was kept; None without evaluation rows.
         engine: What the engine did, in the last phase where there are several; None where it was off.
         earlier_engine: What it did in earlier phases, with the step by which each ended.
+        took: What it took beside the estimate; None of a run that was resumed, or ended before its last epoch.
         digest: One SHA-256 for all files of the folder, in hex digits; None until they are written.
     """
 
@@ -85,6 +103,7 @@ class TrainResult:
     best_epoch: float | None
     engine: EngineReport | None = None
     earlier_engine: tuple[tuple[int, EngineReport], ...] = ()
+    took: Took | None = None
     digest: str | None = None
 
     def to_html(self, *, texts: bool = True) -> str:
@@ -121,5 +140,7 @@ class TrainResult:
                 if self.earlier_engine
                 else {}
             ),
+            "estimate": start.estimate.plan.to_dict() if start.estimate is not None else None,
+            **picked(self, "took"),
             "settings": start.settings.to_dict(),
         }

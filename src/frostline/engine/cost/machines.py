@@ -67,8 +67,8 @@ def machine_named(name: str) -> Machine:
     found = MACHINES.get(name.lower())
     if found is None:
         raise SettingsError(
-            f"device is {name!r}, of which no figures are known; known are {', '.join(MACHINES)}.\n"
-            "Give its own: --flops 312e12 --bandwidth 2e12."
+            f"device is {name!r}, of which no figures are known; known are cpu, which is this machine's, and "
+            f"{', '.join(MACHINES)}.\nName one of them, or give its own: --flops 312e12 --bandwidth 2e12."
         )
     return found
 

@@ -29,6 +29,7 @@ class SweepSettings:
         budget: Seconds that the sweep should take; None for as long as it takes.
         pick: Which row is trained and saved: ``"best"``, ``"fastest-within 1pt"``; None for none.
         report_to: Names of the trackers that get a run per row and seed.
+        ray: The address of the Ray cluster that makes the runs; None to make them here.
 
     Raises:
         SettingsError: If one is none, or does not go with the others.
@@ -43,6 +44,7 @@ class SweepSettings:
     budget: float | None = None
     pick: str | None = None
     report_to: tuple[str, ...] = ()
+    ray: str | None = None
 
     def __post_init__(self) -> None:
         require_number("seeds", self.seeds, least=1, most=1000)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
@@ -11,16 +10,19 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from frostline.base.files import existing_folder, room_on_disk
+from frostline.base.files import room_on_disk
 from frostline.base.json import write_json
 from frostline.base.logging import get_logger
+from frostline.base.peak import not_collected
 from frostline.base.sealing import Seal
 from frostline.data.messages import counted
 from frostline.errors import MissingExtraError, SettingsError
+from frostline.runs.devices import device_options
 from frostline.runs.output_folder import SWEEP_FILE, OutputFolder
 from frostline.runs.sweep.budget import Budget, Way, weight
 from frostline.runs.sweep.depths import Depth, depths_of
 from frostline.runs.sweep.interval import Interval
+from frostline.runs.sweep.on_ray import Cluster, connected
 from frostline.runs.sweep.picking import picked_row
 from frostline.runs.sweep.picture import save
 from frostline.runs.sweep.record import Record
@@ -28,7 +30,7 @@ from frostline.runs.sweep.result import SweepResult
 from frostline.runs.sweep.row import SweepRow
 from frostline.runs.sweep.settings import SweepSettings, seconds_of
 from frostline.runs.sweep.trial import Trial, TrialResult
-from frostline.runs.sweep.tuning import rates_around, tuned_rate
+from frostline.runs.sweep.tuning import rates_around, tuned_rates
 from frostline.runs.sweep.verdict import verdict
 from frostline.runs.sweep.worker import TUNED_ON, Worker, refuse_unknown_trackers
 from frostline.runs.train import run_training
@@ -36,7 +38,7 @@ from frostline.runs.train_settings import TrainSettings
 from frostline.training.shared_pass import SharedPass
 
 TRIALS_FILE, TABLE_FILE, MODEL_FOLDER, TRACKED_FOLDER = "trials.json", "sweep.txt", "model", "tracked"
-_DISK = 0.5  # of the free space, for the stores of a sweep
+_ON_RAY = "The runs were tasks of a Ray cluster: their times compare as far as its machines are alike and idle."
 # What is being done, how much of the work is behind, and of how much.
 Progress = Callable[[str, float, float], None]
 
@@ -62,6 +64,7 @@ def sweep(
     resume: bool = False,
     overwrite: bool = False,
     report_to: Sequence[str] = (),
+    ray: str | None = None,
     **settings: Any,
 ) -> SweepResult:
     """Compare accuracy and cost of all depths of the frost line, on your own data.
@@ -82,6 +85,8 @@ def sweep(
         resume: Whether to go on with an interrupted sweep.
         overwrite: Whether a folder that is there is replaced.
         report_to: Names of trackers, as transformers knows them, that get a run per row and seed.
+        ray: The address of a Ray cluster that makes the runs: ``"auto"``, ``"local"``, ``"host:port"`` or
+            ``"ray://host:port"``; None to make them here.
         **settings: Further fields of `TrainSettings`: ``batch_size``, ``max_length``, ``text_columns`` …
 
     Returns:
@@ -100,6 +105,7 @@ def sweep(
         budget=seconds_of(budget) if budget is not None else None,
         pick=pick,
         report_to=tuple(report_to),
+        ray=ray,
     )
     return run_sweep(asked, Path(out) if out is not None else None, resume=resume, overwrite=overwrite)
 
@@ -128,7 +134,9 @@ def run_sweep(
     if out is None and (settings.pick is not None or resume):
         raise SettingsError("A sweep that leaves no folder has no place for a model, and nothing to resume.\nGive out.")
     refuse_unknown_trackers(settings.report_to)
-    with tempfile.TemporaryDirectory() if out is None else nullcontext(out) as place:
+    if settings.ray is None:
+        device_options(settings.run.device, settings.run.dtype)  # what this machine lacks is told first
+    with connected(settings.ray), tempfile.TemporaryDirectory() if out is None else nullcontext(out) as place:
         folder = OutputFolder(Path(place) / "sweep" if out is None else out)
         folder.refuse_to_hold_what_is_read(settings.run)
         with folder.claim(resume=resume, overwrite=overwrite), room_on_disk(folder.target, can_resume=folder.can_go_on):
@@ -158,17 +166,23 @@ class _Sweep:
             presets=settings.presets,
         )
         folder.remember(settings.to_dict() | self._worker.digests)
+        run = settings.run
+        if run.engine and run.store != "off" and run.frozen_mode == "eval":
+            self._worker.freezes = tuple(depth.freeze for depth in self._depths if not depth.preset)
+        seeds = range(run.seed, run.seed + settings.seeds)
+        self._runs = self._worker if settings.ray is None else Cluster(self._worker, seeds)
         self._record = Record(folder.trials)
         self._results: dict[Trial, TrialResult] = {}
         self._named = {(depth.freeze, depth.preset): depth for depth in self._depths}
         self._done = self._total = 0.0
-        self._notes: list[str] = []
+        self._notes = [] if settings.ray is None else [_ON_RAY]
 
     def run(self) -> SweepResult:
         """Tune, train and compare; leave the folder."""
-        shared = self._share()
-        rates = self._rates(shared)
-        rounds = self._trained(rates, shared)
+        with self._runs if isinstance(self._runs, Cluster) else not_collected():
+            shared = self._share()
+            rates = self._rates(shared)
+            rounds = self._trained(rates, shared)
         rows = self._rows(rounds, shared)
         result = SweepResult(
             rows=rows,
@@ -189,29 +203,37 @@ class _Sweep:
 
     def _share(self) -> SharedPass:
         """Fill the stores of all depths, unless that was done before the interruption."""
-        run = self._settings.run
         done = self._record.shared_pass()
-        if done is not None:
-            return done
-        can = run.engine and run.store != "off" and run.frozen_mode == "eval"
-        freezes = [depth.freeze for depth in self._depths if not depth.preset] if can else []
-        free = shutil.disk_usage(existing_folder(self._folder.work)).free
-        done = self._worker.fill(freezes, int(_DISK * free), partial(self._told, "storing the frozen parts"))
-        self._record.put_shared_pass(done)
+        if done is None:
+            done = self._runs.fill(partial(self._told, "storing the frozen parts"))
+            self._record.put_shared_pass(done)
         return done
 
-    def _trial(self, trial: Trial) -> TrialResult:
-        """The result of a trial, run unless it was before."""
-        what = "choosing rates" if trial.part == "tuning" else f"seed {trial.seed}"
-        depth = self._named[trial.freeze, trial.preset]
-        self._told(f"{what}: {depth.name}", self._done, self._total)
-        result = self._record.get(trial)
-        if result is None:
-            result = self._worker.run(trial, self._settings.report_to if trial.part == "all" else ())
+    def _trials(self, trials: Sequence[Trial]) -> list[TrialResult]:
+        """The results of trials of one part, run unless they were before."""
+        found = {trial: self._record.get(trial) for trial in trials}
+        left = [trial for trial, result in found.items() if result is None]
+        for result in filter(None, found.values()):
+            self._take(result)
+        self._tell(left)
+        for result in self._runs.results(tuple(left), self._settings.report_to if trials[0].part == "all" else ()):
             self._record.put(result)
+            self._take(result)
+            left.remove(result.trial)
+            self._tell(left)
+        return [self._results[trial] for trial in trials]
+
+    def _take(self, result: TrialResult) -> None:
+        trial = result.trial
         self._results[trial] = result
+        depth = self._named[trial.freeze, trial.preset]
         self._done += weight(depth) * trial.share * (TUNED_ON if trial.part == "tuning" else 1.0)
-        return result
+
+    def _tell(self, left: Sequence[Trial]) -> None:
+        """Say what the next of some trials is."""
+        for trial in left[:1]:
+            what = "choosing rates" if trial.part == "tuning" else f"seed {trial.seed}"
+            self._told(f"{what}: {self._named[trial.freeze, trial.preset].name}", self._done, self._total)
 
     def _spent(self, shared: SharedPass) -> float:
         return shared.seconds + sum(result.seconds for result in self._results.values())
@@ -229,7 +251,7 @@ class _Sweep:
         budget = self._budget(list(given), count)
         way: Way = "whole"
         if budget.seconds is not None and count > 1:
-            first = self._trial(Trial("", given[full][count // 2], seed, "tuning"))
+            first = self._trials([Trial("", given[full][count // 2], seed, "tuning")])[0]
             self._done = 0.0
             left = replace(budget, seconds=max(0.0, budget.seconds - shared.seconds))
             way = left.way_to_tune(first.seconds / (weight(self._depths[0]) * TUNED_ON))
@@ -238,12 +260,10 @@ class _Sweep:
         if way == "none":
             self._notes.append("The budget left no time to choose learning rates: they are the usual ones.")
         self._total = budget.tuning(way) + budget.seeds * budget.round
-        chosen = {
-            depth: rates[count // 2]
-            if way == "none"
-            else tuned_rate(depth, rates, seed, self._trial, _macro_f1, halves=way == "halved")
-            for depth, rates in given.items()
-        }
+        if way == "none":
+            chosen = {depth: rates[count // 2] for depth, rates in given.items()}
+        else:
+            chosen = tuned_rates(given, seed, self._trials, _macro_f1, halves=way == "halved")
         return {depth: chosen.get(depth) for depth in self._depths}
 
     def _budget(self, tuned: Sequence[Depth], rates: int) -> Budget:
@@ -260,7 +280,7 @@ class _Sweep:
                 break
             seed = self._settings.run.seed + number
             trials = [Trial(depth.freeze, rates[depth], seed, "all", preset=depth.preset) for depth in self._depths]
-            rounds.append([self._trial(trial) for trial in trials])
+            rounds.append(self._trials(trials))
         self._told("comparing", self._total, self._total)
         return rounds
 

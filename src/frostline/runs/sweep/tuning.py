@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from frostline.runs.sweep.depths import Depth
 from frostline.runs.sweep.trial import Trial, TrialResult
@@ -35,29 +35,34 @@ def rungs(count: int, *, halves: bool) -> Iterator[tuple[int, float]]:
         yield size, 0.5 ** (len(sizes) - place)
 
 
-def tuned_rate(
-    depth: Depth,
-    rates: Sequence[float],
+def tuned_rates(
+    rates: Mapping[Depth, Sequence[float]],
     seed: int,
-    run: Callable[[Trial], TrialResult],
+    run: Callable[[Sequence[Trial]], Sequence[TrialResult]],
     better: Callable[[TrialResult], float],
     *,
     halves: bool,
-) -> float:
-    """Choose the rate of one depth.
+) -> dict[Depth, float]:
+    """Choose the rate of each depth; each round runs the trials of all depths together.
 
     Args:
-        depth: The depth.
-        rates: To choose from; one alone is not tried.
+        rates: To choose from, as many at each depth; one alone is not tried.
         seed: Of the trials.
-        run: Runs a trial.
+        run: Runs trials.
         better: The figure of which more is better; where two are equal, the lower loss decides.
         halves: As for `rungs`.
     """
-    left = list(dict.fromkeys(rates))
-    if len(left) == 1:
-        return left[0]
-    for size, share in rungs(len(left), halves=halves):
-        tried = {rate: run(Trial(depth.freeze, rate, seed, "tuning", share, depth.preset)) for rate in left[:size]}
-        left = sorted(tried, key=lambda rate: (better(tried[rate]), -tried[rate].metrics["loss"]), reverse=True)
-    return left[0]
+    left = {depth: list(dict.fromkeys(own)) for depth, own in rates.items()}
+    count = max(map(len, left.values()))
+    for size, share in rungs(count, halves=halves) if count > 1 else ():
+        trials = {
+            depth: [Trial(depth.freeze, rate, seed, "tuning", share, depth.preset) for rate in own[:size]]
+            for depth, own in left.items()
+        }
+        found = {result.trial: result for result in run([trial for own in trials.values() for trial in own])}
+        for depth, own in trials.items():
+            tried = {trial.learning_rate: found[trial] for trial in own if trial.learning_rate is not None}
+            left[depth] = sorted(
+                tried, key=lambda rate: (better(tried[rate]), -tried[rate].metrics["loss"]), reverse=True
+            )
+    return {depth: own[0] for depth, own in left.items()}

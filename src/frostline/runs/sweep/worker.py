@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+import shutil
 import sys
 import tempfile
 import time
@@ -19,6 +20,7 @@ from transformers import DataCollatorWithPadding, PrinterCallback, set_seed
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import origin_of
+from frostline.base.files import existing_folder
 from frostline.base.json import picked
 from frostline.base.peak import freed, peak_memory
 from frostline.checkpoints.classifier import load_classifier
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from frostline.training.trainer import Trainer
 
 TUNED_ON = 0.8  # of the training rows; the rest is what rates are chosen by
+_DISK = 0.5  # of the free space, for the stores of a sweep
 _AUTOCAST = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -64,6 +67,9 @@ class Worker:
         tracked: The folder for the files of trackers.
 
     Attributes:
+        stores: As given; likewise `tracked`.
+        tracked: See there.
+        freezes: The plans whose frozen parts are stored, as selectors; none until they are set.
         anatomy: Of the model.
         origin: Where its parameters come from.
         rows: Training rows.
@@ -75,9 +81,9 @@ class Worker:
     """
 
     def __init__(self, settings: TrainSettings, stores: Path, tracked: Path) -> None:
-        self._options = device_options(settings.device, settings.dtype)
         self._settings = replace(settings, model=locate(settings.model).lasting_name)
-        self._stores, self._tracked = stores, tracked
+        self.stores, self.tracked = stores, tracked
+        self.freezes: tuple[str, ...] = ()
         self._checks: Known = {}
         read = read_rows(settings)
         if read.schema.problem_type == REGRESSION or read.test is None:
@@ -98,6 +104,11 @@ class Worker:
         self.rows, self.eval_rows = len(self._train), len(self._test)
         self.digests = {"train_digest": digest_of(self._train), "eval_digest": digest_of(self._test)}
 
+    @property
+    def may_use_cuda(self) -> bool:
+        """Whether it runs on CUDA where there is a device."""
+        return self._settings.device in {"auto", "cuda"}
+
     def usual_rate(self, freeze: str) -> float:
         """The learning rate that `frostline train` chooses for what is frozen."""
         return self._length(freeze, self.rows).learning_rate
@@ -114,28 +125,36 @@ class Worker:
             if frozen is not None:
                 frozen.restore()
 
-    def fill(self, freezes: Sequence[str], budget: int, told: Callable[[int, int], None]) -> SharedPass:
+    def fill(self, told: Callable[[int, int], None] | None = None) -> SharedPass:
         """Fill the stores of all frost lines in one pass over training and evaluation rows.
 
         Args:
-            freezes: What the plans freeze.
-            budget: The most bytes that the stores may take.
-            told: Is called with the rows that are done, and with all of them.
+            told: Is called with the rows that are done, and with all of them; None for nothing.
         """
+        free = shutil.disk_usage(existing_folder(self.stores)).free
         with tempfile.TemporaryDirectory() as folder, sharing_checks(self._checks), quiet():
             trainer = self._trainer(Trial("", 0.0, self._settings.seed, "all"), folder, self._train, self._test)
             return fill_frost_lines(
                 cast("PreTrainedModel", trainer.model),
-                freezes,
+                self.freezes,
                 (self._train, self._test),
                 DataCollatorWithPadding(self._tokenizer),
                 EngineSettings(**picked(self._settings, "store_dtype", "padding_free")),
-                self._stores,
+                self.stores,
                 sample=first_inputs(trainer),
-                budget=budget,
+                budget=int(_DISK * free),
                 autocast=_AUTOCAST[self._settings.dtype],
                 told=told,
             )
+
+    def results(self, trials: Sequence[Trial], report_to: Sequence[str] = ()) -> Iterator[TrialResult]:
+        """Run trials, and yield what comes of each as it is done.
+
+        Raises:
+            DriftError: If a frozen tensor moved.
+        """
+        for trial in trials:
+            yield self.run(trial, report_to)
 
     def run(self, trial: Trial, report_to: Sequence[str] = ()) -> TrialResult:
         """Train once, and judge what came of it.
@@ -175,7 +194,7 @@ class Worker:
     def _place(self, trial: Trial, report_to: Sequence[str]) -> Iterator[str]:
         """A folder for the Trainer; one that stays where a tracker may write its files there."""
         if report_to:
-            yield str(self._tracked / trial.name)
+            yield str(self.tracked / trial.name)
             return
         with tempfile.TemporaryDirectory() as folder:
             yield folder
@@ -238,8 +257,8 @@ class Worker:
             label_names=["labels"],
             **picked(settings, "frozen_mode", "engine", "store_dtype", "padding_free"),
             store="disk" if settings.store == "auto" else settings.store,
-            store_dir=str(self._stores),
-            **self._options,
+            store_dir=str(self.stores),
+            **device_options(settings.device, settings.dtype),
         )
 
     def _loaded(self, seed: int) -> tuple[PreTrainedModel, Any]:
@@ -253,10 +272,14 @@ class Worker:
             name: parameter.detach().clone() for name, parameter in model.named_parameters() if name in self.origin.new
         }
 
-    def _fresh(self, seed: int) -> PreTrainedModel:
-        """The model as `frostline train` loads it with a seed."""
+    def draw(self, seed: int) -> None:
+        """Draw the new weights of a seed, unless that is done."""
         if seed not in self._new:
             self._new[seed] = self._new_weights(self._loaded(seed)[0])
+
+    def _fresh(self, seed: int) -> PreTrainedModel:
+        """The model as `frostline train` loads it with a seed."""
+        self.draw(seed)
         model = copy.deepcopy(self._model)
         with torch.no_grad():
             for name, value in self._new[seed].items():
