@@ -38,7 +38,7 @@ def task_cell(task: Task, found: TaskSurvey) -> str:
     does = []
     if paths.replay is not None:
         does.append("replay, with padding" if paths.whole and task in TEXT_TASKS else "replay")
-    if paths.packing is not None:
+    if paths.is_padding_free:
         does.append("padding-free")
     if paths.replay is not None:
         return ", ".join(does)

@@ -134,6 +134,11 @@ class Call:
         inputs = {name: value[index] if self.is_per_row(value) else value for name, value in self.inputs.items()}
         return replace(self, inputs=inputs, rows=TokenLayout(self.rows.mask[index]))
 
+    def with_positions(self, count: int) -> Call:
+        """The same with rows that are no texts known to have so many positions inside of the model."""
+        mask = torch.ones(self.rows.count, count, dtype=torch.bool, device=self.rows.mask.device)
+        return replace(self, rows=TokenLayout(mask))
+
     def with_aligned(self, names: frozenset[str]) -> Call:
         """The same with these inputs known to have one value per position.
 

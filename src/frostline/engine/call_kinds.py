@@ -195,7 +195,8 @@ class CallKinds:
         if check.dtype != self._parameters[0].dtype:  # there may be an autocast inside of the forward, as accelerate's
             autocast = autocast or check.dtype
         replay = check.paths.replay
-        sizes = call.sizes() if replay is not None and replay.has_sizes else None
+        is_sized = check.paths.positions is not None or (replay is not None and replay.has_sizes)
+        sizes = call.sizes() if is_sized else None
         kind = CallKind(tensors, constants, check, check.paths, values, sizes, autocast)
         if replay is not None:
             kind.prefix = Prefix(self._model, replay.route.boundary)

@@ -486,7 +486,7 @@ class Engine:
 def _named(paths: FastPaths) -> dict[str, bool]:
     """Which paths are among them, by the words for them."""
     return {
-        "padding-free layers": paths.packing is not None or paths.trim,
+        "padding-free layers": paths.is_padding_free or paths.trim,
         "one position": paths.one_position is not None,
         "replay": paths.replay is not None,
         "matrix products by oneDNN": paths.products,

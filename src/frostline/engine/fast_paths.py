@@ -21,6 +21,8 @@ class FastPaths:
         trim: Whether positions that are padding in every row are cut off.
         packing: How its layers run without padding; None to run them padded.
         places: Where values have the axes of the batch; None to tell it by their shape.
+        positions: Of how many positions a row that is no text consists inside of the model, where one of them is all
+            that is read behind the layers; None to take them as the call has them.
         single: The one position that its last layer is run for; None to run it for all.
         folded: Whether its keys and values are folded into query and attended value there.
         products: Whether oneDNN computes the products of its linear layers.
@@ -41,6 +43,7 @@ class FastPaths:
     trim: bool = False
     packing: PackingMode | None = None
     places: frozenset[str] | None = None
+    positions: int | None = None
     single: Position | None = None
     folded: bool = False
     products: bool = False
@@ -61,6 +64,11 @@ class FastPaths:
     def one_position(self) -> Position | None:
         """Of which position of each row something is computed or stored for that one only."""
         return self.single or next(iter(self.stored_positions.values()), None)
+
+    @property
+    def is_padding_free(self) -> bool:
+        """Whether its layers run without padding; the last one alone may be packed where rows have none."""
+        return self.packing is not None and self.positions is None
 
     @property
     def any(self) -> bool:

@@ -122,6 +122,7 @@ class Runner:
 
     def _read(self, call: Call, paths: FastPaths) -> Call:
         call = call.with_aligned(paths.aligned) if paths.aligned is not None else call
+        call = call.with_positions(paths.positions) if paths.positions is not None else call
         return call.trimmed() if paths.trim else call
 
     def tap(self, call: Call, paths: FastPaths) -> dict[str, Packed]:

@@ -55,7 +55,7 @@ class Wanted:
 
 def _way(paths: FastPaths) -> tuple[object, ...]:
     # By what kernel products are computed was measured, by speed; it decides on rounding only.
-    return paths.trim, paths.packing, paths.places, paths.whole, paths.aligned, paths.drops
+    return paths.trim, paths.packing, paths.positions, paths.places, paths.whole, paths.aligned, paths.drops
 
 
 def fill_stores(model: nn.Module, runner: Runner, wanted: Sequence[Wanted]) -> list[int]:

@@ -44,7 +44,7 @@ class EngineReport:
         """One line."""
         paths = self.check.paths
         does = [f"replay from {self.check.boundary}"] if self._stores else []
-        if paths.packing is not None:
+        if paths.is_padding_free:
             does.append("padding-free")
         elif paths.trim:
             does.append("padding cut off as far as all rows of a batch have it")

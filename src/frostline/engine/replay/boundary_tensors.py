@@ -45,6 +45,8 @@ def to_store(stream: Stream, value: Tensor, rows: TokenLayout, paths: FastPaths)
     if value.shape[0] != rows.count or (not paths.whole and tuple(value.shape[axes:]) != stream.shape):
         raise NotReplayable(f"{stream.name} has another shape in every batch")
     if stream.name in paths.stored_positions:
+        if value.shape[1] != rows.length:
+            raise NotReplayable(f"{stream.name} has another length than it had")
         places = places_of(paths.stored_positions[stream.name], rows)
         return _one_each(value[torch.arange(rows.count, device=value.device), places])
     if paths.whole and value.dim() > 1:

@@ -37,6 +37,8 @@ from frostline.engine.selfcheck.trial_rows import MOST_ROWS, aligned_inputs, var
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from torch import Tensor
+
     from frostline.engine.batch_inputs import Call
     from frostline.engine.interpose import Forward
     from frostline.engine.packing.last_layer import Position
@@ -173,6 +175,7 @@ class _Trial:
         self._selection: Selection | None = None
         self._rounds_to: torch.dtype | None = None  # by autocast
         self._alone: tuple[Any, dict[str, Packed]] | None = None  # what was stored last, and how it was computed
+        self._positions: int | None = None  # of rows that are no texts, where one of them is read
         self.kept = KeptState(model)
         tried = aligned_inputs(call, model, self._runs)
         few = call.select(list(range(min(call.rows.count, MOST_ROWS)))) if call.has_tokens else varied_rows(call)
@@ -187,6 +190,8 @@ class _Trial:
         if not self._compares.plain.outputs:
             raise _Fails(PathCheck("all", admitted=False, how="its forward gives out no tensors"))
         self._is_aligned = tried is not None
+        if not self.call.has_tokens and self._positions is not None:
+            self.call = self.call.with_positions(self._positions)
         self._dependence = Dependence(model, self._runner, self.call, self._compares, self._plain)
         self._compares.dtype = self._rounds_to or self._compares.dtype
 
@@ -231,21 +236,24 @@ class _Trial:
         if position is not None and self._selection is not None:
             paths = replace(paths, is_fixed=self._selection.is_fixed and not self.draws)
         replayed = self._replay(paths, boundary or frost_line(self._model, self._anatomy), position)
+        paths = replayed or paths
         if replayed is None or self._chains_above(replayed):
-            return self._checks, self._one_position(replayed or paths, position) or replayed or paths
-        return self._checks, replayed
+            paths = self._one_position(paths, position) or paths
+        return self._checks, paths if paths.one_position is not None else replace(paths, positions=None)
 
     def _reference(self) -> Any:
         """Run the plain path; see which position behind the last layer its outputs read, by the graph."""
         nodes: list[Any] = []
+        shapes: list[tuple[int, int]] = []
 
         def watching(original: Forward) -> Forward:
             def forward(*arguments: Any, **options: Any) -> Any:
                 output = original(*arguments, **options)
                 leaves, spec = tree_flatten(output)
                 places = [place for place, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor)]
-                if places and leaves[places[0]].shape[:2] == self.call.shape and not torch.is_inference_mode_enabled():
+                if places and self._has_positions(leaves[places[0]]) and not torch.is_inference_mode_enabled():
                     torch.set_grad_enabled(True)  # until the forward ends
+                    shapes.append((leaves[places[0]].shape[0], leaves[places[0]].shape[1]))
                     leaves[places[0]], node = marked(leaves[places[0]])
                     nodes.append(node)
                 return tree_unflatten(leaves, spec)
@@ -273,9 +281,16 @@ class _Trial:
                 output = self._plain()
         finally:
             torch.set_grad_enabled(records)
-        if len(nodes) == 1 and self.call.has_tokens:  # a layer that runs several times is none for one position
-            self._selection = selection_of(tensors_of(output).values(), nodes[0], self.call.shape)
+        if len(nodes) == 1:  # a layer that runs several times is none for one position
+            self._selection = selection_of(tensors_of(output).values(), nodes[0], shapes[0])
+            self._positions = shapes[0][1] if self._selection is not None and not self.call.has_tokens else None
         return output
+
+    def _has_positions(self, hidden: Tensor) -> bool:
+        """Whether hidden states are one vector per position of the call's rows."""
+        if self.call.has_tokens:
+            return hidden.shape[:2] == self.call.shape
+        return hidden.dim() == 3 and hidden.shape[0] == self.call.rows.count
 
     def _note_autocast(self) -> None:
         """Within autocast, values are rounded as its dtype is."""
@@ -286,7 +301,7 @@ class _Trial:
         return self._compares.check(path, how, partial(self._runner.run, self.call, paths))
 
     def _padding_free(self, modes: Sequence[PackingMode]) -> FastPaths:
-        aligned = FastPaths(chains=self._chains, aligned=self.call.aligned)
+        aligned = FastPaths(chains=self._chains, aligned=self.call.aligned, positions=self._positions)
         if not self._is_aligned:
             how = "its forward takes no rows of another width, so that it cannot be told what belongs to which token"
             how = how if self.call.has_tokens else "its rows are no texts"
@@ -438,6 +453,8 @@ class _Trial:
         if position is None:
             self._checks.append(PathCheck("one position", admitted=False, how="the head reads more than one position"))
             return None
+        if not self.call.has_tokens:
+            paths = replace(paths, packing="attention", chains=(self._chains[-1][-1:],))
         if paths.packing != "attention":
             why = "its attention is not called through transformers' interface"
             self._checks.append(PathCheck("one position", admitted=False, how=why))
@@ -451,7 +468,9 @@ class _Trial:
             if check.admitted:
                 break
         self._checks.append(check)
-        return one if check.admitted else None
+        if not check.admitted:
+            return None
+        return one if self.call.has_tokens else replace(one, places=self._runner.places, calls=self._runner.calls)
 
     def _chains_above(self, paths: FastPaths) -> bool:
         return paths.replay is not None and bool(paths.replay.route.chains)

@@ -56,6 +56,9 @@ def fallbacks(paths: FastPaths) -> Iterator[FastPaths]:
     yield paths
     if paths.one_position is not None:
         paths = replace(paths, single=None, folded=False, stored_positions={})
+        if paths.positions is not None:  # which were of use for that alone
+            paths = replace(paths, packing=None, places=None, calls=None, positions=None)
+            paths = replace(paths, whole=paths.replay is not None)
         yield paths
     padded = replace(paths, packing=None, places=None, calls=None, trim=False)
     if paths.replay is not None:
