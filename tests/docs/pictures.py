@@ -20,13 +20,15 @@ from rich.terminal_theme import MONOKAI
 from rich.text import Text
 
 from frostline.demo.corpus import build_corpus, write_corpus
+from frostline.demo.model import find_demo_model
 from tests.docs.blocks import ROOT
 
 IMAGES = ROOT / "docs" / "images"
 FREEZE = '--freeze "embeddings, layers[:4]"'
+MODEL = "all-MiniLM-L6-v2"
 SESSION = (
-    f"frostline inspect {FREEZE}",
-    f"frostline train --data train.csv {FREEZE} --limit 192 --epochs 1 --out my-model",
+    f"frostline inspect {MODEL} {FREEZE}",
+    f"frostline train --model {MODEL} --data train.csv {FREEZE} --limit 192 --epochs 1 --out my-model",
     "frostline verify my-model",
 )
 _COLUMNS = 110
@@ -39,7 +41,9 @@ _SVG = """<svg class="rich-terminal" viewBox="0 0 {width} {height}" xmlns="http:
 {styles}
 </style>
 <defs>
-<clipPath id="{unique_id}-clip-terminal"><rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" /></clipPath>
+<clipPath id="{unique_id}-clip-terminal">
+<rect x="0" y="0" width="{terminal_width}" height="{terminal_height}" />
+</clipPath>
 {lines}
 </defs>
 {chrome}
@@ -74,7 +78,7 @@ def page(html: Path) -> bytes:
     """Look at a page in chromium; gives a PNG."""
     with sync_playwright() as driver:
         browser = driver.chromium.launch(executable_path=shutil.which("chromium"), args=["--no-sandbox"])
-        opened = browser.new_page(viewport={"width": 1200, "height": 820})
+        opened = browser.new_page(viewport={"width": 1200, "height": 960})
         opened.goto(html.as_uri())
         picture = opened.screenshot()
         browser.close()
@@ -87,7 +91,8 @@ def main() -> None:
     with TemporaryDirectory() as name:
         folder = Path(name)
         write_corpus(build_corpus(), folder)
-        run(f"frostline inspect {FREEZE} --html page.html", folder)
+        (folder / MODEL).symlink_to(find_demo_model())  # by a name that says nothing of this machine
+        run(f"frostline inspect {MODEL} {FREEZE} --html page.html", folder)
         made = {"page.png": page(folder / "page.html"), "terminal.svg": terminal(folder).encode()}
     for file, content in made.items():
         if len(content) > _MOST_BYTES:

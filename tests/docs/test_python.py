@@ -1,7 +1,8 @@
 """Every block of Python in README.md and docs/*.md runs, page by page, from the top.
 
 README.md takes nothing for granted. A page of docs/ takes for granted what the block of docs/index.md makes. The names
-of models and files in them are folders and files of this test: tiny ones, but of the same kinds. The notebook runs likewise.
+of models and files in them are folders and files of this test: tiny ones, but of the same kinds. The notebook
+runs likewise.
 """
 
 from __future__ import annotations
