@@ -49,7 +49,7 @@ format: setup
 	$(BIN)/ruff format .
 
 docs: setup
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # The pictures of README.md; needs chromium.
 pictures: setup
