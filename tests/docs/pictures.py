@@ -27,9 +27,9 @@ IMAGES = ROOT / "docs" / "images"
 FREEZE = '--freeze "embeddings, layers[:4]"'
 MODEL = "all-MiniLM-L6-v2"
 SESSION = (
-    f"frostline inspect {MODEL} {FREEZE}",
-    f"frostline train --model {MODEL} --data train.csv {FREEZE} --limit 192 --epochs 1 --out my-model",
-    "frostline verify my-model",
+    f"frostline inspect {MODEL}",
+    f"frostline train --model {MODEL} --data train.csv --limit 1600 --eval 10% {FREEZE} --out my-model",
+    f'frostline diff {MODEL} my-model --expect-frozen "embeddings, layers[:4]"',
 )
 _COLUMNS = 110
 _MOST_BYTES = 300_000
