@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from benchmarks.task import Loss
 
-JOB = Job(top=None, epochs=3)
+JOB = Job(top=None, epochs=3, rows=500)
 _EVALUATED = 500  # rows
 
 
@@ -149,7 +149,7 @@ def _saved(task: Task, folder: Path) -> Path:
 ROWS = (
     Row(
         name="sweep",
-        work="all 8 depths, one rate, one seed, 3 epochs",
+        work="all 8 depths, one rate, one seed, 3 epochs, 500 rows",
         peer="a transformers.Trainer for each, same frozen",
         job=JOB,
         ours=swept,

@@ -10,7 +10,7 @@ from benchmarks.sweep import JOB, apart, make, swept
 ROWS = (
     Row(
         name="sweep-apart",
-        work="all 8 depths, one rate, one seed, 3 epochs",
+        work="all 8 depths, one rate, one seed, 3 epochs, 500 rows",
         peer="an fl.Trainer for each, no store shared",
         job=JOB,
         ours=swept,

@@ -51,16 +51,17 @@ def test_the_home_folder_is_a_temporary_one() -> None:
     assert not set(outside.CACHES) & os.environ.keys()
 
 
-def test_stores_of_a_run_are_not_left_with_the_user(bert: Path, tmp_path: Path) -> None:
+def test_stores_of_a_run_are_not_left_with_the_user(tmp_path: Path) -> None:
     """A process of its own, with a store on disk at its usual place, as many a test of the command starts it."""
 
     def left() -> set[str]:
         places = (USER / ".cache" / "frostline" / "store", Path(os.path.realpath(default_folder())))
         return {str(store) for place in places if place.is_dir() for store in place.iterdir()}
 
+    model = tiny.save_bert(tmp_path / "model", intermediate_size=24)  # whose store no other test has made
     before = left()
     data = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(8))
-    words = ["train", "--model", bert, "--data", data, "--out", tmp_path / "out", "--epochs", 1, "--store", "disk"]
+    words = ["train", "--model", model, "--data", data, "--out", tmp_path / "out", "--epochs", 1, "--store", "disk"]
     frozen = ["--freeze", "embeddings, layers[0]"]
     done = subprocess.run(
         [sys.executable, "-m", "frostline", *map(str, words), *frozen], capture_output=True, text=True, check=False

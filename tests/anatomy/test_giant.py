@@ -137,6 +137,7 @@ def test_the_command_answers_it(giant: Path) -> None:
     assert values["trainable_parameters"] == 2 * WIDTH
 
 
+@pytest.mark.slow
 def test_a_missing_shard_is_told(giant: Path, tmp_path: Path) -> None:
     for file in giant.iterdir():
         if file.name != f"model-00017-of-{SHARDS:05d}.safetensors":

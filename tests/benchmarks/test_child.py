@@ -15,6 +15,7 @@ from benchmarks.models import freeze_below, load_model
 from benchmarks.peers import frostline, transformers_trainer
 from benchmarks.row import rows_named
 from tests.models import trainable
+from tests.thinning import slow
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -73,7 +74,7 @@ def _load_tiny(job: Job, case: Case) -> object:
 
 
 @pytest.mark.parametrize("contestant", [frostline, transformers_trainer])
-@pytest.mark.parametrize("top", [0, 2, None])
+@pytest.mark.parametrize("top", [2, *slow(0, None)])
 def test_both_trainers_move_the_same(contestant: Callable[[Job, Case], Work], top: int | None, tmp_path: Path) -> None:
     job, case = Job(top=top, epochs=1, learning_rate=1e-2), Case(SPLIT, 2, tmp_path, tiny=True)
     predict = contestant(job, case)()

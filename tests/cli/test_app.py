@@ -23,6 +23,7 @@ import torch
 from frostline.cli.progress import TrainingProgress
 from frostline.errors import DriftError, FrostlineError, SelectorError
 from frostline.training.checkpoints import newest_sound
+from tests.thinning import slow
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -192,6 +193,7 @@ def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
     assert not (tmp_path / "out.partial").exists()
 
 
+@pytest.mark.slow
 def test_a_lost_terminal_writes_a_checkpoint(bert: Path, tmp_path: Path) -> None:
     """With a bar on it, which can be drawn no more."""
     table = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(400))
@@ -255,7 +257,7 @@ def test_a_full_disk_as_the_system_reports_it(bert: Path, table: Path, tmp_path:
     assert not (tmp_path / "out.partial").exists()
 
 
-@pytest.mark.parametrize(("closed", "name", "status"), [(">&-", "model", 0), ("2>&-", "nosuch", 2)])
+@pytest.mark.parametrize(("closed", "name", "status"), [(">&-", "model", 0), *slow(("2>&-", "nosuch", 2))])
 def test_a_stream_that_is_closed(tmp_path: Path, closed: str, name: str, status: int) -> None:
     tiny.save_bert(tmp_path / "model")
     command = f'"{sys.executable}" -m frostline inspect {name} {closed}'

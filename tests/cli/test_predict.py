@@ -47,6 +47,14 @@ def test_json(frostline: Callable[..., Done], trained: Path) -> None:
         assert row["prediction"] == max(("bad", "good"), key=lambda name: row[f"probability_{name}"])
 
 
+def test_json_to_a_file(frostline: Callable[..., Done], trained: Path, tmp_path: Path) -> None:
+    done = frostline("predict", trained, "good film", "--json", "--out", tmp_path / "out.json")
+    assert (done.status, done.out) == (0, "")
+    assert (tmp_path / "out.json").read_text(encoding="utf-8") == frostline(
+        "predict", trained, "good film", "--json"
+    ).out
+
+
 def test_a_table_to_a_csv_file(frostline: Callable[..., Done], trained: Path, tmp_path: Path) -> None:
     texts = ["good, film", 'he said "bad"', "two\nlines", "Straße 🎉"]
     data = tiny.write_csv(tmp_path / "in.csv", [{"id": i, "review": text} for i, text in enumerate(texts)])

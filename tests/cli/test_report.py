@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shlex
@@ -67,6 +68,15 @@ def test_its_command_does_it_again(frostline: Callable[..., Done], trained: Path
     }
 
 
+@pytest.mark.parametrize("phases", [3, [3], [{"from_step": "a", "to_step": 3}], [{"from_step": 0, "to_step": 10**400}]])
+def test_phases_of_somebody_else(frostline: Callable[..., Done], trained: Path, tmp_path: Path, phases: Any) -> None:
+    run = tiny.copy_of(trained, tmp_path / "run")
+    proof = json.loads((run / "proof.json").read_text(encoding="utf-8"))
+    (run / "proof.json").write_text(json.dumps(proof | {"phases": phases}), encoding="utf-8")
+    assert frostline("report", run, "--out", tmp_path / "page.html").status == 0
+    assert "<h2>Phases" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def test_a_run_whose_base_has_gone(frostline: Callable[..., Done], trained: Path, tmp_path: Path) -> None:
     run = tiny.copy_of(trained, tmp_path / "run")
     metrics = json.loads((run / "metrics.json").read_text(encoding="utf-8"))
@@ -96,6 +106,7 @@ def test_a_damaged_run(refused: Callable[..., str], trained: Path, tmp_path: Pat
             "labels": 3,
             "settings": [],
         },
+        {"best_epoch": 1, "history": [{"epoch": 1, "eval_most_wrong": [3, [1], [0, 5, 0, 1], [0, 0, 1, 10**400]]}]},
         {"engine": {"choice": {"alternatives": [{}]}}, "history": {}, "warning": "<script>alert(1)</script>"},
     ],
 )
@@ -108,6 +119,57 @@ def test_metrics_of_somebody_else(
     done = frostline("report", run, "--out", tmp_path / "page.html")
     assert (done.status, done.err) == (0, "")
     assert "<script>alert" not in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
+def test_a_sweep_of_somebody_else(refused: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "sweep.json").write_text("[3]", encoding="utf-8")
+    assert "It is not as the sweep wrote it." in refused("report", tmp_path, "--out", tmp_path / "page.html")
+
+
+def test_texts_stand_in_the_page_alone(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
+    page, out = tmp_path / "page.html", tmp_path / "out"
+    assert train("--eval", table, "--html", page).status == 0
+    text = page.read_text(encoding="utf-8")
+    metrics = json.loads((out / "metrics.json").read_text(encoding="utf-8"))
+    kept = next(entry for entry in metrics["history"] if "eval_most_wrong" in entry)
+    rows = re.search(r"<h2>What it got most wrong</h2>.*?</table>", text, re.DOTALL)
+    assert rows is not None
+    assert len(re.findall("<tr><td", rows[0])) == len(kept["eval_most_wrong"]) > 0
+    place, true, given, loss = kept["eval_most_wrong"][0]
+    said = table.read_text(encoding="utf-8")
+    first = re.findall(r"<td[^>]*>(.*?)</td>", rows[0])[:4]
+    assert first[:3] == [f"{loss:.2f}", metrics["labels"][true], metrics["labels"][given]]
+    assert html.unescape(first[3]) in said.splitlines()[place + 1]
+    for file in out.iterdir():
+        assert first[3].encode() not in file.read_bytes()
+    assert train("--eval", table, "--html", page, "--no-texts", "--overwrite").status == 0
+    text = page.read_text(encoding="utf-8")
+    assert "What it got most wrong" not in text
+    assert "a run&#39;s folder holds none" in text
+
+
+def test_phases_are_bands(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    page, plan = tmp_path / "page.html", tmp_path / "plan.toml"
+    plan.write_text('[[phase]]\ntrain = "head"\nuntil = "50%"\n[[phase]]\ntrain = "all"\n', encoding="utf-8")
+    assert train("--eval", table, "--schedule", plan, "--epochs", 2, "--html", page).status == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.count(">1: head</text>") == text.count(">2: all</text>") == 2
+    shown = re.search(r"<h2>Phases</h2>.*?</table>", text, re.DOTALL)
+    assert shown is not None
+    assert re.findall(r"<td[^>]*>(.*?)</td>", shown[0]) == ["1", "head", "0 to 1", "2", "all", "1 to 2"]
+
+
+def test_an_estimate(frostline: Callable[..., Done], bert: Path, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    words = ("estimate", bert, "--freeze", "embeddings", "--rows", 100, "--mean-tokens", 9, "--html", page)
+    done = frostline(*words, "--device", "t4")
+    assert (done.status, done.out.splitlines()[-1]) == (0, f"Page: {page}")
+    text = page.read_text(encoding="utf-8")
+    for line in done.out.splitlines()[:3]:
+        assert line in html.unescape(text)
+    assert text.count('class="parts"') == 5
+    assert f'"checkpoint":{json.dumps(str(bert))}' in text
 
 
 def test_what_is_no_run(refused: Callable[..., str], bert: Path, tmp_path: Path) -> None:

@@ -25,10 +25,14 @@ def test_what_is_printed(
     assert [line.split("  ")[0] for line in lines[2:5]] == ["nothing", "embeddings", "all but the head"]
     assert all(len(line) <= 120 for line in lines)
     assert f"Table, picture and all runs are in {tmp_path / 'out'}." in " ".join(lines)
-    told = frostline(*words, *options, "--out", tmp_path / "out", "--overwrite", "--json")
+    page, again = tmp_path / "page.html", tmp_path / "again.html"
+    told = frostline(*words, *options, "--out", tmp_path / "out", "--overwrite", "--json", "--html", page)
     values = json.loads(told.out)
     assert [row["freeze"] for row in values["rows"]] == ["", "embeddings", "backbone"]
     assert {"rows", "pareto", "verdict"} <= values.keys()
+    assert frostline("report", tmp_path / "out", "--out", again).out == f"Page: {again}\n"
+    assert page.read_text(encoding="utf-8") == again.read_text(encoding="utf-8")
+    assert f"--data {table} --eval {table} --freeze embeddings" in page.read_text(encoding="utf-8")
     refused = frostline(*words, *options, "--out", tmp_path / "out")
     assert refused.status == 2
     assert "--overwrite" in refused.err

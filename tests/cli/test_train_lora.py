@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from tests.cli.conftest import Done
 
 LEFT = {"adapter_config.json", "adapter_model.safetensors", "config.json", "tokenizer.json", "README.md"}
-LEFT |= {"plan.json", "proof.json", "metrics.json", "files.json", "tokenizer_config.json"}
+LEFT |= {"plan.json", "proof.json", "metrics.json", "files.json", "tokenizer_config.json", "tower.svg"}
 
 
 def test_what_is_printed_and_left(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:

@@ -206,6 +206,12 @@ def test_blank_labels(data_error: Expect) -> None:
         LabelSchema.infer(examples(label=["a", " ", "b"]))
 
 
+@pytest.mark.parametrize("labels", [["pos", "neg", "pos "], [["pos"], ["neg", "pos "]]])
+def test_labels_that_differ_in_blanks(data_error: Expect, labels: list[Any]) -> None:
+    with data_error("holds 'pos' and 'pos ', which differ in blanks", "Take the blanks out"):
+        LabelSchema.infer(examples(label=labels))
+
+
 def test_unknown_labels(data_error: Expect) -> None:
     schema = LabelSchema(SINGLE, ("OFFENSE", "OTHER"))
     with data_error(

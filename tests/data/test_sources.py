@@ -70,10 +70,15 @@ def test_a_packed_file_is_to_be_unpacked(write: Callable[..., str], data_error: 
         read_table(write("rows.csv.gz", gzip.compress(b"text\na\n")), role="train")
 
 
-def test_a_file_has_no_splits(write: Callable[..., str], data_error: Callable[..., Any]) -> None:
+def test_a_file_has_no_splits(
+    write: Callable[..., str], data_error: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = write("train.csv", "text\na\n")
     with data_error("a file has no splits", f"{source!r}"):
         read_table(source + ":train", role="train")
+    monkeypatch.chdir(Path(source).parent)
+    with data_error("a file has no splits", "'train.csv'"):
+        read_table("train.csv:train", role="train")
 
 
 @pytest.mark.parametrize("source", ["", "  ", "a\0b", "imdb:", "a:b:c:d", ":train", "hf://x/y"])

@@ -32,11 +32,11 @@ def _one_thread() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave each second parameter set of a function to the slow tests: more patterns of the same kind."""
+    """Leave two of three parameter sets of a function to the slow tests: more patterns of the same kind."""
     sets: Counter[tuple[object, str]] = Counter()
     for item in items:
         if isinstance(item, pytest.Function) and item.path.is_relative_to(_FOLDER):
             function = (item.path, item.originalname)
-            if sets[function] % 2:
+            if sets[function] % 3:
                 item.add_marker(pytest.mark.slow)
             sets[function] += 1

@@ -54,7 +54,7 @@ def test_the_same_run_with_each_document_computed_once(tmp_path: Path, case: str
         report = engine.report if engine is not None else report
         logged.append([log[name] for log in own.state.log_history for name in LOGGED if name in log])
         weights.append(list(own.model.state_dict().values()))
-    assert len(logged[0]) > 100
+    assert len(logged[0]) > 90
     assert logged[0] == pytest.approx(logged[1], abs=1e-5)
     assert all(torch.allclose(one, other, atol=1e-4, rtol=0) for one, other in zip(*weights, strict=True))
     assert report is not None

@@ -45,7 +45,11 @@ class Opened:
 
     def value(self, part: str) -> int:
         """A figure of the plan."""
-        return int(self.page.locator(f"[data-part={part}]").get_attribute("data-value"))
+        return int(self.attribute(part))
+
+    def attribute(self, part: str) -> str:
+        """The figure of a part, as it is written."""
+        return str(self.page.locator(f"[data-part={part}]").get_attribute("data-value"))
 
     def text(self, part: str) -> str:
         """The text of a part."""

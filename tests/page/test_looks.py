@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +12,7 @@ from torch import nn
 import frostline as fl
 from tests.models import tiny
 from tests.report.test_page import EVIL, hostile
+from tests.runs.sweep.test_result import RESULT
 from tests.training import tiny as tiny_runs
 
 if TYPE_CHECKING:
@@ -50,7 +52,11 @@ def pages(run: Path) -> dict[str, str]:
         "inspection": fl.inspect(model).to_html(),
         "hostile": fl.inspect(hostile()).to_html(),
         "diff": fl.diff(run.parent / "base", run, expect_frozen="all").to_html(),
-        "run": run_page(run),
+        "run": run_page(run, [EVIL] * 16),
+        "estimate": fl.estimate(model, rows=100, tokens=9, device="t4").to_html(),
+        "sweep": replace(
+            RESULT, model=EVIL, notes=(EVIL,), rows=(RESULT.rows[0], replace(RESULT.rows[1], name=EVIL))
+        ).to_html(),
     }
 
 
@@ -79,7 +85,7 @@ def test_hostile_text_stays_text(show: Callable[..., Opened], run: Path) -> None
     for name, html in pages(run).items():
         opened = show(html)
         opened.page.on("dialog", lambda dialog: pytest.fail(dialog.message))
-        assert opened.page.locator("script").count() == 2, name
+        assert opened.page.locator("script").count() == (1 if name == "sweep" else 2), name
         assert opened.page.locator("b").count() == 0
         assert "live" in opened.page.locator("html").get_attribute("class")
     opened = show(pages(run)["hostile"])
@@ -101,8 +107,8 @@ def test_a_foreign_script_is_not_run(show: Callable[..., Opened]) -> None:
 def test_without_a_script(show: Callable[..., Opened], run: Path) -> None:
     for name, html in pages(run).items():
         opened = show(html, java_script_enabled=False)
-        assert opened.page.locator(".static svg").is_visible(), name
-        assert not opened.page.locator("[data-part=tower]").is_visible()
+        assert opened.page.locator(".chart" if name == "sweep" else ".static svg").first.is_visible(), name
+        assert not opened.page.locator(".needs-script:visible").count()
 
 
 def test_tables_are_sorted(show: Callable[..., Opened], run: Path) -> None:
@@ -121,3 +127,4 @@ def test_in_print_the_tower_stays(show: Callable[..., Opened]) -> None:
     opened.page.emulate_media(media="print")
     assert opened.page.locator("[data-part=tower]").is_visible()
     assert not opened.page.locator("[data-copy=selector]").is_visible()
+    assert not opened.page.locator(".bar-of-tools:visible").count()

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 import frostline as fl
-from frostline.engine.cost.units import unit_costs
+from frostline.runs.estimating import assumed_costs
 from tests.models import tiny
 
 if TYPE_CHECKING:
@@ -131,7 +131,7 @@ def test_two_stacks_have_a_line_each(show_model: Callable[..., Opened]) -> None:
 
 def test_heights_by_computation(show: Callable[..., Opened]) -> None:
     model = tiny("bert", meta=True, num_hidden_layers=4, vocab_size=9000)
-    opened = show(fl.inspect(model).to_html([unit.flops for unit in unit_costs(model)]))
+    opened = show(fl.inspect(model).to_html(assumed_costs(model, "eval")))
 
     def height(unit: int) -> float:
         return float(opened.page.locator(f"[data-key=switch-{unit}]").bounding_box()["height"])

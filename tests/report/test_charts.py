@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from frostline.errors import MissingExtraError
-from frostline.report.charts import curves
+from frostline.report.charts import curves, inline
 
 SVG = "{http://www.w3.org/2000/svg}"
 LINES = {"training": [(0.5, 2.0), (1.0, 1.0)], "evaluation <b>$x$": [(1.0, 1.5)]}
@@ -31,3 +31,17 @@ def test_without_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtraError, match=r"pip install 'frostline\[plot\]'"):
         curves("Loss", LINES)
+
+
+def test_bands_stand_behind_the_lines() -> None:
+    pytest.importorskip("matplotlib")
+    text = curves("Loss", LINES, [("1: head <b>", 0.0, 0.5), ("2", 0.5, 1.0)])
+    root = ET.fromstring(text)  # noqa: S314 - it is ours
+    assert {"1: head <b>", "2"} <= {element.text for element in root.iter(f"{SVG}text")}
+    assert "var(--rule)" in {element.attrib.get("fill") for element in root.iter()}
+
+
+def test_alone_it_brings_its_colours() -> None:
+    figure = pytest.importorskip("matplotlib.figure").Figure
+    text = inline(lambda: figure(figsize=(2, 1)), "Empty", alone=True)
+    assert "var(" not in text

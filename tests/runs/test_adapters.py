@@ -18,6 +18,7 @@ from frostline.plan.plan import Plan
 from frostline.runs.inference import Classifier, examples_of
 from frostline.runs.train import run_training
 from frostline.runs.train_settings import TrainSettings
+from tests.thinning import slow
 from tests.training import tiny
 from tests.training.test_resume import AtStep
 
@@ -228,7 +229,7 @@ def test_modules_that_are_not_there(tmp_path: Path, bert: Path) -> None:
 # Merging
 
 
-@pytest.mark.parametrize("way", [*WAYS, "IA3"])
+@pytest.mark.parametrize("way", ["DoRA", *slow(*(way for way in WAYS if way != "DoRA"), "IA3")])
 def test_a_merged_run_is_a_plain_model(tmp_path: Path, quick_bert: Path, way: str) -> None:
     ia3 = peft.IA3Config(target_modules=["output.dense"], feedforward_modules=["output.dense"])
     changes = {"peft": peft_file(tmp_path, ia3)} if way == "IA3" else WAYS[way]
@@ -256,7 +257,7 @@ def test_prompts_cannot_be_merged(tmp_path: Path, bert: Path) -> None:
 # Going on
 
 
-@pytest.mark.parametrize("step", [2, 4])
+@pytest.mark.parametrize("step", [2, *slow(4)])
 def test_a_resumed_run_ends_as_one_that_was_not_interrupted(
     tmp_path: Path, place: Path, quick_bert: Path, step: int
 ) -> None:

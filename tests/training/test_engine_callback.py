@@ -319,7 +319,7 @@ def test_a_new_model_per_trial(tmp_path: Path) -> None:
     ("changes", "why"),
     [
         ({"engine": False}, "it is switched off"),
-        ({"torch_compile": True, "torch_compile_backend": "eager"}, "torch.compile fixes how the model runs"),
+        *slow(({"torch_compile": True, "torch_compile_backend": "eager"}, "torch.compile fixes how the model runs")),
     ],
 )
 def test_off(tmp_path: Path, caplog: pytest.LogCaptureFixture, changes: dict[str, Any], why: str) -> None:

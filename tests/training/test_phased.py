@@ -299,8 +299,8 @@ def test_a_plain_trainer_with_the_callback(tmp_path: Path) -> None:
     "changes",
     [
         {"gradient_accumulation_steps": 2, "num_train_epochs": 4},
-        {"bf16": True},
-        {"max_steps": 12, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2, "max_grad_norm": 0.1},
+        *slow({"bf16": True}),
+        *slow({"max_steps": 12, "lr_scheduler_type": "constant_with_warmup", "warmup_steps": 2, "max_grad_norm": 0.1}),
         *slow({"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"}),
         *slow({"optim": "adafactor"}, {"optim": "sgd"}),
     ],

@@ -95,7 +95,7 @@ def test_the_run_is_no_trivial_one(whole: TrainResult) -> None:
     assert len(evaluations(whole)) == 2
 
 
-@pytest.mark.parametrize("step", [1, STEPS, 2 * STEPS - 1, *slow(2, STEPS + 1, 2 * STEPS)])
+@pytest.mark.parametrize("step", [1, 2 * STEPS - 1, *slow(2, STEPS, STEPS + 1, 2 * STEPS)])
 def test_ctrl_c_at_any_step(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult, step: int) -> None:
     wanted = settings(place, quick_bert)
     with pytest.raises(KeyboardInterrupt):
@@ -110,7 +110,7 @@ def test_ctrl_c_at_any_step(tmp_path: Path, place: Path, quick_bert: Path, whole
     assert_same(resumed, whole)
 
 
-@pytest.mark.parametrize("store", ["memory", "disk", *slow("off")])
+@pytest.mark.parametrize("store", ["memory", *slow("disk", "off")])
 def test_wherever_activations_are_kept(tmp_path: Path, place: Path, quick_bert: Path, store: str) -> None:
     wanted = [
         settings(place, quick_bert, store=store, store_dir=str(tmp_path / f"store-{run}")) for run in ("whole", "out")
@@ -139,6 +139,7 @@ def test_the_choice_of_an_interrupted_run_holds(tmp_path: Path, place: Path, qui
     assert (resumed.engine.choice.where, resumed.engine.choice.why) == (kept, "as before the interruption")
 
 
+@pytest.mark.slow
 def test_twice_interrupted(tmp_path: Path, place: Path, quick_bert: Path, whole: TrainResult) -> None:
     wanted = settings(place, quick_bert)
     for step, resume in ((2, False), (5, True)):
@@ -299,6 +300,7 @@ def test_work_that_was_moved_while_it_waited(
     assert_same(run_training(settings(place, quick_bert), tmp_path / "other", resume=True), whole)
 
 
+@pytest.mark.slow
 def test_without_evaluation(tmp_path: Path, place: Path, quick_bert: Path) -> None:
     wanted = settings(place, quick_bert, eval_data=None)
     whole = run_training(wanted, tmp_path / "whole")
@@ -333,7 +335,7 @@ class AtTheEnd(TrainerCallback):
         raise RuntimeError
 
 
-@pytest.mark.parametrize("stops", [AtStep(4), AtStep(5), AtTheEnd()])
+@pytest.mark.parametrize("stops", [AtStep(4), *slow(AtStep(5), AtTheEnd())])
 def test_a_schedule_that_ends_within_an_epoch(tmp_path: Path, place: Path, quick_bert: Path, stops: Any) -> None:
     plan = tmp_path / "plan.toml"
     phases = ("train = 'head'\nuntil = '1 epoch'", "train = 'layers[1], head'\nuntil = '2 steps'")

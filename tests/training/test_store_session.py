@@ -87,7 +87,7 @@ def test_a_budget_that_all_on_disk_exceeds_is_no_matter(tmp_path: Path) -> None:
     assert line(other, "10kB").endswith("exceed its 10 kB: what does not fit is computed anew.")
 
 
-@pytest.mark.parametrize("file", ["w0000.s0000.data", "w0000.index"])
+@pytest.mark.parametrize("file", ["w0000.s0000.data", *slow("w0000.index")])
 @pytest.mark.parametrize("store", [*slow("auto"), "disk"])
 def test_a_damaged_store_is_computed_anew_once(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, file: str, store: str

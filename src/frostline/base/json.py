@@ -13,6 +13,7 @@ from typing import Any
 from frostline.base.files import open_regular
 
 LARGEST = 64 << 20  # bytes of a file
+_MOST = 1e300  # far below where floats end
 _HALF = re.compile(r"\\u[dD]")  # only such an escape can stand for half a character
 
 
@@ -86,3 +87,8 @@ def finite(values: Any) -> Any:
     if isinstance(values, list | tuple):
         return [finite(value) for value in values]
     return None if isinstance(values, float) and not math.isfinite(values) else values
+
+
+def is_number(value: Any) -> bool:
+    """Whether a value that somebody else may have written is a finite number, and no whole one beyond all floats."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST

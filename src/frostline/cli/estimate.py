@@ -8,6 +8,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DtypeOption, FrozenModeOption, StoreOption
+from frostline.cli.pages import write_page
 from frostline.cli.render import print_answer, print_table, print_text
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ def estimate(
         StoreOption, typer.Option(help="Where the frozen part's activations are kept; by default where it is fastest.")
     ] = StoreOption.auto,
     num_labels: Annotated[int | None, typer.Option(min=1, help="Width of the head.")] = None,
+    html: options.Html = None,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
@@ -65,7 +67,11 @@ def estimate(
         label_columns=options.columns(label_column),
         trust_remote_code=trust_remote_code,
     )
+    if html is not None:
+        write_page(html, found.to_html())
     print_answer(found, as_json=as_json, show=lambda: _show(found))
+    if html is not None and not as_json:
+        print_text("", f"Page: {html}")
 
 
 def _show(found: Estimate) -> None:

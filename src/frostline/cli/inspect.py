@@ -29,7 +29,6 @@ def inspect(
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
     """See what would train: read from the configuration and the headers of the weights alone."""
-    from frostline.engine.cost.units import unit_costs
     from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
     from frostline.freezing.freeze import Freeze
     from frostline.plan.plan import Plan
@@ -42,7 +41,9 @@ def inspect(
         Freeze(skeleton, plan)
     inspection = inspect_model(skeleton, origin)
     if html is not None:
-        write_page(html, inspection.to_html([unit.flops for unit in unit_costs(skeleton)]))
+        from frostline.runs.estimating import assumed_costs
+
+        write_page(html, inspection.to_html(assumed_costs(skeleton, frozen_mode.value)))
     if svg is not None:
         write_page(svg, inspection.to_svg())
     if as_json:

@@ -15,7 +15,7 @@ from frostline.cli import options
 from frostline.cli.layout import wrap
 from frostline.cli.options import DeviceOption
 from frostline.cli.pipe import is_piped, read_lines
-from frostline.cli.render import print_json, print_text, terminal_width
+from frostline.cli.render import json_text, print_json, print_text, terminal_width
 from frostline.data.examples import TEXT_NAMES, Examples, read_examples
 from frostline.data.labels import MULTI, REGRESSION
 from frostline.errors import DataError, OutputError
@@ -34,7 +34,9 @@ def predict(
         typer.Option(metavar="TEXT", help="The second text of a pair; once per text, in their order."),
     ] = None,
     data: Annotated[str | None, typer.Option(metavar="FILE", help="A table of texts instead.")] = None,
-    out: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="Write a CSV file instead of printing.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write a CSV file instead of printing; with --json a JSON file.")
+    ] = None,
     text_column: options.TextColumn = "text",
     limit: Annotated[int | None, typer.Option(help="Rows at most, the first ones.")] = None,
     batch_size: options.RowsPerStep = 32,
@@ -70,7 +72,7 @@ def predict(
     predictions = classifier.predict(examples)
     rows = _rows(examples, predictions)
     if out is not None:
-        _write(rows, options.place(out))
+        _write(rows, options.place(out), as_json=as_json)
     elif as_json:
         print_json(rows)
     else:
@@ -108,10 +110,13 @@ def _lines(examples: Examples, predictions: Predictions) -> Iterator[str]:
         yield from [line] if width is None else wrap(line, width, hang="    ")
 
 
-def _write(rows: list[dict[str, Any]], file: Path) -> None:
+def _write(rows: list[dict[str, Any]], file: Path, *, as_json: bool) -> None:
     with output_text(file) as stream:
-        writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
-        writer.writeheader()
-        writer.writerows(rows)
-    if not writes_through(file):  # the line would be a part of what is written to standard output
+        if as_json:
+            stream.write(f"{json_text(rows)}\n")
+        else:
+            writer = csv.DictWriter(stream, fieldnames=list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+    if not as_json and not writes_through(file):  # the line would be a part of what is written to standard output
         print_text(f"{len(rows):,} predictions are in {file}.")

@@ -17,9 +17,14 @@ if TYPE_CHECKING:
     from frostline.evidence.proof.proof import Proof
 
 
+def json_text(values: Any) -> str:
+    """Write plain values as JSON that a terminal may show."""
+    return printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False))
+
+
 def print_json(values: Any) -> None:
     """Print plain values as JSON on standard output."""
-    print(printable_json(json.dumps(finite(values), indent=2, ensure_ascii=False)))
+    print(json_text(values))
 
 
 def print_answer(found: Any, *, as_json: bool, show: Callable[[], None] | None = None) -> None:

@@ -1,4 +1,4 @@
-"""``frostline report``: a run as a page."""
+"""``frostline report``: a run or a sweep as a page."""
 
 from __future__ import annotations
 
@@ -7,16 +7,20 @@ from typing import Annotated
 
 import typer
 
+from frostline.cli import options
 from frostline.cli.pages import write_page
 from frostline.cli.render import print_text
 
 
 def report(
-    run: Annotated[str, typer.Argument(metavar="DIR", help="The folder that a run left.")],
+    folder: Annotated[str, typer.Argument(metavar="DIR", help="The folder that a run or a sweep left.")],
     out: Annotated[Path, typer.Option(metavar="FILE", help="The page to write.")] = Path("frostline-report.html"),
 ) -> None:
-    """Write a page of a training run: what stayed, what moved how far, curves, timings, and how to do it again."""
+    """Write a page of a training run (what stayed, what moved how far, curves, timings) or of a sweep."""
+    from frostline.runs.output_folder import SWEEP_FILE
     from frostline.runs.run_page import run_page
+    from frostline.runs.sweep.reading import read_sweep
 
-    write_page(out, run_page(run))
+    place = options.place(Path(folder))
+    write_page(out, read_sweep(place).to_html() if (place / SWEEP_FILE).exists() else run_page(folder))
     print_text(f"Page: {out}")

@@ -11,6 +11,7 @@ import typer
 
 from frostline.cli import options
 from frostline.cli.options import DeviceOption, DtypeOption, ProblemOption
+from frostline.cli.pages import write_page
 from frostline.cli.render import print_answer, print_table, print_text
 from frostline.errors import SettingsError
 
@@ -72,6 +73,7 @@ def sweep(
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace what --out holds, once the sweep is complete.")
     ] = False,
+    html: options.Html = None,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
@@ -108,7 +110,11 @@ def sweep(
     )
     with _bar(quiet=as_json) as progress:
         result = run_sweep(settings, options.place(out), resume=resume, overwrite=overwrite, on_progress=progress)
+    if html is not None:
+        write_page(html, result.to_html())
     print_answer(result, as_json=as_json, show=lambda: print_sweep(result))
+    if html is not None and not as_json:
+        print_text(f"Page: {html}")
 
 
 def _numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[float, ...]:
@@ -120,7 +126,7 @@ def _numbers(option: str, text: str, kind: Callable[[str], float]) -> tuple[floa
 
 def print_sweep(result: SweepResult) -> None:
     """Print a sweep: a row per depth, the verdict, and where the picture is."""
-    from frostline.runs.sweep.result import COLUMNS, MINOR, RIGHT_ALIGNED, cells
+    from frostline.runs.sweep.table import COLUMNS, MINOR, RIGHT_ALIGNED, cells
 
     print_table(COLUMNS, map(cells, result.rows), RIGHT_ALIGNED, MINOR)
     print_text("", *result.lines())

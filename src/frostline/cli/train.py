@@ -94,6 +94,9 @@ def train(
         typer.Option("--overwrite", help="Replace what --out holds, once the run is complete."),
     ] = False,
     html: options.Html = None,
+    no_texts: Annotated[
+        bool, typer.Option("--no-texts", help="Leave out of the page the texts that it got most wrong.")
+    ] = False,
     as_json: options.Json = False,
     trust_remote_code: options.TrustRemoteCode = False,
 ) -> None:
@@ -152,7 +155,7 @@ def train(
     finally:
         progress.stop()
     if html is not None:
-        write_page(html, result.to_html())
+        write_page(html, result.to_html(texts=not no_texts))
     if as_json:
         print_json(result.to_dict() | {"folder": str(result.folder), "digest": result.digest})
     else:

@@ -54,6 +54,12 @@ class Examples:
     def __len__(self) -> int:
         return len(self.dataset)
 
+    @property
+    def texts(self) -> list[str]:
+        """The texts, those of a pair with an arrow between them."""
+        columns = [self.dataset[name][:] for name in TEXT_NAMES if name in self.dataset.column_names]
+        return [" → ".join(pair) for pair in zip(*columns, strict=True)]
+
     def take(self, rows: Iterable[int]) -> Examples:
         """Take some rows, by their places, in the order given."""
         return replace(self, dataset=self.dataset.select(rows))

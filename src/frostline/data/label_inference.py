@@ -76,7 +76,7 @@ def class_names(column: LabelColumn) -> tuple[str, ...]:
             f"{counted(len(texts), 'row')}, e.g. {listed(found.to_pylist()[:2])})",
             f"Name the right column, or set the problem type to {quoted(REGRESSION)} for numbers.",
         )
-    return column.classes or sorted_names(found)
+    return column.classes or _told_apart(column, sorted_names(found))
 
 
 def multi_label_names(columns: Sequence[LabelColumn]) -> tuple[str, ...]:
@@ -103,7 +103,20 @@ def multi_label_names(columns: Sequence[LabelColumn]) -> tuple[str, ...]:
         )
     if not len(labels):
         raise column.problem("holds no label in any row", "Name another column, or use more rows.")
-    return labels.classes or sorted_names(pc.unique(labels.texts()))
+    return labels.classes or _told_apart(column, sorted_names(pc.unique(labels.texts())))
+
+
+def _told_apart(column: LabelColumn, names: tuple[str, ...]) -> tuple[str, ...]:
+    """The same names; an error where two of them differ in blanks at their ends only."""
+    seen: dict[str, str] = {}
+    for name in names:
+        other = seen.setdefault(name.strip(), name)
+        if other != name:
+            raise column.problem(
+                f"holds {quoted(other)} and {quoted(name)}, which differ in blanks at their ends only",
+                "Take the blanks out of the table.",
+            )
+    return names
 
 
 def sorted_names(names: pa.Array) -> tuple[str, ...]:

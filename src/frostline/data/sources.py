@@ -78,8 +78,9 @@ def is_file(source: str) -> bool:
             return not path.is_dir()
         if path.is_symlink():  # which leads to nothing
             return True
-        if Path(DataName.name_in(source)).expanduser().is_dir():
-            return False
+        before_a_colon = Path(DataName.name_in(source)).expanduser()
+        if before_a_colon.exists():
+            return not before_a_colon.is_dir()
     except (OSError, RuntimeError):  # RuntimeError: no such user's home
         return True
     suffix = Path(source).suffix.lower()

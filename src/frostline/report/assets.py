@@ -10,8 +10,8 @@ from importlib.resources import files
 
 # Each after those it imports from.
 MODULES = (
-    "format", "dom", "model", "plan", "describe", "figures", "snippets", "copying", "blocks", "line", "tower",
-    "details", "controls", "answers", "sorting", "main",
+    "format", "dom", "model", "plan", "describe", "figures", "cost", "snippets", "copying", "blocks", "line", "tower",
+    "details", "controls", "answers", "choosing", "sorting", "main",
 )  # fmt: skip
 STYLES = ("palette", "page", "tower", "panel")
 

@@ -10,14 +10,17 @@ from frostline.base.json import finite
 from frostline.base.plain_table import plain_table
 from frostline.engine.cost.costs import bytes_text, seconds_text
 from frostline.plan.describe import shortened
+from frostline.report.page import fragment
+from frostline.report.svg import tower_svg
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from frostline.engine.cost.estimate import Cost
     from frostline.engine.cost.machines import Speeds
     from frostline.engine.cost.rows import Rows
     from frostline.engine.cost.units import UnitCost
+    from frostline.evidence.inspect.inspection import Inspection
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +41,8 @@ class Estimate:
         everything: What training everything would cost on the same rows.
         remarks: What follows for the plan, in sentences.
         assumptions: What was not measured, in sentences.
+        inspection: The model, frozen as the plan says.
+        basis: What the page reckons other plans by.
     """
 
     model_class: str
@@ -53,6 +58,8 @@ class Estimate:
     everything: Cost
     remarks: tuple[str, ...]
     assumptions: tuple[str, ...]
+    inspection: Inspection
+    basis: Mapping[str, Any]
 
     @property
     def seconds(self) -> float:
@@ -98,6 +105,27 @@ class Estimate:
             f"{bytes_text(self.everything.memory.peak)}."
         )
 
+    def to_html(self) -> str:
+        """The estimate as a page: the plan beside training everything, and the tower in which the plan can be moved."""
+        return self.inspection.page(
+            "estimate.html",
+            costs=self.basis,
+            kind="estimate",
+            verdict=self.line(),
+            facts=list(head_lines(self)),
+            follows=list(tail_lines(self)),
+            estimated=(
+                ("part", *COLUMNS[1:]),
+                [(name.replace("  ", "\u2003"), *texts) for name, *texts in table_rows(self)],
+                COLUMNS[1:],
+            ),
+            bars=list(_bars(self)),
+        )
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: the answer, the tower, and what follows, without a script."""
+        return fragment(self.line(), tower_svg(self.inspection.tower.to_dict()), tail_lines(self))
+
     def __str__(self) -> str:
         table = plain_table(COLUMNS, table_rows(self), right_aligned=COLUMNS[1:])
         return "\n".join([*head_lines(self), "", *table, "", *tail_lines(self)])
@@ -136,12 +164,42 @@ def table_rows(found: Estimate) -> Iterator[tuple[str, str, str]]:
         yield row(f"  {_PARTS[part]}", [duration_text(one) if one else "-" for one in seconds])
     yield row("transformers.Trainer", [duration_text(side.trainer_seconds) for side in sides])
     yield row("peak memory", [bytes_text(side.memory.peak) for side in sides])
-    for part in ("weights", "gradients", "optimizer", "activations", "working", "store"):
+    for part in _MEMORY:
         sizes = [getattr(side.memory, part) for side in sides]
         yield row(f"  {_PARTS.get(part, part)}", [bytes_text(one) if one else "-" for one in sizes])
     yield row("disk", [bytes_text(side.memory.disk) if side.memory.disk else "-" for side in sides])
 
 
+def _bars(found: Estimate) -> Iterator[dict[str, Any]]:
+    """The parts of time and memory, as bars that are as long as they are large."""
+    sides = dict(zip(COLUMNS[1:], (found.plan, found.everything), strict=True))
+    times = {name: asdict(side.times) | {"epoch": found.epochs * side.times.epoch} for name, side in sides.items()}
+    trainer = {"transformers.Trainer, the same frozen": {"epoch": found.plan.trainer_seconds}}
+    parts = {"start": _PARTS["start"], "fill": _PARTS["fill"], "epoch": "all epochs", "end": _PARTS["end"]}
+    yield _drawn("Time", parts, times | trainer, duration_text)
+    sizes = {name: asdict(side.memory) for name, side in sides.items()}
+    yield _drawn("Memory at the peak", {part: _PARTS.get(part, part) for part in _MEMORY}, sizes, bytes_text)
+
+
+def _drawn(
+    title: str, parts: Mapping[str, str], bars: Mapping[str, Mapping[str, float]], text: Callable[[float], str]
+) -> dict[str, Any]:
+    """One bar per name: its parts as places from 0 to 100, of the longest bar."""
+    totals = {name: sum(values.get(part, 0.0) for part in parts) for name, values in bars.items()}
+    longest = max(totals.values())
+    drawn = []
+    for name, values in bars.items():
+        at, pieces = 0.0, []
+        for number, part in enumerate(parts):
+            width = 100 * values.get(part, 0.0) / longest
+            pieces.append((number, round(at, 3), round(width, 3)))
+            at += width
+        said = ", ".join(f"{parts[part]} {text(values[part])}" for part in parts if values.get(part))
+        drawn.append({"name": name, "total": text(totals[name]), "said": said, "pieces": pieces})
+    return {"title": title, "legend": list(parts.values()), "bars": drawn}
+
+
+_MEMORY = ("weights", "gradients", "optimizer", "activations", "working", "store")
 _PARTS = {
     "start": "checks at the start",
     "fill": "filling the store",

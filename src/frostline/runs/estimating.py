@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import contextmanager
+from dataclasses import dataclass
 from os import PathLike, fspath
 from typing import TYPE_CHECKING, Any, Literal, cast
 
@@ -13,12 +14,14 @@ from torch import nn
 from transformers import PreTrainedModel
 
 from frostline.anatomy.modelmap import ModelMap
+from frostline.anatomy.origin import Origin
 from frostline.anatomy.wrappers import unwrap
 from frostline.base.files import existing_folder
 from frostline.checkpoints.classifier import load_tokenizer, position_limit
 from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.data.tokenising import tokenise
+from frostline.engine.cost.basis import cost_basis
 from frostline.engine.cost.costs import bytes_text
 from frostline.engine.cost.estimate import Cost, cost_of
 from frostline.engine.cost.machines import UTILISATION, Speeds, from_figures
@@ -26,6 +29,7 @@ from frostline.engine.cost.rows import Rows
 from frostline.engine.cost.units import UnitCost, frost_line_of, unit_costs
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError, SettingsError
+from frostline.evidence.inspect.inspection import inspect_model
 from frostline.freezing.freeze import Freeze
 from frostline.plan.describe import describe
 from frostline.plan.plan import Plan
@@ -51,6 +55,8 @@ if TYPE_CHECKING:
     from frostline.plan.plan import FrozenMode
 
 _UNKNOWN = 1 << 60  # so many bytes that all fits
+# What a page takes where nothing is said; epochs do not matter for the time of one.
+ASSUMED: dict[str, Any] = {"rows": 10_000, "tokens": 128.0, "epochs": 1.0, "device": "t4"}
 
 
 def estimate(
@@ -131,18 +137,119 @@ def estimate(
         if data is not None:
             raise SettingsError("data needs a model by its name, whose tokenizer is read.\nGive rows and tokens.")
         config = getattr(unwrap(model).core, "config", None)
-        return _reckoned(model, config, plan, mode, asked, _drawn(model, asked))
+        return _reckoned(model, config, None, plan, mode, asked, _drawn(model, asked))
     fields = {} if num_labels is None else {"num_labels": num_labels}
     lengths = None
     if data is not None:
         lengths, fields = _of_data(fspath(model), asked, fields)
     shapes, config = _skeleton(fspath(model), trust_remote_code, fields)
-    return _reckoned(shapes, config, plan, mode, asked, _drawn(shapes, asked) if lengths is None else lengths)
+    lengths = _drawn(shapes, asked) if lengths is None else lengths
+    return _reckoned(shapes, config, fspath(model), plan, mode, asked, lengths)
+
+
+def assumed_costs(model: nn.Module, mode: FrozenMode) -> dict[str, Any]:
+    """Draw up what a page reckons plans by where nothing is said of rows and machine, and nothing was measured.
+
+    Args:
+        model: Names and shapes.
+        mode: How frozen modules behave.
+
+    Returns:
+        What `cost_basis` gives for `ASSUMED`, and ``told``, which says so.
+    """
+    stored = next((one.dtype for one in model.parameters() if one.is_floating_point()), torch.float32)
+    asked = EstimateSettings(**ASSUMED, dtype="fp32" if stored == torch.float32 else "bf16")
+    basis = _Reckoning.of(model, None, mode, asked, _drawn(model, asked)).basis(model)
+    return basis | {
+        "told": f"As 'frostline estimate' reckons for {asked.rows:,} rows of {asked.tokens:g} tokens, "
+        f"{asked.batch_size} per step, {asked.dtype}, and the data sheet's figures of one machine ({asked.device}). "
+        "For your rows and this machine: frostline estimate MODEL --data FILE --html FILE."
+    }
+
+
+@dataclass(frozen=True, slots=True)
+class _Reckoning:
+    """What plans of one model are reckoned by, on rows of some lengths and one machine.
+
+    Attributes:
+        asked: What was asked for.
+        mode: How frozen modules behave.
+        rows: What is trained on.
+        epochs: Passes over them.
+        speeds: Of the machine.
+        assumptions: What of them was not measured.
+        room: Bytes of free memory and of free disk, for a store.
+        whole: What each unit weighs and computes where everything trains.
+    """
+
+    asked: EstimateSettings
+    mode: FrozenMode
+    rows: Rows
+    epochs: float
+    speeds: Speeds
+    assumptions: tuple[str, ...]
+    room: tuple[int, int]
+    whole: tuple[UnitCost, ...]
+
+    @classmethod
+    def of(
+        cls, model: nn.Module, config: Any, mode: FrozenMode, asked: EstimateSettings, lengths: NDArray[Any]
+    ) -> _Reckoning:
+        """Look up, or measure, what plans are reckoned by.
+
+        Args:
+            model: Names and shapes.
+            config: Its configuration; None where it has none.
+            mode: How frozen modules behave.
+            asked: What was asked for.
+            lengths: Tokens of each row, int64, (rows,).
+        """
+        with _all_trained(model):
+            whole = unit_costs(model)
+        rows = batches_of(lengths, asked.batch_size)
+        settings = EngineSettings(store=asked.store)
+        speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
+        if asked.data is None:
+            assumptions = ["lengths of rows vary about their mean as those of movie reviews do", *assumptions]
+        epochs = usual_epochs(rows.steps) if asked.epochs is None else asked.epochs
+        return cls(asked, mode, rows, epochs, speeds, tuple(assumptions), _room(asked), whole)
+
+    def cost(self, units: Sequence[UnitCost]) -> Cost:
+        """What a plan costs."""
+        memory, disk = self.room
+        return cost_of(
+            units,
+            self.rows,
+            self.epochs,
+            self.speeds,
+            EngineSettings(store=self.asked.store),
+            keeps=self.mode == "eval",
+            is_half=self.asked.dtype != "fp32",
+            free_memory=memory,
+            free_disk=disk,
+        )
+
+    @property
+    def everything(self) -> Cost:
+        """What training everything costs."""
+        return self.cost(self.whole)
+
+    def basis(self, model: nn.Module) -> dict[str, Any]:
+        """What a page reckons plans by."""
+        return cost_basis(
+            model,
+            self.rows,
+            self.speeds,
+            self.everything.times.epoch,
+            keeps=self.mode == "eval",
+            is_half=self.asked.dtype != "fp32",
+        )
 
 
 def _reckoned(
     model: nn.Module,
     config: Any,
+    name: str | None,
     plan: Plan | None,
     mode: FrozenMode,
     asked: EstimateSettings,
@@ -153,55 +260,40 @@ def _reckoned(
     Args:
         model: Names and shapes.
         config: Its configuration; None where it has none.
+        name: The name that it was given by; None where a model was.
         plan: What is frozen; None to take the model as it is.
         mode: How frozen modules behave.
         asked: What was asked for.
         lengths: Tokens of each row, int64, (rows,).
     """
+    anatomy = ModelMap.of(model)
     with _frozen(model, plan):
         units = unit_costs(model)
         flags = {name: parameter.requires_grad for name, parameter in model.named_parameters()}
-    if frost_line_of(units) is None:
-        raise PlanError("Everything is frozen, so there is no training to estimate.\nLet something train: the head.")
-    with _all_trained(model):
-        whole = unit_costs(model)
-    rows = batches_of(lengths, asked.batch_size)
-    settings = EngineSettings(store=asked.store)
-    speeds, assumptions = _speeds(model, config, whole, rows, lengths, asked, settings)
-    if asked.data is None:
-        assumptions = ["lengths of rows vary about their mean as those of movie reviews do", *assumptions]
-    epochs = usual_epochs(rows.steps) if asked.epochs is None else asked.epochs
-    memory, disk = _room(asked)
-
-    def cost(of: Sequence[UnitCost]) -> Cost:
-        return cost_of(
-            of,
-            rows,
-            epochs,
-            speeds,
-            settings,
-            keeps=mode == "eval",
-            is_half=asked.dtype != "fp32",
-            free_memory=memory,
-            free_disk=disk,
-        )
-
-    own, everything = cost(units), cost(whole)
-    anatomy = ModelMap.of(model)
+        if frost_line_of(units) is None:
+            raise PlanError(
+                "Everything is frozen, so there is no training to estimate.\nLet something train: the head."
+            )
+        # Of the name's weights nothing was read, not even what is there.
+        inspection = inspect_model(model, Origin(name, unknown=frozenset(flags)))
+    reckoning = _Reckoning.of(model, config, mode, asked, lengths)
+    own, everything = reckoning.cost(units), reckoning.everything
     return Estimate(
         model_class=anatomy.model_class,
         trains=describe(anatomy, (name for name, trains in flags.items() if trains)),
         freezes=describe(anatomy, (name for name, trains in flags.items() if not trains)),
-        rows=rows,
-        epochs=epochs,
+        rows=reckoning.rows,
+        epochs=reckoning.epochs,
         dtype=asked.dtype,
         device=asked.device_name,
         units=units,
-        speeds=speeds,
+        speeds=reckoning.speeds,
         plan=own,
         everything=everything,
-        remarks=tuple(remarks_on(units, own, everything, mode, asked.machine, memory)),
-        assumptions=tuple(assumptions),
+        remarks=tuple(remarks_on(units, own, everything, mode, asked.machine, reckoning.room[0])),
+        assumptions=reckoning.assumptions,
+        inspection=inspection,
+        basis=reckoning.basis(model) | {"told": "For the rows and the machine that are named above."},
     )
 
 

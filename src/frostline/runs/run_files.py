@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import shlex
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from frostline.base.json import read_json
+from frostline.base.json import is_number, read_json
 from frostline.checkpoints.source import locate
 from frostline.errors import ModelError
 from frostline.evidence.proof.run_result import METRICS_FILE, PROOF_FILE
-from frostline.runs.train_settings import TrainSettings, option
+from frostline.runs.train_settings import command_of, known_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
     from os import PathLike
 
-_MOST, _MOST_ROWS = 1e300, 1 << 53
+_MOST_ROWS = 1 << 53
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,9 +47,7 @@ class RunFiles:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of the run, those that this version knows."""
-        noted = self.metrics.get("settings")
-        known = {field.name for field in fields(TrainSettings)}
-        return {name: value for name, value in noted.items() if name in known} if isinstance(noted, dict) else {}
+        return known_settings(self.metrics.get("settings"))
 
     @property
     def base(self) -> str | None:
@@ -93,15 +89,41 @@ class RunFiles:
 
     def confusion(self) -> list[list[int]] | None:
         """Per true label, how many evaluation rows the kept model gave which label; None where it was not counted."""
-        best = self.metrics.get("best_epoch")
-        tables = [entry.get("eval_confusion") for entry in self._history() if entry.get("epoch") == best]
-        found = next((table for table in reversed(tables) if table is not None), None)
-        size = len(self.labels)
+        found, size = self._of_kept("eval_confusion"), len(self.labels)
         if not isinstance(found, list) or len(found) != size:
             return None
         if not all(isinstance(row, list) and len(row) == size for row in found):
             return None
         return found if all(type(count) is int and 0 <= count < _MOST_ROWS for row in found for count in row) else None
+
+    def most_wrong(self) -> list[tuple[int, str, str, float]]:
+        """Evaluation rows that the kept model got most wrong: place, label, label that was given, and loss."""
+        found, labels = self._of_kept("eval_most_wrong"), self.labels
+        rows = [row for row in found if isinstance(row, list) and len(row) == 4] if isinstance(found, list) else []
+        return [
+            (place, labels[true], labels[given], float(loss))
+            for place, true, given, loss in rows
+            if type(place) is int and type(true) is int and type(given) is int and is_number(loss)
+            if place >= 0 and 0 <= true < len(labels) and 0 <= given < len(labels)
+        ]
+
+    def phases(self) -> list[tuple[int, str, float, float]]:
+        """Per phase of a schedule: number, what trained, and the epochs at which it began and ended."""
+        rows, logged = self.proof.get("phases"), [entry for entry in self._history() if _is_positive(entry.get("step"))]
+        if not isinstance(rows, list) or not logged or not _is_positive(logged[-1].get("epoch")):
+            return []
+        each = logged[-1]["epoch"] / logged[-1]["step"]
+        return [
+            (number, str(row.get("train")), float(row["from_step"] * each), float(row["to_step"] * each))
+            for number, row in enumerate(rows, 1)
+            if isinstance(row, dict) and is_number(row.get("from_step")) and is_number(row.get("to_step"))
+        ]
+
+    def _of_kept(self, key: str) -> Any:
+        """What was noted when the kept model was evaluated; None where that was not."""
+        best = self.metrics.get("best_epoch")
+        noted = [entry.get(key) for entry in self._history() if entry.get("epoch") == best]
+        return next((one for one in reversed(noted) if one is not None), None)
 
     @property
     def labels(self) -> list[str]:
@@ -111,28 +133,15 @@ class RunFiles:
 
     def command(self) -> str:
         """The command that does the run again, with what was given and is no default."""
-        return shlex.join(["frostline", "train", *_words(self.settings)])
+        return command_of(self.settings)
 
     def _history(self) -> list[dict[str, Any]]:
         history = self.metrics.get("history")
         return [entry for entry in history if isinstance(entry, dict)] if isinstance(history, list) else []
 
 
-def _words(settings: Mapping[str, Any]) -> Iterator[str]:
-    for field in fields(TrainSettings):
-        value = settings.get(field.name, field.default)
-        if isinstance(value, list):
-            value = tuple(value)
-        if value == field.default:
-            continue
-        yield option(field.name)
-        if not isinstance(value, bool):
-            yield ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"
-
-
-def is_number(value: Any) -> bool:
-    """Whether a value that somebody else may have written is a finite number, and no whole one beyond all floats."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < _MOST
+def _is_positive(value: Any) -> bool:
+    return is_number(value) and value > 0
 
 
 def _read(file: Path) -> dict[str, Any]:

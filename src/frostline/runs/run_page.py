@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.anatomy.origin import Origin
+from frostline.base.json import is_number
 from frostline.checkpoints.source import short_name
 from frostline.errors import FrostlineError, MissingExtraError
 from frostline.evidence.diff.diff import Diff, diff
@@ -16,27 +17,30 @@ from frostline.report.charts import curves
 from frostline.report.page import fragment, render
 from frostline.report.svg import tower_svg
 from frostline.report.tower_data import packed
-from frostline.runs.run_files import RunFiles, is_number
+from frostline.runs.run_files import RunFiles
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
     from os import PathLike
 
     from markupsafe import Markup
 
 _SCORES = ("accuracy", "macro_f1", "micro_f1", "rmse", "mae", "pearson")
+_ACROSS = 70  # signs of a band's name that stand beside one another over a whole chart
+_LONGEST = 300  # signs of a text
 _FIGURES = (
     "rows", "eval_rows", "epochs", "steps", "learning_rate", "train_loss", "seconds", "best_epoch", "chosen", "warning",
 )  # fmt: skip
 
 
-def run_page(folder: str | PathLike[str]) -> str:
+def run_page(folder: str | PathLike[str], texts: Sequence[str] | None = None) -> str:
     """Write the page of a run from the files that it left.
 
     How far units moved is measured against the base, where that can be read still.
 
     Args:
         folder: What ``frostline train`` left.
+        texts: Of the evaluation rows, of which those that it got most wrong are shown; None to show none.
 
     Raises:
         ModelError: If it is no such folder, or a file cannot be read.
@@ -51,8 +55,10 @@ def run_page(folder: str | PathLike[str]) -> str:
         title=f"{run.folder.resolve().name}: {tower.model_class} from {short_name(run.base or 'an unknown base')}",
         verdict=f"Proof: {run.proof.get('verdict', 'none')}.",
         svg=tower_svg(tower.to_dict(), marks),
-        data={"tower": packed(tower.to_dict()), "marks": marks, "flops": None},
-        notes_of=[*notes, *lacking, *_said(metrics)],
+        data={"tower": packed(tower.to_dict()), "marks": marks, "costs": None},
+        notes_of=[*notes, *lacking, *_said(metrics, texts)],
+        wrong=[] if texts is None else _wrong(run, texts),
+        phases=[(f"{number}", train, f"{began:.3g} to {ended:.3g}") for number, train, began, ended in run.phases()],
         charts=charts,
         result=_results(metrics),
         evaluations=_evaluations(run),
@@ -116,6 +122,7 @@ def _mark(unit: TowerUnit, verdict: str, found: Diff | None) -> dict[str, Any]:
 
 def _charts(run: RunFiles) -> tuple[list[tuple[str, Markup]], list[str]]:
     """Curves of loss and metrics; or what is lacking for them."""
+    bands = [(_band(phase, run), *phase[2:]) for phase in run.phases()]
     losses = {"training": run.points("loss"), "evaluation": run.points("eval_loss")}
     scores = {name.replace("_", " "): run.points(f"eval_{name}") for name in _SCORES}
     drawn = []
@@ -123,10 +130,31 @@ def _charts(run: RunFiles) -> tuple[list[tuple[str, Markup]], list[str]]:
         for title, lines in (("Loss", losses), ("Evaluation", scores)):
             there = {name: points for name, points in lines.items() if points}
             if there:
-                drawn.append((title, curves(f"{title}: {', '.join(there)} by epoch", there)))
+                drawn.append((title, curves(f"{title}: {', '.join(there)} by epoch", there, bands)))
     except MissingExtraError as error:
         return [], [str(error)]
     return drawn, []
+
+
+def _band(phase: tuple[int, str, float, float], run: RunFiles) -> str:
+    """What a band is called: its number, and what trains where there is room for that."""
+    number, train, began, ended = phase
+    room = _ACROSS * (ended - began) / max(1e-9, run.phases()[-1][3])
+    name = f"{number}: {train}"
+    return name if len(name) <= room else f"{number}"
+
+
+def _wrong(run: RunFiles, texts: Sequence[str]) -> list[tuple[str, str, str, str]]:
+    """The rows that it got most wrong: loss, label, what it gave, and the text."""
+    return [
+        (f"{loss:.2f}", true, given, _cut(texts[place]))
+        for place, true, given, loss in run.most_wrong()
+        if place < len(texts)
+    ]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]} …"
 
 
 def _evaluations(run: RunFiles) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
@@ -154,11 +182,11 @@ def _short(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
-def _said(metrics: Mapping[str, Any]) -> Iterator[str]:
-    """What the run said itself, and what its folder does not hold."""
+def _said(metrics: Mapping[str, Any], texts: Sequence[str] | None) -> Iterator[str]:
+    """What the run said itself, and what is not shown."""
     yield from (str(metrics[name]) for name in ("warning", "shortfall") if metrics.get(name))
-    if metrics.get("eval"):
-        yield "The run's folder holds no texts, so those that it got wrong are not shown."
+    if metrics.get("eval") and texts is None:
+        yield "The texts that it got most wrong are not shown: a run's folder holds none. 'train --html' shows them."
 
 
 def _engine(engine: Any) -> Iterator[str]:

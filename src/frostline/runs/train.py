@@ -50,7 +50,7 @@ from frostline.plan.schedule_file import SCHEDULE_FILE, schedule_text
 from frostline.runs.adapters import adapt, merge
 from frostline.runs.baseline import Baseline
 from frostline.runs.card import write_card
-from frostline.runs.confusion import metrics_and_confusion
+from frostline.runs.confusion import metrics_and_tables
 from frostline.runs.defaults import TrainingLength, with_usual_rates
 from frostline.runs.devices import device_options
 from frostline.runs.interrupt import SaveOnInterrupt
@@ -328,7 +328,7 @@ def _trainer(
         train_dataset=train_set,
         eval_dataset=eval_set,
         processing_class=tokenizer,
-        compute_metrics=metrics_and_confusion(start.read.schema),
+        compute_metrics=metrics_and_tables(start.read.schema),
         callbacks=callbacks,
         schedule=start.schedule,
     )

@@ -87,9 +87,14 @@ class TrainResult:
     earlier_engine: tuple[tuple[int, EngineReport], ...] = ()
     digest: str | None = None
 
-    def to_html(self) -> str:
-        """The run as a page, from the files that it left."""
-        return run_page(self.folder)
+    def to_html(self, *, texts: bool = True) -> str:
+        """The run as a page, from the files that it left.
+
+        Args:
+            texts: Whether the evaluation texts that it got most wrong are shown; no file of the run holds them.
+        """
+        test = self.start.read.test
+        return run_page(self.folder, test.texts if texts and test is not None else None)
 
     def _repr_html_(self) -> str:
         """What a notebook shows: the proof's verdict and the tower, without a script."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from dataclasses import asdict, dataclass
+import shlex
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal
 
 from frostline.engine.settings import EngineSettings, StoreDtype, StoreWhere
@@ -211,3 +213,30 @@ class TrainSettings:
     def to_dict(self) -> dict[str, Any]:
         """The settings as plain values."""
         return asdict(self)
+
+
+def known_settings(noted: Any) -> dict[str, Any]:
+    """Of settings that a file holds, those that this version knows."""
+    known = {field.name for field in fields(TrainSettings)}
+    return {name: value for name, value in noted.items() if name in known} if isinstance(noted, dict) else {}
+
+
+def command_of(settings: Mapping[str, Any]) -> str:
+    """Write the command that trains so, with what is given and is no default.
+
+    Args:
+        settings: Fields of `TrainSettings` as plain values.
+    """
+    return shlex.join(["frostline", "train", *_words(settings)])
+
+
+def _words(settings: Mapping[str, Any]) -> Iterator[str]:
+    for field in fields(TrainSettings):
+        value = settings.get(field.name, field.default)
+        if isinstance(value, list):
+            value = tuple(value)
+        if value == field.default:
+            continue
+        yield option(field.name)
+        if not isinstance(value, bool):
+            yield ",".join(map(str, value)) if isinstance(value, tuple) else f"{value}"

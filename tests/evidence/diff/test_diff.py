@@ -16,6 +16,7 @@ from frostline.checkpoints import tensor_files as stored
 from frostline.checkpoints.delta import compare as comparing
 from frostline.errors import ModelError, SelectorError
 from tests.checkpoints.folders import FORMS, Tensors, altered, save_classifier, tensors_of, write
+from tests.thinning import slow
 from tests.zoo.build import build
 
 if TYPE_CHECKING:
@@ -282,7 +283,7 @@ print((peak() - before) // 1024)
 """
 
 
-@pytest.mark.parametrize("form", ["single", "pickle"])
+@pytest.mark.parametrize("form", ["single", *slow("pickle")])
 def test_memory_does_not_grow_with_the_tensors(base: Path, tmp_path: Path, form: str) -> None:
     one = write(tmp_path / "one", {"w": torch.zeros(48, 1 << 20)}, base, form)
     other = write(tmp_path / "other", {"w": torch.ones(48, 1 << 20)}, base, form)

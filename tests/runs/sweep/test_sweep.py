@@ -129,7 +129,7 @@ def test_runs_are_those_of_the_trainer_alone(swept: SweepResult, quick_bert: Pat
 
 
 def test_a_short_budget_leaves_the_first_seed(quick_bert: Path, place: Path) -> None:
-    found = sweep(quick_bert, place, None, depths=[2], budget="1s")
+    found = sweep(quick_bert, place, None, depths=[2], budget="0.1s")
     assert [len(row.accuracy.values) for row in found.rows] == [1, 1]
     assert any("no time to choose learning rates" in note for note in found.notes)
     assert any("The budget ended after 1 of 2 seeds" in note for note in found.notes)

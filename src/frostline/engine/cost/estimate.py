@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from frostline.engine.cost.rows import Rows
     from frostline.engine.settings import EngineSettings
 
-_GUARD = 0.01  # of the time, at most
-_WEIGHTS = 1 / 3  # the share of the weights' gradients in a layer's forward and backward
+GUARD = 0.01  # of the time, at most
+WEIGHTS = 1 / 3  # the share of the weights' gradients in a layer's forward and backward
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +134,7 @@ def suffix_seconds(units: Sequence[UnitCost], line: int, speeds: Speeds) -> floa
     seconds = 0.0
     for place, unit in enumerate(reversed(layers)):
         whole = speeds.last if place == 0 else speeds.lowest if place == 1 else speeds.layer
-        seconds += whole * (1 - (1 - unit.trained_share) * _WEIGHTS)
+        seconds += whole * (1 - (1 - unit.trained_share) * WEIGHTS)
     embeddings = [unit for unit in above if unit.kind == "embeddings"]
     if embeddings:
         seconds += speeds.embeddings
@@ -155,7 +155,7 @@ def _times(
         fill, again = stored.once, stored.again / epochs
     steps = rows.tokens * suffix_seconds(units, line, speeds) + rows.rows * speeds.head
     steps += rows.steps * (speeds.overhead + trainable * speeds.parameter)
-    epoch = again + steps * (1 + _GUARD)
+    epoch = again + steps * (1 + GUARD)
     share = trainable / max(1, sum(unit.parameters for unit in units))
     check = (speeds.check_fixed + speeds.check * layers) * (1 + (speeds.check_trained - 1) * share)
     start = check + proof

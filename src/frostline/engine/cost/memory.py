@@ -21,8 +21,8 @@ _PREPARED_BYTES, _MOST_PREPARED = 570_000, 1024
 _IN_A_STEP = 15  # shapes of attention's products, measured
 _TRIED = 50  # shapes that the self-check prepares besides
 _LOST = 0.1  # of what is allocated in many blocks, measured
-_ON_THE_WAY = 2.0  # gradients within a layer beside what it kept, as a multiple of that; measured
-_OF_LAST = 3  # times its width: hidden states, the same padded, and their gradient
+ON_THE_WAY = 2.0  # gradients within a layer beside what it kept, as a multiple of that; measured
+OF_LAST = 3  # times its width: hidden states, the same padded, and their gradient
 _RUNTIME_BYTES = 30_000_000  # what a Trainer's first run of a process takes in any case, measured
 
 
@@ -136,8 +136,8 @@ def _activations(units: Sequence[UnitCost], line: int, rows: Rows, *, one_positi
     layers = [unit for unit in above if unit.kind == "layer"]
     last = layers[-1] if layers and one_position else None
     whole = [unit for unit in above if not unit.per_row and unit is not last]
-    way = _ON_THE_WAY * max((unit.saved for unit in whole), default=0.0)
-    per_token = sum(unit.saved for unit in whole) + way + (_OF_LAST * last.width if last is not None else 0)
+    way = ON_THE_WAY * max((unit.saved for unit in whole), default=0.0)
+    per_token = sum(unit.saved for unit in whole) + way + (OF_LAST * last.width if last is not None else 0)
     per_row = sum(unit.saved for unit in above if unit.per_row or unit is last)
     kept = rows.largest * per_token + rows.batch_size * per_row
     masks = rows.largest * rows.met * sum(unit.heads for unit in whole)

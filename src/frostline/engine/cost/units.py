@@ -84,9 +84,27 @@ def unit_costs(model: nn.Module) -> tuple[UnitCost, ...]:
         In depth order, one per unit.
     """
     anatomy = ModelMap.of(model)
-    width = width_of(model)
-    aliased = {name for unit in anatomy.units for name in unit.alias_names if unit.kind in {"layer", "head"}}
+    width, aliased = width_of(model), _aliased(anatomy)
     return tuple(_cost(model, unit, width, anatomy.repeats, aliased) for unit in anatomy.units)
+
+
+def unit_products(model: nn.Module) -> tuple[dict[str, float], ...]:
+    """Per unit in depth order, the FLOPs per token of each weight of a matrix product, by its name there."""
+    anatomy = ModelMap.of(model)
+    aliased = _aliased(anatomy)
+    return tuple(
+        {name: flops for name, (flops, _, _, _) in _products(model, _weights(model, unit), aliased)}
+        for unit in anatomy.units
+    )
+
+
+def _aliased(anatomy: ModelMap) -> set[str]:
+    """Further names of tied tensors in layers and heads: a table of embeddings may be a product's weight there."""
+    return {name for unit in anatomy.units for name in unit.alias_names if unit.kind in {"layer", "head"}}
+
+
+def _weights(model: nn.Module, unit: Unit) -> dict[str, nn.Parameter]:
+    return {name: model.get_parameter(name) for name in (*unit.parameter_names, *unit.alias_names)}
 
 
 def width_of(model: nn.Module) -> int:
@@ -115,7 +133,7 @@ def _cost(model: nn.Module, unit: Unit, width: int, repeats: int, aliased: set[s
     parameters = {name: model.get_parameter(name) for name in unit.parameter_names}
     buffers = [model.get_buffer(name) for name in unit.buffer_names]
     trained = [parameter for parameter in parameters.values() if parameter.requires_grad]
-    products = dict(_products(model, {**parameters, **{n: model.get_parameter(n) for n in unit.alias_names}}, aliased))
+    products = dict(_products(model, _weights(model, unit), aliased))
     flops = sum(flops for flops, _, _, _ in products.values())
     with_gradient = sum(flops for flops, _, _, trains in products.values() if trains)
     runs = repeats if unit.kind == "layer" else 1

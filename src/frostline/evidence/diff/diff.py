@@ -23,6 +23,7 @@ from frostline.evidence.diff.view import (
     TENSOR_COLUMNS,
     UNIT_COLUMNS,
     marks_of_diff,
+    most_moved,
     sorted_cells,
     tensor_cells,
     tower_of_diff,
@@ -130,7 +131,7 @@ class Diff:
             changed=len(changed),
             right=FIGURES,
             svg=tower_svg(tower.to_dict(), marks),
-            data={"tower": packed(tower.to_dict()), "marks": marks, "flops": None},
+            data={"tower": packed(tower.to_dict()), "marks": marks, "costs": None, "open": most_moved(self.units)},
         )
 
     def _repr_html_(self) -> str:

@@ -123,3 +123,9 @@ def _cell(text: str) -> str | dict[str, str]:
     except ValueError:
         return text
     return {"text": text, "value": text}
+
+
+def most_moved(units: Sequence[UnitDiff]) -> int:
+    """The place of the unit that moved the farthest; 0 where none did."""
+    moved = [unit.change.relative_l2 if unit.change is not None else None for unit in units]
+    return max(range(len(units)), key=lambda place: moved[place] or 0.0, default=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from os import PathLike, fspath
@@ -104,23 +104,33 @@ class Inspection:
         lines = [self.verdict, "", *plain_table(COLUMNS, (row_cells(row) for row in self.rows), RIGHT_ALIGNED)]
         return "\n".join([*lines, *(["", *notes] if (notes := self.notes) else [])])
 
-    def to_html(self, flops: Sequence[float] | None = None) -> str:
+    def to_html(self, costs: Mapping[str, Any] | None = None) -> str:
         """The inspection as a page: one file of HTML, with the tower in which the frost line is moved.
 
         Args:
-            flops: Per unit, what a forward of it computes per token, if heights are to show that as well.
+            costs: What the page reckons times and activations by, as the engine draws it up; None to show none.
+        """
+        return self.page("inspection.html", costs, kind="inspection", verdict=self.verdict)
+
+    def page(self, template: str, costs: Mapping[str, Any] | None, **values: Any) -> str:
+        """Fill a template that shows the tower in which the frost line is moved.
+
+        Args:
+            template: Its file's name.
+            costs: As for `to_html`.
+            **values: What else it names.
         """
         return render(
-            "inspection.html",
-            kind="inspection",
+            template,
             title=self.title,
-            verdict=self.verdict,
             remarks=self.notes,
             columns=COLUMNS,
             rows=[row_cells(row) for row in self.rows],
             right=RIGHT_ALIGNED,
             svg=tower_svg(self.tower.to_dict()),
-            data={"tower": packed(self.tower.to_dict()), "marks": None, "flops": flops},
+            costs=costs,
+            data={"tower": packed(self.tower.to_dict()), "marks": None, "costs": costs},
+            **values,
         )
 
     def to_svg(self) -> str:

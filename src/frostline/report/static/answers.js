@@ -1,25 +1,36 @@
 // The figures, warnings and texts to copy of the plan that the page stands at.
 
-import { copyText } from "./copying.js";
+import { makeCopying, showTexts } from "./copying.js";
+import { costOf } from "./cost.js";
 import { make } from "./dom.js";
 import { figuresOf, warningsOf } from "./figures.js";
 import { bytes, percent, shown, whole } from "./format.js";
 import { snippetsOf } from "./snippets.js";
 
-const EMPTY = { selector: "nothing is frozen", python: "# nothing to freeze: everything trains" };
+const EMPTY = {
+  selector: "nothing is frozen",
+  python: "# nothing to freeze: everything trains",
+  toml: "# nothing trains, which no schedule takes",
+};
+
+/** Show the time of an epoch, with a store and without, beside that of training everything. */
+function drawTimes(set, cost, everything) {
+  const share = (seconds) => `${Number(((100 * seconds) / everything).toPrecision(2))} %`;
+  if (!cost) {
+    for (const name of ["epoch", "stored", "fill", "anew"]) set(name, "", "–");
+    return;
+  }
+  set("epoch", "", share(Math.min(cost.stored ?? Infinity, cost.anew)));
+  set("stored", cost.stored ?? "", cost.canStore ? share(cost.stored) : "nothing to store");
+  set("fill", cost.fill ?? "", cost.canStore ? share(cost.fill) : "–");
+  set("anew", cost.anew, share(cost.anew));
+}
 
 /** Keep the answers of a page at what the plan says. */
-export function makeAnswers(root, model, plan) {
+export function makeAnswers(root, model, plan, costs) {
   const part = (name) => root.querySelector(`[data-part="${name}"]`);
   let texts = {};
-  for (const button of root.querySelectorAll("[data-copy]")) {
-    const label = button.textContent;
-    button.addEventListener("click", async () => {
-      const done = await copyText(texts[button.dataset.copy]);
-      button.textContent = done ? "Copied" : "Copy failed";
-      setTimeout(() => (button.textContent = label), 1500);
-    });
-  }
+  makeCopying(root, (name) => texts[name]);
   const draw = () => {
     const figures = figuresOf(model, plan);
     const set = (name, value, text) => {
@@ -29,6 +40,11 @@ export function makeAnswers(root, model, plan) {
     set("trainable", figures.trainable, whole(figures.trainable));
     part("share").textContent = `${percent(figures.trainable / figures.parameters)} of ${whole(figures.parameters)}`;
     const sizes = { weights: figures.weights, gradients: figures.gradients, optimizer: figures.optimizer };
+    if (costs) {
+      const cost = costOf(model, plan, costs);
+      sizes.activations = cost?.activations ?? 0;
+      drawTimes(set, cost, costs.everything);
+    }
     for (const [name, size] of Object.entries(sizes)) set(name, size, bytes(size));
     const memory = Object.values(sizes).reduce((total, size) => total + size, 0);
     set("memory", memory, bytes(memory));
@@ -37,10 +53,7 @@ export function makeAnswers(root, model, plan) {
     }
     part("warnings").replaceChildren(...warningsOf(model, plan).map((text) => make("li", {}, shown(text))));
     texts = snippetsOf(model, plan);
-    for (const [name, text] of Object.entries(texts)) {
-      part(name).textContent = text.split("\n").map(shown).join("\n") || EMPTY[name];
-      root.querySelector(`[data-copy="${name}"]`).disabled = !text;
-    }
+    showTexts(root, texts, EMPTY);
   };
   plan.subscribe(draw);
   draw();

@@ -19,10 +19,15 @@ export class Details {
   }
 
   /** Show a unit's parameters. */
-  open(unit) {
+  show(unit) {
     this.unit = unit;
     this.search.value = "";
     this.draw();
+  }
+
+  /** Show a unit's parameters, and go there. */
+  open(unit) {
+    this.show(unit);
     this.title.focus();
     this.title.scrollIntoView({ block: "nearest" });
   }

@@ -181,6 +181,7 @@ class _Sweep:
             shared_seconds=shared.seconds,
             notes=tuple(self._notes),
             folder=self._folder.target,
+            settings=self._settings.run.to_dict(),
         )
         if self._settings.pick is not None:
             result = self._pick(result)

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 from frostline.runs.sweep.interval import Interval
-from frostline.runs.sweep.result import points
 from frostline.runs.sweep.row import SweepRow
+from frostline.runs.sweep.table import points
 
 CLOSE = 2.0  # points: where the interval leaves open more than that, nothing is said of a depth
 _FASTER = 1.1  # times: what saves less is not worth a word
@@ -35,6 +35,25 @@ def finding(difference: Interval) -> Finding:
     return "even" if low >= -CLOSE else "unclear"
 
 
+def recommended(rows: Sequence[SweepRow]) -> SweepRow | None:
+    """The fastest row that loses nothing which shows, and is worth the change; None where there is none.
+
+    Args:
+        rows: Of a sweep; the first one has nothing frozen.
+    """
+    return min(_safe(rows), key=lambda row: row.seconds, default=None)
+
+
+def _safe(rows: Sequence[SweepRow]) -> list[SweepRow]:
+    return [
+        row
+        for row in rows[1:]
+        if row.difference is not None
+        and finding(row.difference) in {"even", "gains"}
+        and _times(rows[0], row) >= _FASTER
+    ]
+
+
 def verdict(rows: Sequence[SweepRow]) -> str:
     """Say what freezing costs and saves.
 
@@ -48,10 +67,9 @@ def verdict(rows: Sequence[SweepRow]) -> str:
     if seeds < 2:
         return _of_one_seed(full, frozen)
     found = {row.name: finding(row.difference) for row in frozen if row.difference is not None}
-    safe = [row for row in frozen if found.get(row.name) in {"even", "gains"} and _times(full, row) >= _FASTER]
+    safe, best = _safe(rows), recommended(rows)
     said = []
-    if safe:
-        best = min(safe, key=lambda row: row.seconds)
+    if best is not None:
         said.append(_praise(full, best, found[best.name], seeds))
     elif all(found.get(row.name) == "loses" for row in frozen):
         least = max(frozen, key=_mean)
