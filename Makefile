@@ -9,7 +9,7 @@ STAMP := $(VENV)/.setup-done
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
 
-.PHONY: setup demo quick test test-page test-slow test-versions lint format docs architectures bench gpu performance wheel clean
+.PHONY: setup demo quick test test-page test-slow test-versions lint format docs pictures architectures bench gpu performance wheel clean
 
 setup: $(STAMP)
 
@@ -49,7 +49,11 @@ format: setup
 	$(BIN)/ruff format .
 
 docs: setup
-	$(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# The pictures of README.md; needs chromium.
+pictures: setup
+	$(BIN)/python -m tests.docs.pictures
 
 architectures: setup
 	mkdir -p build

@@ -1,18 +1,20 @@
 """Every block of Python in README.md and docs/*.md runs, page by page, from the top.
 
 README.md takes nothing for granted. A page of docs/ takes for granted what the block of docs/index.md makes. The names
-of models and files in them are folders and files of this test: tiny ones, but of the same kinds.
+of models and files in them are folders and files of this test: tiny ones, but of the same kinds. The notebook
+runs likewise.
 """
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 
 from tests.checkpoints.folders import tensors_of, write
-from tests.docs.blocks import PAGES, blocks
+from tests.docs.blocks import PAGES, ROOT, blocks
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
 
 GERMAN = "dbmdz/bert-base-german-cased"
 GIVEN = "docs/index.md"
+TUTORIAL = "docs/tutorial.md"
+TRANSLATIONS = tuple(page for page in PAGES if page.startswith("docs/tutorial.") and page != TUTORIAL)
 
 
 @pytest.fixture
@@ -48,14 +52,34 @@ def run(page: str, names: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore:The 'train_dataloader' does not have many workers:UserWarning")
 @pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found:UserWarning")
 @pytest.mark.filterwarnings("ignore:`is_gradient_checkpointing` is deprecated:FutureWarning")  # PEFT asks for it
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python")])
-def test_a_page_runs(page: str, place: Path) -> None:
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, "python") and page not in TRANSLATIONS])
+def test_a_page_runs(page: str, place: Path, capsys: pytest.CaptureFixture[str]) -> None:
     torch.manual_seed(0)
     names: dict[str, Any] = {"__name__": "page"}
     if page.startswith("docs/") and page != GIVEN:
         run(GIVEN, names)
     run(page, names)
     assert {"fl", "model"} <= names.keys()
+    if page == TUTORIAL:
+        assert blocks(page, "text")[0].text in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("page", TRANSLATIONS)
+def test_a_translation_has_the_same_code(page: str) -> None:
+    for language in ("python", "text"):
+        assert [block.text for block in blocks(page, language)] == [block.text for block in blocks(TUTORIAL, language)]
+
+
+@pytest.mark.filterwarnings("ignore:'pin_memory' argument is set as true but no accelerator is found:UserWarning")
+def test_the_notebook_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    cells = json.loads((ROOT / "docs" / "tutorial.ipynb").read_text(encoding="utf-8"))["cells"]
+    names: dict[str, Any] = {"__name__": "notebook"}
+    for number, cell in enumerate(cells):
+        if cell["cell_type"] == "code":
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)  # stripped
+            exec(compile("".join(cell["source"]), f"cell {number}", "exec"), names)  # noqa: S102 - it is ours
+    assert names["trainer"].proof.ok
 
 
 def test_there_are_blocks_to_run() -> None:
