@@ -165,6 +165,8 @@ class _Trial:
         kept: What the model holds.
     """
 
+    _positions: int | None = None  # of rows that are no texts, where one of them is read
+
     def __init__(self, model: nn.Module, forward: Forward, call: Call) -> None:
         self._model = model
         self._runner = Runner(model, forward)
@@ -175,7 +177,6 @@ class _Trial:
         self._selection: Selection | None = None
         self._rounds_to: torch.dtype | None = None  # by autocast
         self._alone: tuple[Any, dict[str, Packed]] | None = None  # what was stored last, and how it was computed
-        self._positions: int | None = None  # of rows that are no texts, where one of them is read
         self.kept = KeptState(model)
         tried = aligned_inputs(call, model, self._runs)
         few = call.select(list(range(min(call.rows.count, MOST_ROWS)))) if call.has_tokens else varied_rows(call)
