@@ -19,10 +19,6 @@ if TYPE_CHECKING:
 
 FILES = ("sweep.png", "sweep.svg")
 _DPI = 150
-_LEFT_OF = {
-    True: 0.22,
-    False: 0.75,
-}  # of the longest time: from there on the name of a point on the front, or not on it
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,14 +30,14 @@ class Look:
         front: The colour of what is on the Pareto front.
         other: That of all else.
         rule: That of the grid.
-        numbered: Whether points are called by the row's number, from 1, instead of by what is frozen.
+        names: Whether it is listed beside them what the numbers of the points stand for.
     """
 
-    size: tuple[float, float] = (8.0, 5.0)
+    size: tuple[float, float] = (9.0, 4.5)
     front: str = "#0b5fa5"
     other: str = "#8a8a8a"
     rule: str = "#e4e4e4"
-    numbered: bool = False
+    names: bool = True
 
 
 def draw(rows: Sequence[SweepRow], look: Look | None = None) -> Figure:
@@ -78,7 +74,10 @@ def draw(rows: Sequence[SweepRow], look: Look | None = None) -> Figure:
         )
     points = zip(*((row.seconds, 100 * row.accuracy.mean) for row in front), strict=True)
     axes.plot(*points, color=look.front, linewidth=1, zorder=0)
-    _name_points(axes, rows, numbered=look.numbered)
+    _number_points(axes, rows)
+    if look.names:
+        names = "\n".join(f"{number}  {printable(row.name)}" for number, row in enumerate(rows, 1))
+        axes.text(1.02, 1, names, transform=axes.transAxes, va="top", fontsize=8, linespacing=1.6, parse_math=False)
     axes.set_xlabel("time of one run, seconds")
     axes.set_ylabel("accuracy, %")
     axes.set_xlim(left=0)
@@ -89,25 +88,20 @@ def draw(rows: Sequence[SweepRow], look: Look | None = None) -> Figure:
     axes.set_axisbelow(True)
     seeds = len(rows[0].accuracy.values)
     bars = f"bars: 95 % over {seeds} seeds" if seeds > 1 else "one seed"
-    what = "" if look.numbered else "What is frozen; "
-    axes.set_title(f"{what}{bars}; line: Pareto front", fontsize=9 if look.numbered else 10)
+    what = "What is frozen; " if look.names else ""
+    axes.set_title(f"{what}{bars}; line: Pareto front", fontsize=10 if look.names else 9)
     return figure
 
 
-def _name_points(axes: Any, rows: Sequence[SweepRow], *, numbered: bool) -> None:
-    """Write beside each point what is frozen: where the front leaves room, and within the picture."""
-    longest, front = max(row.seconds for row in rows), pareto(rows)
+def _number_points(axes: Any, rows: Sequence[SweepRow]) -> None:
+    """Write beside each point the number of its row, from 1."""
     for number, row in enumerate(rows, 1):
-        # The front comes from the lower left; what is not on it lies beneath.
-        left = row.seconds > _LEFT_OF[row in front] * longest
         axes.annotate(
-            f"{number}" if numbered else printable(row.name),
+            f"{number}",
             (row.seconds, 100 * row.accuracy.mean),
-            parse_math=False,  # a pair of $ would begin a formula
-            xytext=(-6 if left else 6, 5 if left and row in front else -12),
+            xytext=(6, -12),
             textcoords="offset points",
-            ha="right" if left else "left",
-            fontsize=10 if numbered else 8,
+            fontsize=10,
         )
 
 

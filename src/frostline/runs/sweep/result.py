@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from matplotlib.figure import Figure
 
-_ON_PAGE = Look(size=(4.8, 3.5), front=LINES[0], other=INK, rule=RULE, numbered=True)
+_ON_PAGE = Look(size=(4.8, 3.5), front=LINES[0], other=INK, rule=RULE, names=False)
 _CHOICE = Markup(
     '<label><input class="needs-script" type="radio" name="choice" data-texts="{}"{}> <span>{}</span></label>'
 )
