@@ -186,5 +186,8 @@ def test_figures_of_a_machine() -> None:
 
 def test_a_machine_by_name() -> None:
     assert machine_named("A100-80GB").half == 312e12
-    with pytest.raises(SettingsError, match=r"device is 'a1000', of which no figures are known; known are cpu, which is this machine.s, and t4, "):
+    with pytest.raises(
+        SettingsError,
+        match=r"device is 'a1000', of which no figures are known; known are cpu, which is this machine.s, and t4, ",
+    ):
         machine_named("a1000")
