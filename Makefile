@@ -26,7 +26,7 @@ test: setup
 	$(BIN)/python -m pytest
 
 quick: setup
-	$(BIN)/python -m pytest -m "not slow and not long and not gpu"
+	$(BIN)/python -m pytest -m "not slow and not long and not gpu and not page"
 
 # In Debian's chromium; skipped where there is none.
 test-page: setup

@@ -94,6 +94,13 @@ _LONG = (
         "cli/test_predict",
         "store/test_damage",
         "training/test_phased",
+        "training/test_lightning",
+        "training/test_fast",
+        "training/test_shared_pass",
+        "runs/test_adapters",
+        "engine/test_wanted",
+        "cli/test_sweep",
+        "cli/test_report",
         "cli/test_schedule",
     ),
 )
