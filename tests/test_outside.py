@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import pwd
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import pytest
 
 from frostline.store.folder import default_folder
 from tests import outside
+from tests.processes import python
 from tests.training import tiny
 from tests.training.conftest import bert, datasets_cache, on_this_machine
 
@@ -63,9 +62,7 @@ def test_stores_of_a_run_are_not_left_with_the_user(tmp_path: Path) -> None:
     data = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(8))
     words = ["train", "--model", model, "--data", data, "--out", tmp_path / "out", "--epochs", 1, "--store", "disk"]
     frozen = ["--freeze", "embeddings, layers[0]"]
-    done = subprocess.run(
-        [sys.executable, "-m", "frostline", *map(str, words), *frozen], capture_output=True, text=True, check=False
-    )
+    done = python("-m", "frostline", *words, *frozen)
     assert done.returncode == 0, done.stderr
     (new,) = left() - before
     assert new.startswith(str(default_folder()))

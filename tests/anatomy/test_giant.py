@@ -15,6 +15,7 @@ from transformers import LlamaConfig, LlamaForCausalLM
 import frostline as fl
 from frostline.evidence.inspect.inspection import inspect_model, open_skeleton
 from tests.anatomy.giant import write_shards
+from tests.processes import python
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -124,13 +125,7 @@ def test_it_takes_little_memory(giant: Path) -> None:
 
 
 def test_the_command_answers_it(giant: Path) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "frostline", "inspect", str(giant), "--json", "--freeze", "backbone"],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = python("-m", "frostline", "inspect", giant, "--json", "--freeze", "backbone")
     assert (done.returncode, done.stderr) == (0, "")
     values = json.loads(done.stdout)
     assert values["parameters"] == PARAMETERS
@@ -142,13 +137,7 @@ def test_a_missing_shard_is_told(giant: Path, tmp_path: Path) -> None:
     for file in giant.iterdir():
         if file.name != f"model-00017-of-{SHARDS:05d}.safetensors":
             (tmp_path / file.name).symlink_to(file)
-    done = subprocess.run(
-        [sys.executable, "-m", "frostline", "inspect", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    done = python("-m", "frostline", "inspect", tmp_path)
     assert done.returncode == 2
     assert "of which 1 are missing: model-00017-of-00030.safetensors" in done.stderr
     assert len(done.stderr.strip().splitlines()) <= 2

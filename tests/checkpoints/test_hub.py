@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.processes import python
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -87,15 +87,7 @@ def served(model: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
 def frostline(endpoint: str, home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
     environment |= {"HF_ENDPOINT": endpoint, "HF_HOME": str(home), "HF_HUB_OFFLINE": "0"}
-    return subprocess.run(
-        [sys.executable, "-m", "frostline", *arguments],
-        env=environment,
-        cwd=home,
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    return python("-m", "frostline", *arguments, env=environment, cwd=home)
 
 
 def test_of_weights_on_the_hub_only_the_headers_are_fetched(

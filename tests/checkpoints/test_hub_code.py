@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import subprocess
-import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from frostline.errors import ModelError
 from frostline.evidence.inspect.inspection import open_skeleton
 from tests.models import tiny
+from tests.processes import python
 from tests.thinning import slow
 
 if TYPE_CHECKING:
@@ -59,14 +59,7 @@ def configure(folder: Path, **changes: str) -> None:
 
 
 def inspected(model: Path, home: Path, *options: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "frostline", "inspect", str(model), *options],
-        env=os.environ | {"HF_HOME": str(home)},
-        capture_output=True,
-        text=True,
-        timeout=100,
-        check=False,
-    )
+    return python("-m", "frostline", "inspect", model, *options, env=os.environ | {"HF_HOME": str(home)})
 
 
 @pytest.mark.parametrize("options", [(), *slow((("--from-config",),)), *slow((("--names", "--freeze", "backbone"),))])

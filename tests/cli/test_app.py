@@ -7,9 +7,7 @@ import fcntl
 import json
 import os
 import pty
-import resource
 import select
-import signal
 import subprocess
 import sys
 import termios
@@ -23,6 +21,7 @@ import torch
 from frostline.cli.progress import TrainingProgress
 from frostline.errors import DriftError, FrostlineError, SelectorError
 from frostline.training.checkpoints import newest_sound
+from tests.processes import Started
 from tests.thinning import slow
 from tests.training import tiny
 
@@ -146,21 +145,14 @@ def environment(**changes: str) -> dict[str, str]:
     return kept | {"HF_ENDPOINT": tiny.CLOSED_PORT, "OMP_NUM_THREADS": "1"} | changes
 
 
-def started(folder: Path, *words: Any, **options: Any) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-m", "frostline", *(str(word) for word in words)],
-        env=environment(HF_DATASETS_CACHE=str(folder / "cache")),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        **options,
-    )
+def started(folder: Path, *words: Any, **options: Any) -> Started:
+    return Started("-m", "frostline", *words, env=environment(HF_DATASETS_CACHE=str(folder / "cache")), **options)
 
 
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_for(condition: Callable[[], bool], process: Started) -> None:
     until = time.monotonic() + 90
     while not condition():
-        assert process.poll() is None, process.communicate()
+        assert process.is_running, process.done()
         assert time.monotonic() < until
         time.sleep(0.02)
 
@@ -168,26 +160,26 @@ def wait_for(condition: Callable[[], bool], process: subprocess.Popen[str]) -> N
 def test_ctrl_c_writes_a_checkpoint_from_which_the_same_model_comes(
     frostline: Callable[..., Done], bert: Path, tmp_path: Path
 ) -> None:
-    table = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(400))
+    table = tiny.write_csv(tmp_path / "rows.csv", tiny.rows(240))
     words = ["train", "--model", bert, "--data", table, "--freeze", "embeddings", "--epochs", 3, "--batch-size", 4]
     out = tmp_path / "out"
     process = started(tmp_path, *words, "--out", out)
     checkpoints = tmp_path / "out.partial" / "checkpoints"
-    wait_for((checkpoints / "checkpoint-100" / "trainer_state.json").is_file, process)
+    wait_for((checkpoints / "checkpoint-60" / "trainer_state.json").is_file, process)
     time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130
+    process.interrupt()
+    done = process.done()
+    assert done.returncode == 130
     assert not out.exists()
     left = max(checkpoints.iterdir(), key=lambda place: int(place.name.rpartition("-")[2]))
-    assert err.splitlines() == [
+    assert done.stderr.splitlines() == [
         "Stopping: a checkpoint is written after this step. Press Ctrl-C again to stop at once.",
         f"Stopped; {left.name} is kept. Go on with the same settings and --resume.",
     ]
-    assert 100 < int(left.name.rpartition("-")[2]) < 300
-    done = frostline(*words, "--out", out, "--resume")
-    assert done.status == 0, done.err
-    assert f"Going on from {left.name}." in done.out.splitlines()
+    assert 60 < int(left.name.rpartition("-")[2]) < 180
+    resumed = frostline(*words, "--out", out, "--resume")
+    assert resumed.status == 0, resumed.err
+    assert f"Going on from {left.name}." in resumed.out.splitlines()
     assert frostline(*words, "--out", tmp_path / "whole").status == 0
     assert tiny.same_weights(out, tmp_path / "whole")
     assert not (tmp_path / "out.partial").exists()
@@ -232,10 +224,10 @@ def test_ctrl_c_before_the_first_step_leaves_nothing(bert: Path, table: Path, tm
     process = started(tmp_path, "train", "--model", bert, "--data", table, "--out", out)
     wait_for((tmp_path / "out.partial" / ".lock").is_file, process)
     time.sleep(0.1)  # by now it reads the table or loads the model, which takes seconds
-    process.send_signal(signal.SIGINT)
-    stdout, err = process.communicate(timeout=60)
-    assert (process.returncode, stdout) == (130, "")
-    assert "Traceback" not in err
+    process.interrupt()
+    done = process.done()
+    assert (done.returncode, done.stdout) == (130, "")
+    assert "Traceback" not in done.stderr
     assert not out.exists()
     assert not (tmp_path / "out.partial").exists()
 
@@ -244,15 +236,11 @@ def test_a_full_disk_as_the_system_reports_it(bert: Path, table: Path, tmp_path:
     """No file may grow beyond 20 kB, which the weights need and the other files do not."""
     (tmp_path / "cache").mkdir()
     out = tmp_path / "out"
-    process = started(
-        tmp_path,
-        *("train", "--model", bert, "--data", table, "--out", out, "--json"),
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )
-    stdout, err = process.communicate(timeout=90)
-    assert (process.returncode, stdout) == (2, ""), err
-    assert err.startswith(f"frostline: There is no room left to write '{out}'"), err
-    assert len(err.splitlines()) == 2
+    words = ("train", "--model", bert, "--data", table, "--out", out, "--json")
+    done = started(tmp_path, *words, file_bytes=20_000).done()
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert done.stderr.startswith(f"frostline: There is no room left to write '{out}'"), done.stderr
+    assert len(done.stderr.splitlines()) == 2
     assert not out.exists()
     assert not (tmp_path / "out.partial").exists()
 
@@ -268,7 +256,8 @@ def test_a_stream_that_is_closed(tmp_path: Path, closed: str, name: str, status:
 def test_a_reader_that_leaves_early(tmp_path: Path) -> None:
     """With more output than a buffer holds, so that the closed pipe shows while the command still runs."""
     model = tiny.save_bert(tmp_path / "deep", num_hidden_layers=60)
-    process = started(tmp_path, "inspect", model, "--json")
+    words = [sys.executable, "-m", "frostline", "inspect", str(model), "--json"]
+    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert process.stdout is not None
     assert process.stderr is not None
     process.stdout.close()

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import os
-import subprocess
 import sys
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -15,6 +14,7 @@ import pytest
 from frostline.cli import pipe
 from frostline.cli.pipe import read_lines
 from frostline.errors import DataError
+from tests.processes import Started, python
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -95,15 +95,13 @@ def test_what_is_refused(refused: Callable[..., str], trained: Path, given: Call
 def test_a_pipe_that_nobody_writes_is_named(trained: Path) -> None:
     """One that is written late, read by a process of its own; a terminal or nothing is no pipe."""
     reader, writer = os.pipe()
-    words = [sys.executable, "-m", "frostline", "predict", str(trained)]
-    with subprocess.Popen(words, stdin=reader, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as running:
-        os.close(reader)
-        assert running.stderr is not None
-        assert running.stderr.readline() == "Waiting for texts from standard input, one per line.\n"
-        os.write(writer, b"good film\n")
-        os.close(writer)
-        assert running.stdout is not None
-        assert running.stdout.read().endswith("good film\n")
-    nothing = subprocess.run(words, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False)
+    words = ("-m", "frostline", "predict", trained)
+    running = Started(*words, streams={0: reader})
+    os.close(reader)
+    assert running.stderr.readline() == "Waiting for texts from standard input, one per line.\n"
+    os.write(writer, b"good film\n")
+    os.close(writer)
+    assert running.done().stdout.endswith("good film\n")
+    nothing = python(*words)
     assert nothing.returncode == 2
     assert "Give texts to predict" in nothing.stderr

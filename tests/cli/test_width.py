@@ -7,8 +7,6 @@ import os
 import pty
 import re
 import struct
-import subprocess
-import sys
 import termios
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -23,6 +21,7 @@ from frostline.cli.render import print_proof
 from frostline.demo.model import find_demo_model
 from frostline.store.store import Store
 from tests.checkpoints.folders import save_classifier, tensors_of, write
+from tests.processes import Started, python
 from tests.store.building import STREAMS, key, put
 
 if TYPE_CHECKING:
@@ -139,15 +138,15 @@ def test_predict(frostline: Callable[..., Done], trained: Path, width: int) -> N
 
 def test_the_width_is_that_of_the_terminal(bert: Path) -> None:
     """A real terminal of 50 columns; in a pipe there is no width."""
-    words = [sys.executable, "-m", "frostline", "inspect", str(bert), "--freeze", "embeddings"]
+    words = ("-m", "frostline", "inspect", bert, "--freeze", "embeddings")
     clean = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    piped = subprocess.run(words, check=True, capture_output=True, text=True, env=clean).stdout
+    piped = python(*words, env=clean).stdout
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 50, 0, 0))
-    with subprocess.Popen(words, stdout=theirs, env=clean) as running:
-        os.close(theirs)
-        drawn = _all(ours)
-        assert running.wait() == 0
+    running = Started(*words, env=clean, streams={1: theirs})
+    os.close(theirs)
+    drawn = _all(ours)
+    assert running.done().returncode == 0
     assert "head\n  parameters: 34; trains: yes; origin: new\n" in drawn
     assert max(map(len, drawn.splitlines())) <= 50
     assert "frozen mode" in piped.splitlines()[2]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -11,6 +9,7 @@ import torch
 from torch.utils.data import DataLoader
 
 import frostline as fl
+from tests.processes import python
 from tests.training import tokens
 
 lightning: Any = pytest.importorskip("lightning")
@@ -110,7 +109,7 @@ def test_without_lightning() -> None:
     code += "import importlib.util as u\nfind = u.find_spec\n"
     code += "u.find_spec = lambda name, *more: None if 'lightning' in name else find(name, *more)\n"
     code += "import frostline\nfrostline.LightningCallback"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    done = python("-c", code)
     assert "pip install 'frostline[lightning]'" in done.stderr
 
 

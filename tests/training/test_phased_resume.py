@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
 import random
 import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +16,7 @@ import frostline as fl
 from frostline.errors import PlanError
 from frostline.plan.phase import Phase
 from frostline.plan.schedule import OptimizerState, Schedule
+from tests.processes import python
 from tests.thinning import slow
 from tests.training import tokens
 
@@ -141,15 +139,7 @@ def test_a_checkpoint_where_a_phase_ends(tmp_path: Path, whole: dict[str, fl.Tra
 
 @pytest.mark.parametrize("step", [6, *slow(3, 13, 18, 23)])
 def test_a_process_that_is_killed(tmp_path: Path, whole: dict[str, fl.Trainer], step: int) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.training.killed", str(tmp_path), str(step)],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
+    done = python("-m", "tests.training.killed", tmp_path, step)
     assert done.returncode == -signal.SIGKILL, done.stderr
     resumed = trainer(tmp_path, Schedule(FIVE))
     resumed.train(resume_from_checkpoint=True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -13,27 +12,29 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from tests.processes import Started
 from tests.thinning import slow
 
-ROOT = Path(__file__).parents[2]
+
+def ranks(count: int, module: str, *words: Any) -> str:
+    """Run a module as so many processes of one training, as torchrun starts them; give what they say."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    own = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    processes = [
+        Started("-m", module, *words, env=os.environ | {name: str(value) for name, value in of_rank.items()})
+        for of_rank in (own | {"RANK": rank, "LOCAL_RANK": rank} if count > 1 else {} for rank in range(count))
+    ]
+    done = [process.done() for process in processes]
+    assert [one.returncode for one in done] == [0] * count, done
+    return "".join(one.stderr for one in done)
 
 
 def run(folder: Path, store: str, processes: int) -> list[dict[str, Any]]:
     folder.mkdir()
-    words = ["-m", "tests.training.rank", str(folder), store, str(8 // processes)]
-    if processes > 1:
-        words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
-    done = subprocess.run(
-        [sys.executable, *words],
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr.count("Engine: ") == 1
+    said = ranks(processes, "tests.training.rank", folder, store, 8 // processes)
+    assert said.count("Engine: ") == 1
     return [json.loads((folder / f"report-{rank}.json").read_text(encoding="utf-8")) for rank in range(processes)]
 
 
@@ -68,14 +69,7 @@ def test_two_processes(tmp_path: Path, alone: tuple[Path, dict[str, Any]], store
 
 def by_phases(folder: Path, processes: int) -> dict[str, Any]:
     folder.mkdir()
-    words = ["-m", "tests.training.phased_rank", str(folder), str(8 // processes)]
-    if processes > 1:
-        words = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}", *words]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [sys.executable, *words], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=300
-    )
-    assert done.returncode == 0, done.stderr
+    ranks(processes, "tests.training.phased_rank", folder, 8 // processes)
     told: dict[str, Any] = json.loads((folder / "phases.json").read_text(encoding="utf-8"))
     return told
 
