@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,7 @@ from torch import nn
 
 from frostline.base.random_state import RngState, seed_all
 from frostline.engine.cost.machines import UTILISATION, Speeds, from_figures
+from frostline.engine.cost.measurement import wait_for
 from frostline.engine.kernels.onednn_linear import is_faster, product
 from frostline.engine.settings import EngineSettings
 from frostline.errors import FrostlineError
@@ -155,15 +156,11 @@ def product_speeds(
     began = time.perf_counter()
     device = device or torch.device("cpu")
     on_cpu, by_onednn = device.type == "cpu", is_faster(device, dtype)
-    multiply: Any = partial(product, bias=None) if by_onednn else nn.functional.linear
-    wait: Any = (lambda: None) if on_cpu else torch.accelerator.synchronize
     width = max(1, min(_WIDEST, max((unit.width for unit in units), default=1)))
     count = max(1, min(tokens, _MOST_TOKENS))
-    values, weight = (torch.ones(size, width, dtype=dtype, device=device) for size in (count, width))
-    block = torch.zeros(_BLOCK // 4, device=device)
-    with torch.no_grad():
-        rate = 2.0 * count * width * width / usual_seconds(lambda: (multiply(values, weight), wait()))
-        bandwidth = 2.0 * _BLOCK / usual_seconds(lambda: (block.clone(), wait()))
+    threads = torch.get_num_threads()
+    rate = _product_rate(count, width, dtype, device, threads)
+    bandwidth = _copy_rate(device, threads)
     share = _OF_PRODUCTS if on_cpu else UTILISATION
     how = (
         f"matrix products {width} wide, measured on this machine at {rate / 1e9:,.0f} GFLOP/s, of which training is "
@@ -174,3 +171,22 @@ def product_speeds(
     )
     kept = by_onednn or (on_cpu and dtype != torch.float32)
     return replace(speeds, products=kept, seconds=time.perf_counter() - began)
+
+
+@cache  # a process trains many times, on one machine
+def _product_rate(count: int, width: int, dtype: torch.dtype, device: torch.device, threads: int) -> float:
+    """Measure the FLOPs per second of the product of (count, width) and (width, width); once for so many threads."""
+    del threads  # which are of the key alone
+    multiply: Any = partial(product, bias=None) if is_faster(device, dtype) else nn.functional.linear
+    values, weight = (torch.ones(size, width, dtype=dtype, device=device) for size in (count, width))
+    with torch.no_grad():
+        seconds = usual_seconds(lambda: (multiply(values, weight), wait_for(device)))
+    return 2.0 * count * width * width / seconds
+
+
+@cache
+def _copy_rate(device: torch.device, threads: int) -> float:
+    """Measure the bytes per second that copying a large block reads and writes; once for so many threads."""
+    del threads
+    block = torch.zeros(_BLOCK // 4, device=device)
+    return 2.0 * _BLOCK / usual_seconds(lambda: (block.clone(), wait_for(device)))

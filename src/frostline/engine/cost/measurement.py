@@ -155,14 +155,15 @@ def _some(call: Call, rows: int) -> Call:
 
 def _seconds(run: Callable[[], object], device: torch.device) -> float:
     """What one run takes until its results are there."""
-    _wait_for(device)
+    wait_for(device)
     started = time.perf_counter()
     run()
-    _wait_for(device)
+    wait_for(device)
     return time.perf_counter() - started
 
 
-def _wait_for(device: torch.device) -> None:
+def wait_for(device: torch.device) -> None:
+    """Wait until a device has done what it was given; the processor always has."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)
 
