@@ -9,12 +9,12 @@ from transformers import AutoModelForSequenceClassification
 import frostline as fl
 from tests.checkpoints.folders import save_classifier
 from tests.training import tiny
-from tests.training.conftest import bert, datasets_cache, gpt2, on_this_machine
+from tests.training.conftest import bert, datasets_cache, gpt2, little_is_measured, on_this_machine
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-__all__ = ["bert", "datasets_cache", "gpt2", "on_this_machine"]
+__all__ = ["bert", "datasets_cache", "gpt2", "little_is_measured", "on_this_machine"]
 
 
 @pytest.fixture(scope="module")

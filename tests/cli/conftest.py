@@ -8,13 +8,13 @@ import pytest
 
 from frostline.cli.app import run
 from tests.training import tiny
-from tests.training.conftest import bert, datasets_cache, gpt2, on_this_machine, quick_bert, table
+from tests.training.conftest import bert, datasets_cache, gpt2, little_is_measured, on_this_machine, quick_bert, table
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-__all__ = ["bert", "datasets_cache", "gpt2", "on_this_machine", "quick_bert", "table"]
+__all__ = ["bert", "datasets_cache", "gpt2", "little_is_measured", "on_this_machine", "quick_bert", "table"]
 
 
 @dataclass(frozen=True)

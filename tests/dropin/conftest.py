@@ -9,9 +9,9 @@ import torch
 
 pytest.register_assert_rewrite("tests.training.beside", "tests.dropin.pairs")
 
-from tests.training.conftest import heard  # noqa: E402
+from tests.training.conftest import heard, little_is_measured  # noqa: E402
 
-__all__ = ["heard"]
+__all__ = ["heard", "little_is_measured"]
 
 _FOLDER = Path(__file__).parent
 
@@ -32,11 +32,11 @@ def _one_thread() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave two of three parameter sets of a function to the slow tests: more patterns of the same kind."""
+    """Leave three of four parameter sets of a function to the slow tests: more patterns of the same kind."""
     sets: Counter[tuple[object, str]] = Counter()
     for item in items:
         if isinstance(item, pytest.Function) and item.path.is_relative_to(_FOLDER):
             function = (item.path, item.originalname)
-            if sets[function] % 3:
+            if sets[function] % 4:
                 item.add_marker(pytest.mark.slow)
             sets[function] += 1

@@ -6,10 +6,22 @@ from tests.training.conftest import (
     datasets_cache,
     gpt2,
     heard,
+    little_is_measured,
     make,
     on_this_machine,
     quick_bert,
     table,
 )
 
-__all__ = ["batch", "bert", "datasets_cache", "gpt2", "heard", "make", "on_this_machine", "quick_bert", "table"]
+__all__ = [
+    "batch",
+    "bert",
+    "datasets_cache",
+    "gpt2",
+    "heard",
+    "little_is_measured",
+    "make",
+    "on_this_machine",
+    "quick_bert",
+    "table",
+]

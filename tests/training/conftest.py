@@ -8,6 +8,7 @@ import torch
 from transformers import AutoModelForSequenceClassification
 
 from frostline.base import hub
+from frostline.engine.cost import measurement
 from tests.training import tiny
 
 if TYPE_CHECKING:
@@ -36,6 +37,14 @@ def on_this_machine(datasets_cache: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(hub, "getproxies", dict)
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", datasets_cache)
     monkeypatch.setattr(datasets.config, "DOWNLOADED_DATASETS_PATH", datasets_cache / "downloads")
+
+
+@pytest.fixture(autouse=True)
+def little_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the prefix costs is measured on a few rows, once: where tests look at it, they give it."""
+    monkeypatch.setattr(measurement, "_LONGEST", 0)
+    monkeypatch.setattr(measurement, "_LONG_ENOUGH", 0)
+    monkeypatch.setattr(measurement, "_TRIAL_ROWS", 32)
 
 
 @pytest.fixture(scope="session")

@@ -13,6 +13,7 @@ from transformers import AutoModel, FunnelBaseModel
 import frostline as fl
 from frostline.errors import SelectorError
 from frostline.plan.describe import describe
+from tests.thinning import one_in
 from tests.zoo.build import CANNOT_BUILD, build, model_types, tiny_config
 from tests.zoo.running import first_uses, never_run, out_of_order
 
@@ -90,7 +91,7 @@ SHARED: dict[str, tuple[str, ...]] = {
 }
 
 
-@pytest.fixture(scope="module", params=TYPES)
+@pytest.fixture(scope="module", params=one_in(2, TYPES))
 def specimen(request: pytest.FixtureRequest) -> Specimen:
     """A model that the tests of this file read and never change."""
     return build(request.param)

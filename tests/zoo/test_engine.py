@@ -77,7 +77,7 @@ def surveyed(model_type: str) -> Survey:
     return survey(model_type)
 
 
-@pytest.mark.parametrize("model_type", one_in(3, TYPES))
+@pytest.mark.parametrize("model_type", one_in(5, TYPES))
 def test_what_is_admitted_is_right_on_another_batch(model_type: str) -> None:
     assert_right(surveyed(model_type))
 
@@ -110,7 +110,7 @@ def assert_right(found: Survey) -> None:
         assert gradients <= ROUNDED.get(model_type, GRADIENTS), f"at {boundary}, admitted: {check}"
 
 
-@pytest.mark.parametrize("model_type", one_in(3, TYPES))
+@pytest.mark.parametrize("model_type", one_in(5, TYPES))
 def test_sizes_that_coincide_are_not_mixed_up(model_type: str) -> None:
     found = surveyed(model_type)
     model = found.specimen.model
@@ -129,7 +129,7 @@ def test_sizes_that_coincide_are_not_mixed_up(model_type: str) -> None:
         assert gradients <= GRADIENTS, f"{rows} at {boundary}"
 
 
-@pytest.mark.parametrize("model_type", one_in(3, TYPES))
+@pytest.mark.parametrize("model_type", one_in(5, TYPES))
 def test_all_is_admitted_but_what_is_named(model_type: str) -> None:
     found = surveyed(model_type)
     depths = {depth for depth in found.checks if depth is not None}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 import frostline as fl
+from tests.thinning import one_in
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ TYPES = [model_type for model_type in model_types() if model_type not in CANNOT_
 EXCHANGES_MODULES = {"big_bird", "bigbird_pegasus"}
 
 
-@pytest.mark.parametrize("model_type", TYPES)
+@pytest.mark.parametrize("model_type", one_in(2, TYPES))
 def test_a_step_moves_the_head_alone(model_type: str) -> None:
     specimen = build(model_type)
     model = specimen.model.train()

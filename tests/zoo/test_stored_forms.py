@@ -69,7 +69,7 @@ def test_those_with_conversions_are_named() -> None:
     assert {name for name in types if get_model_conversion_mapping(models[name], add_legacy=False)} == set(CONVERTED)
 
 
-@pytest.mark.parametrize("model_type", one_in(3, (name for name in model_types() if name not in CANNOT_BUILD)))
+@pytest.mark.parametrize("model_type", one_in(5, (name for name in model_types() if name not in CANNOT_BUILD)))
 def test_places_are_those_of_the_loader(model_type: str, tmp_path: Path) -> None:
     model = build(model_type).model
     folder = save(model, tmp_path)
@@ -84,7 +84,7 @@ def test_places_are_those_of_the_loader(model_type: str, tmp_path: Path) -> None
     assert made == {name: places.shapes[name] for name in made}
 
 
-@pytest.mark.parametrize("model_type", one_in(3, (name for name in CONVERTED if name in model_types())))
+@pytest.mark.parametrize("model_type", one_in(5, (name for name in CONVERTED if name in model_types())))
 def test_from_the_base_to_the_proof(model_type: str, tmp_path: Path) -> None:
     base = save(build(model_type).model, tmp_path / "base")
     model = load(base)
@@ -126,7 +126,7 @@ def test_from_the_base_to_the_proof(model_type: str, tmp_path: Path) -> None:
     assert fl.diff(tampered, tuned, expect_moved=moved).ok
 
 
-@pytest.mark.parametrize("model_type", one_in(3, (name for name in CONVERTED if name in model_types())))
+@pytest.mark.parametrize("model_type", one_in(5, (name for name in CONVERTED if name in model_types())))
 def test_two_forms_of_one_checkpoint(model_type: str, tmp_path: Path) -> None:
     """One is stored under the names of the model in memory, the other as save_pretrained stores it."""
     model = build(model_type).model

@@ -58,7 +58,7 @@ def test_forward_and_backward_are_finite(model_type: str) -> None:
     assert moved >= LEAST_WITH_GRADIENT * len(for_text)
 
 
-@pytest.mark.parametrize("model_type", one_in(3, TYPES))
+@pytest.mark.parametrize("model_type", one_in(5, TYPES))
 def test_same_seed_gives_same_values(model_type: str) -> None:
     state = torch.random.get_rng_state()
     first, second, other = build(model_type), build(model_type), build(model_type, seed=1)
@@ -70,7 +70,7 @@ def test_same_seed_gives_same_values(model_type: str) -> None:
     assert not torch.allclose(_logits(first), _logits(other), atol=1e-2)
 
 
-@pytest.mark.parametrize("model_type", one_in(3, TYPES))
+@pytest.mark.parametrize("model_type", one_in(5, TYPES))
 def test_padding_is_real_and_shows_only_where_noted(model_type: str) -> None:
     specimen = build(model_type)
     pad = specimen.model.config.get_text_config().pad_token_id

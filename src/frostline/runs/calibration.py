@@ -179,9 +179,13 @@ def _product_rate(count: int, width: int, dtype: torch.dtype, device: torch.devi
     del threads  # which are of the key alone
     multiply: Any = partial(product, bias=None) if is_faster(device, dtype) else nn.functional.linear
     values, weight = (torch.ones(size, width, dtype=dtype, device=device) for size in (count, width))
-    with torch.no_grad():
-        seconds = usual_seconds(lambda: (multiply(values, weight), wait_for(device)))
-    return 2.0 * count * width * width / seconds
+
+    def run() -> None:
+        with torch.no_grad():
+            multiply(values, weight)
+        wait_for(device)
+
+    return 2.0 * count * width * width / usual_seconds(run)
 
 
 @cache
@@ -189,4 +193,9 @@ def _copy_rate(device: torch.device, threads: int) -> float:
     """Measure the bytes per second that copying a large block reads and writes; once for so many threads."""
     del threads
     block = torch.zeros(_BLOCK // 4, device=device)
-    return 2.0 * _BLOCK / usual_seconds(lambda: (block.clone(), wait_for(device)))
+
+    def run() -> None:
+        block.clone()
+        wait_for(device)
+
+    return 2.0 * _BLOCK / usual_seconds(run)

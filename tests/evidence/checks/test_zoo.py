@@ -18,7 +18,7 @@ TYPES = [model_type for model_type in model_types() if model_type not in CANNOT_
 FAULTS = {("reformer", "embeddings"): ("no-gradient",)}
 
 
-@pytest.mark.parametrize("model_type", one_in(3, TYPES))
+@pytest.mark.parametrize("model_type", one_in(5, TYPES))
 def test_nothing_is_wrong_with_a_fresh_model(model_type: str) -> None:
     specimen = build(model_type)
     model, batch = specimen.model, specimen.batch | {"labels": specimen.labels}

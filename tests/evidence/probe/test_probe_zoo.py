@@ -11,7 +11,7 @@ from tests.thinning import one_in
 from tests.zoo.build import CANNOT_BUILD, build, model_types
 
 
-@pytest.mark.parametrize("model_type", one_in(3, (name for name in model_types() if name not in CANNOT_BUILD)))
+@pytest.mark.parametrize("model_type", one_in(5, (name for name in model_types() if name not in CANNOT_BUILD)))
 def test_every_type(model_type: str) -> None:
     specimen = build(model_type)
     model, batch = specimen.model, {**specimen.batch, "labels": specimen.labels}
