@@ -12,6 +12,7 @@ import runpy
 import signal
 import subprocess
 import sys
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -28,7 +29,7 @@ _LOADED = (
 )
 _CONTEXT = multiprocessing.get_context("forkserver")
 _CONTEXT.set_forkserver_preload(list(_LOADED))
-_SECONDS = 300
+_SECONDS = 120
 
 
 class Started:
@@ -86,12 +87,16 @@ class Started:
         os.kill(self._process.pid, signal.SIGINT)
 
     def done(self) -> subprocess.CompletedProcess[str]:
-        """Wait for its end; what was not read of its output comes with it."""
-        said = dict.fromkeys((1, 2), "")
-        with ThreadPoolExecutor() as readers:  # either may be more than a pipe holds
-            waiting = {number: readers.submit(_rest, file) for number, file in self._files.items()}
-            said |= {number: rest.result(_SECONDS) for number, rest in waiting.items()}
-        self._process.join(_SECONDS)
+        """Wait for its end; what was not read of its output comes with it. What takes too long is killed."""
+        said = {1: "", 2: ""}
+        late = threading.Timer(_SECONDS, self._process.kill)
+        late.start()
+        try:
+            with ThreadPoolExecutor() as readers:  # either may be more than a pipe holds
+                said |= dict(zip(self._files, readers.map(_rest, self._files.values()), strict=True))
+            self._process.join()
+        finally:
+            late.cancel()
         assert self._process.exitcode is not None
         return subprocess.CompletedProcess((), self._process.exitcode, said[1], said[2])
 

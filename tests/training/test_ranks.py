@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
 from tests.processes import Started
 from tests.thinning import slow
@@ -18,10 +18,10 @@ from tests.thinning import slow
 
 def ranks(count: int, module: str, *words: Any) -> str:
     """Run a module as so many processes of one training, as torchrun starts them; give what they say."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    own = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # As of torchrun, the store belongs to who starts them, on whatever port is free.
+    store = TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    own = {"WORLD_SIZE": count, "LOCAL_WORLD_SIZE": count, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": store.port}
+    own |= {"TORCHELASTIC_USE_AGENT_STORE": True}
     processes = [
         Started("-m", module, *words, env=os.environ | {name: str(value) for name, value in of_rank.items()})
         for of_rank in (own | {"RANK": rank, "LOCAL_RANK": rank} if count > 1 else {} for rank in range(count))
