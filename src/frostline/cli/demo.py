@@ -34,10 +34,10 @@ def demo(
     from frostline.demo.corpus import build_corpus, write_corpus
     from frostline.demo.model import find_demo_model
 
-    model = find_demo_model()
-    corpus = build_corpus()
     target = options.place(out)
     _refuse_other_content(target)
+    model = find_demo_model()
+    corpus = build_corpus()
     files = write_corpus(corpus, target / "data")
     print_text(
         f"Model: all-MiniLM-L6-v2, a pretrained BERT of 6 layers. Text: {len(corpus.train) + len(corpus.test):,} "
