@@ -162,5 +162,6 @@ def test_an_address_where_nothing_answers_is_refused(no_ray: SimpleNamespace) ->
             connected(f"127.0.0.1:{port}"),
         ):
             pass
-    with pytest.raises(SettingsError, match=r"--ray is 'auto', .*Could not find any running Ray"), connected("auto"):
+    said = r"(?s)--ray is 'auto', .*Could not find any running Ray.*set RAY_AUTH_MODE=token\.$"
+    with pytest.raises(SettingsError, match=said), connected("auto"):
         pass
