@@ -84,7 +84,7 @@ def _unreachable(address: str, reason: str) -> SettingsError:
     said = reason.partition(". ")[0].removesuffix(".")[:160]
     return SettingsError(
         f"--ray is {address!r}, and no Ray cluster can be used there: {said}.\n"
-        "Start one ('ray start --head'), or give --ray local; where one runs and asks for a token, set RAY_AUTH_MODE=token."
+        "Start one ('ray start --head'), or give --ray local; if a cluster asks for a token, set RAY_AUTH_MODE=token."
     )
 
 
