@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from frostline.compat import adapters
+from frostline.compat import peft
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -101,7 +101,7 @@ def test_settings_without_adapters_are_refused(refused_train: Callable[..., str]
 
 
 def test_without_peft_the_extra_is_named(refused_train: Callable[..., str], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adapters, "find_spec", lambda _name: None)
+    monkeypatch.setattr(peft, "find_spec", lambda _name: None)
     said = "--dora needs PEFT, which is not installed.\nInstall it with: pip install 'frostline[peft]'"
     assert said in refused_train("--dora", "layers[1]")
 

@@ -11,7 +11,7 @@ import torch
 from frostline.base.json import read_json
 from frostline.checkpoints.headers import ADAPTER_CONFIG, ADAPTER_WEIGHTS, file_headers, is_adapter
 from frostline.checkpoints.source import Source, locate
-from frostline.compat.adapters import config_of, require_peft, saved_names, with_adapters, with_stored_adapters
+from frostline.compat.peft import config_of, require_peft, saved_names, with_adapters, with_stored_adapters
 from frostline.errors import ModelError
 
 if TYPE_CHECKING:

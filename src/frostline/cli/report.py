@@ -19,7 +19,7 @@ def report(
     """Write a page of a training run (what stayed, what moved how far, curves, timings) or of a sweep."""
     from frostline.runs.output_folder import SWEEP_FILE
     from frostline.runs.run_page import run_page
-    from frostline.runs.sweep.reading import read_sweep
+    from frostline.runs.sweep.saved_sweep import read_sweep
 
     place = options.place(Path(folder))
     write_page(out, read_sweep(place).to_html() if (place / SWEEP_FILE).exists() else run_page(folder))

@@ -18,7 +18,7 @@ from frostline.anatomy.wrappers import unwrap
 from frostline.base.modules import beginnings
 from frostline.checkpoints.adapters import adapter_values, config_from
 from frostline.checkpoints.quiet_loading import quiet
-from frostline.compat.adapters import require_peft, usual_targets, with_adapters
+from frostline.compat.peft import require_peft, usual_targets, with_adapters
 from frostline.data.messages import counted, listed
 from frostline.errors import ModelError, PlanError, SettingsError
 from frostline.evidence.checks.findings import some

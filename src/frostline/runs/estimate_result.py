@@ -16,9 +16,9 @@ from frostline.report.svg import tower_svg
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
+    from frostline.engine.cost.batch_rows import Rows
     from frostline.engine.cost.estimate import Cost
     from frostline.engine.cost.machines import Speeds
-    from frostline.engine.cost.rows import Rows
     from frostline.engine.cost.units import UnitCost
     from frostline.evidence.inspect.inspection import Inspection
 

@@ -23,10 +23,10 @@ from frostline.checkpoints.skeleton import load_config, skeleton
 from frostline.checkpoints.source import locate
 from frostline.data.tokenising import tokenise
 from frostline.engine.cost.basis import cost_basis
+from frostline.engine.cost.batch_rows import Rows
 from frostline.engine.cost.costs import bytes_text
 from frostline.engine.cost.estimate import Cost, cost_of
 from frostline.engine.cost.machines import UTILISATION, Speeds, from_figures
-from frostline.engine.cost.rows import Rows
 from frostline.engine.cost.units import UnitCost, frost_line_of, unit_costs
 from frostline.engine.settings import EngineSettings
 from frostline.errors import PlanError, SettingsError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from frostline.engine.cost.rows import Rows
+from frostline.engine.cost.batch_rows import Rows
 from frostline.engine.token_layout import slots_for
 
 if TYPE_CHECKING:

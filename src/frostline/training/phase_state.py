@@ -12,7 +12,7 @@ from frostline.errors import PlanError
 from frostline.evidence.proof.fingerprint import Fingerprint
 from frostline.evidence.proof.phase_proof import PhaseProof
 from frostline.plan.schedule import Schedule
-from frostline.training.progress import Progress
+from frostline.training.schedule_progress import Progress
 
 PHASES_FILE = "schedule.json"
 _VERSION = 1

@@ -18,7 +18,7 @@ from frostline.plan.schedule import Schedule
 from frostline.training.phase_rates import PhaseRates
 from frostline.training.phase_state import SavedPhases
 from frostline.training.phased_model import PhasedModel, RunFacts, lengths_in
-from frostline.training.progress import Progress, is_lower_better
+from frostline.training.schedule_progress import Progress, is_lower_better
 
 if TYPE_CHECKING:
     from torch import nn

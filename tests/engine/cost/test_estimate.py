@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 import frostline as fl
+from frostline.engine.cost.batch_rows import Rows
 from frostline.engine.cost.choice import choose
 from frostline.engine.cost.costs import Measured, Rates, Work
 from frostline.engine.cost.estimate import cost_of, prefix_seconds, suffix_seconds
 from frostline.engine.cost.machines import Speeds, from_figures, machine_named
-from frostline.engine.cost.rows import Rows
 from frostline.engine.cost.units import frost_line_of, unit_costs
 from frostline.engine.settings import EngineSettings
 from frostline.errors import SettingsError

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from frostline.errors import ModelError
-from frostline.runs.sweep.reading import read_sweep
+from frostline.runs.sweep.saved_sweep import read_sweep
 from frostline.runs.train_settings import TrainSettings
 from tests.report.test_page import EVIL
 from tests.runs.sweep.test_result import RESULT, ROWS

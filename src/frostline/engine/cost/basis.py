@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.anatomy.modelmap import ModelMap
 from frostline.engine.cost.estimate import GUARD, WEIGHTS
-from frostline.engine.cost.memory import OF_LAST, ON_THE_WAY
+from frostline.engine.cost.peak_memory import OF_LAST, ON_THE_WAY
 from frostline.engine.cost.units import unit_costs, unit_products
 
 if TYPE_CHECKING:
     from torch import nn
 
+    from frostline.engine.cost.batch_rows import Rows
     from frostline.engine.cost.machines import Speeds
-    from frostline.engine.cost.rows import Rows
 
 _OF_UNIT = ("kind", "flops", "per_row", "saved", "heads", "width")
 

@@ -7,14 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from frostline.engine.cost.choice import Choice, choose
 from frostline.engine.cost.costs import Measured, Where, Work
-from frostline.engine.cost.memory import Memory, memory_of
+from frostline.engine.cost.peak_memory import Memory, memory_of
 from frostline.engine.cost.units import UnitCost, frost_line_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from frostline.engine.cost.batch_rows import Rows
     from frostline.engine.cost.machines import Speeds
-    from frostline.engine.cost.rows import Rows
     from frostline.engine.settings import EngineSettings
 
 GUARD = 0.01  # of the time, at most

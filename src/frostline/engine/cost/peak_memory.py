@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from frostline.engine.cost.batch_rows import Rows
     from frostline.engine.cost.choice import Choice
     from frostline.engine.cost.machines import Speeds
-    from frostline.engine.cost.rows import Rows
     from frostline.engine.cost.units import UnitCost
 
 # Up to so many bytes that train are copied in the first step, to see what it moves.

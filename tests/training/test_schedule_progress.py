@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from frostline.training.progress import Progress, is_lower_better
+from frostline.training.schedule_progress import Progress, is_lower_better
 
 
 def test_phases_follow_the_steps() -> None:
