@@ -22,6 +22,7 @@ from __future__ import annotations
 
 import reprlib
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, ClassVar
 
 
@@ -52,7 +53,13 @@ class SettingsError(FrostlineError, ValueError):
 
 
 class OutputError(FrostlineError):
-    """A place that cannot be written."""
+    """A place that cannot be written.
+
+    Attributes:
+        full: The file or folder that finds no room; None where that is not the reason.
+    """
+
+    full: Path | None = None
 
 
 class StoreError(FrostlineError, LookupError):

@@ -56,6 +56,16 @@ def test_a_full_disk_is_said_with_its_mend(tmp_path: Path, resumable: bool, mend
         raise KeyError("x")
 
 
+@pytest.mark.parametrize(("file", "named"), [("stores/a/data", "stores/a/data"), ("out.partial/card", "out")])
+def test_the_place_that_is_full_is_named(tmp_path: Path, file: str, named: str) -> None:
+    with (
+        pytest.raises(OutputError, match=rf"no room left to write '{tmp_path / named}' .*\nMake room, then go on"),
+        room_on_disk(tmp_path / "out", can_resume=lambda: True),
+        room_on_disk(tmp_path / file),
+    ):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_an_error_that_names_another_full_place_passes_unchanged(tmp_path: Path) -> None:
     told = DataError("no space left in the datasets cache")
     told.__cause__ = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

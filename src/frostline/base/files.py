@@ -30,7 +30,8 @@ def room_on_disk(place: Path, *, can_resume: Callable[[], bool] = lambda: False)
         can_resume: Tells whether what is there by then can be gone on with.
 
     Raises:
-        OutputError: If a block of code found no room; what says already that reading found none passes unchanged.
+        OutputError: If a block of code found no room there or, as an error within says, in another place. What says
+            already that reading found none passes unchanged.
     """
     try:
         yield
@@ -38,10 +39,17 @@ def room_on_disk(place: Path, *, can_resume: Callable[[], bool] = lambda: False)
         told = isinstance(error, FrostlineError) and not isinstance(error, OutputError)  # it names what is full itself
         if told or not is_no_room(error):
             raise
+        within = error.full if isinstance(error, OutputError) else None
+        full = place if within is None or _is_part(within, place) else within
         mend = "go on with --resume" if can_resume() else "run this again"
-        raise OutputError(
-            f"There is no room left to write '{place}' ({_free(place)} free).\nMake room, then {mend}."
-        ) from error
+        said = OutputError(f"There is no room left to write '{full}' ({_free(full)} free).\nMake room, then {mend}.")
+        said.full = full
+        raise said from error
+
+
+def _is_part(file: Path, place: Path) -> bool:
+    """Whether a file lies in a folder, or in what stands beside it until it is complete (``NAME.partial``)."""
+    return str(file.absolute()).startswith(str(place.absolute()))
 
 
 def is_no_room(error: BaseException | None) -> bool:
