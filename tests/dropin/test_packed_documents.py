@@ -9,7 +9,6 @@ import pytest
 import torch
 import transformers
 from datasets import Dataset
-from trl import SFTConfig, SFTTrainer  # type: ignore[attr-defined]
 
 import frostline as fl
 from tests.training import tiny
@@ -17,6 +16,7 @@ from tests.training import tiny
 if TYPE_CHECKING:
     from pathlib import Path
 
+trl = pytest.importorskip("trl")  # which is left out of the sets of other versions
 pytestmark = pytest.mark.filterwarnings("ignore:.*gradient_checkpointing.* is deprecated:FutureWarning")  # of TRL
 
 PACKING: dict[str, dict[str, Any]] = {
@@ -44,9 +44,9 @@ def trainer(folder: Path, **options: Any) -> Any:
     shown: dict[str, Any] = {"report_to": "none", "disable_tqdm": True, "logging_steps": 1}
     shown |= {"eval_strategy": "epoch", "save_strategy": "no"}
     steps: dict[str, Any] = {"num_train_epochs": 3, "per_device_train_batch_size": 2, "learning_rate": 1e-3}
-    config = SFTConfig(str(folder), **steps, **shown, bf16=False, use_cpu=True, **options)
+    config = trl.SFTConfig(str(folder), **steps, **shown, bf16=False, use_cpu=True, **options)
     rows = Dataset.from_dict({"input_ids": ids})
-    return SFTTrainer(model, config, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
+    return trl.SFTTrainer(model, config, train_dataset=rows, eval_dataset=rows, processing_class=tokenizer)
 
 
 @pytest.mark.parametrize("case", PACKING)
