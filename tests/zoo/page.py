@@ -9,6 +9,8 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import transformers
+
 import frostline as fl
 from frostline.checkpoints.quiet_loading import quiet
 from tests.zoo.admitting import Survey, survey
@@ -63,6 +65,15 @@ for.
 | --- | --- | --- | --- |
 """
 _PACKING = {"attention": "layers", "modules": "all but mixers"}
+
+
+def is_of_this_version() -> bool:
+    """Whether the page tells of the version of transformers that is installed."""
+    return f"Every type of model that transformers {_version()} registers" in PAGE.read_text(encoding="utf-8")
+
+
+def _version() -> str:
+    return ".".join(transformers.__version__.split(".")[:2])
 
 
 def row(model_type: str) -> str:
@@ -182,17 +193,14 @@ def _notes(model_type: str, anatomy: fl.ModelMap, unreached: list[str]) -> list[
 
 def page() -> str:
     """The part of the page on units, stacks and pooling."""
-    import transformers
-
     with quiet():
         rows = [row(model_type) for model_type in model_types() if model_type not in CANNOT_BUILD]
     for model_type, reason in CANNOT_BUILD.items():
         rows.append(f"| `{model_type}` | not built | | | | {reason} |")
     rows.sort(key=lambda line: line.replace("`", ""))
-    version = ".".join(transformers.__version__.split(".")[:2])
     missing = "\n".join(f"- `{model_type}`: {reason}." for model_type, reason in CANNOT_BUILD.items())
     foot = _FOOT.format(built=len(rows) - len(CANNOT_BUILD), types=len(rows), missing=missing)
-    return _HEAD.format(version=version) + "\n".join(rows) + "\n" + foot
+    return _HEAD.format(version=_version()) + "\n".join(rows) + "\n" + foot
 
 
 def engine_part() -> str:

@@ -88,7 +88,9 @@ def test_every_depth_is_right_and_as_the_page_says(model_type: str) -> None:
     found = survey(model_type, every_depth=True)
     assert_right(found)
     _, engine, _ = page.parts(page.PAGE.read_text(encoding="utf-8"))
-    assert page.rows_of(engine)[model_type] == page.engine_row(found), "run make architectures"
+    assert not page.is_of_this_version() or page.rows_of(engine)[model_type] == page.engine_row(found), (
+        "run make architectures"
+    )
 
 
 def assert_right(found: Survey) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.thinning import one_in
-from tests.zoo.page import PAGE
+from tests.zoo.page import PAGE, is_of_this_version
 from tests.zoo.task_build import LENGTHS, NOT_BUILT, TASKS, types_of
 from tests.zoo.task_page import task_cell, task_cells
 from tests.zoo.task_survey import survey_task
@@ -23,7 +23,9 @@ def test_steps_are_the_plain_ones_and_as_the_page_says(task: str, model_type: st
     assert found.outputs <= BOUND, found
     assert found.gradients <= ROUNDED.get(model_type, BOUND), found
     written = task_cells(PAGE.read_text(encoding="utf-8"))
-    assert written[task, model_type] == task_cell(TASKS[task], found), "run make architectures"
+    assert not is_of_this_version() or written[task, model_type] == task_cell(TASKS[task], found), (
+        "run make architectures"
+    )
 
 
 def test_a_bias_of_positions_with_as_many_heads_as_rows_are_tried() -> None:
