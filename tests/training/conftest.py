@@ -75,10 +75,12 @@ def table(tmp_path: Path) -> Path:
 def heard(caplog: pytest.LogCaptureFixture) -> Iterator[pytest.LogCaptureFixture]:
     """What Frostline tells, down to its notices."""
     logger = logging.getLogger("frostline")
-    before = logger.handlers, logger.level, logger.propagate
-    logger.handlers, logger.level, logger.propagate = [caplog.handler], logging.INFO, False
+    handlers, level, propagate = logger.handlers, logger.level, logger.propagate
+    logger.handlers, logger.propagate = [caplog.handler], False
+    logger.setLevel(logging.INFO)  # which forgets the answers of `isEnabledFor`, as setting `level` would not
     yield caplog
-    logger.handlers, logger.level, logger.propagate = before
+    logger.handlers, logger.propagate = handlers, propagate
+    logger.setLevel(level)
 
 
 @pytest.fixture

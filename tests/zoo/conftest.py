@@ -15,6 +15,7 @@ _NAMED = {
     "test_hybrids_have_both_kinds_of_layers",
     "test_padding_is_real_and_shows_only_where_noted",
     "test_parts_that_are_easily_misplaced",
+    "test_the_page_has_a_cell_for_each",
     "test_the_page_is_as_the_zoo_makes_it_today",
     "test_there_is_a_row_for_every_type",
     "test_those_with_conversions_are_named",
