@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from transformers import PvtConfig
 
 from tests.thinning import one_in
 from tests.zoo.page import PAGE, is_of_this_version
@@ -19,6 +20,8 @@ ROUNDED = {"mobilebert": 1e-3}
 
 @pytest.mark.parametrize(("task", "model_type"), one_in(SAMPLE, EVERY))
 def test_steps_are_the_plain_ones_and_as_the_page_says(task: str, model_type: str) -> None:
+    if model_type == "pvt" and PvtConfig(num_labels=3).num_labels != 3:
+        pytest.skip("PVT forgets its number of labels in transformers 5.12")
     found = survey_task(TASKS[task], model_type)
     assert found.outputs <= BOUND, found
     assert found.gradients <= ROUNDED.get(model_type, BOUND), found
