@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import Parameter, signature
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -185,7 +186,10 @@ class OwnTrunk(PreTrainedModel):  # type: ignore[no-untyped-call]
         else:
             make: Any = create_causal_mask if self._recipe.causal else create_bidirectional_mask
             options: dict[str, Any] = {"past_key_values": None} if self._recipe.causal else {}
-            allowed = make(config=self.config, inputs_embeds=hidden, attention_mask=mask, **options)
+            wanted = signature(make).parameters.get("cache_position")
+            if wanted is not None and wanted.default is Parameter.empty:  # in transformers 5.0
+                options["cache_position"] = torch.arange(length)
+            allowed = make(self.config, hidden, mask, **options)
             if allowed is None and self._recipe.causal:
                 allowed = torch.ones(1, 1, length, length, dtype=torch.bool).tril()
                 allowed = allowed if self._recipe.attention != "eager" else _additive(allowed)
