@@ -59,7 +59,7 @@ class Attention(nn.Module):
         if turns is not None:
             query, key = _turned(query, *turns), _turned(key, *turns)
         if self._through_interface:
-            attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, _eager)
+            attend = ALL_ATTENTION_FUNCTIONS.get(self.config._attn_implementation, _eager)
             attended = attend(self, query, key, value, mask, dropout=0.0, scaling=self.scaling)[0]
         else:
             attended = functional.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2)

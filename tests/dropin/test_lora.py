@@ -83,6 +83,7 @@ def test_no_warning_of_what_is_normal(tmp_path: Path, heard: pytest.LogCaptureFi
     assert not [message for message in heard.messages if "lora_A" in message]
 
 
+@pytest.mark.filterwarnings("ignore:Could not find a config file:UserWarning")  # of PEFT before 0.19
 def test_adapters_that_are_loaded_to_predict(tmp_path: Path) -> None:
     """Nothing trains, and nothing is trained."""
     adapted(partial(lora, init_lora_weights=False)).save_pretrained(tmp_path / "adapters")
