@@ -56,7 +56,10 @@ def test_a_full_disk_is_said_with_its_mend(tmp_path: Path, resumable: bool, mend
         raise KeyError("x")
 
 
-@pytest.mark.parametrize(("file", "named"), [("stores/a/data", "stores/a/data"), ("out.partial/card", "out")])
+@pytest.mark.parametrize(
+    ("file", "named"),
+    [("stores/a", "stores/a"), ("out-stores/a", "out-stores/a"), ("out.partial/card", "out"), ("out/card", "out")],
+)
 def test_the_place_that_is_full_is_named(tmp_path: Path, file: str, named: str) -> None:
     with (
         pytest.raises(OutputError, match=rf"no room left to write '{tmp_path / named}' .*\nMake room, then go on"),

@@ -49,7 +49,9 @@ def room_on_disk(place: Path, *, can_resume: Callable[[], bool] = lambda: False)
 
 def _is_part(file: Path, place: Path) -> bool:
     """Whether a file lies in a folder, or in what stands beside it until it is complete (``NAME.partial``)."""
-    return str(file.absolute()).startswith(str(place.absolute()))
+    whole = place.absolute()
+    parts = {whole, whole.with_name(f"{whole.name}.partial")}
+    return not parts.isdisjoint((file.absolute(), *file.absolute().parents))
 
 
 def is_no_room(error: BaseException | None) -> bool:
