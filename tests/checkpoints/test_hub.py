@@ -77,7 +77,7 @@ def model(tmp_path: Path) -> Path:
 def served(model: Path) -> Iterator[tuple[str, list[tuple[str, int]]]]:
     sent: list[tuple[str, int]] = []
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Hub, model, sent)) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}", sent
         server.shutdown()

@@ -56,7 +56,7 @@ def served(folder: Path) -> Iterator[tuple[str, list[tuple[str, int]], list[tupl
     sent: list[tuple[str, int]] = []
     ranges: list[tuple[str, str]] = []
     with ThreadingHTTPServer(("127.0.0.1", 0), partial(Noting, folder, sent, ranges)) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield f"http://127.0.0.1:{server.server_address[1]}", sent, ranges
         server.shutdown()

@@ -22,7 +22,7 @@ class Peak:
 
     Attributes:
         bytes: The highest resident memory of the process in the block.
-        rise: The same above what was resident as the block began.
+        rise: The same above what was resident as the block began; 0 where it never was.
     """
 
     bytes: int | None = None
@@ -41,7 +41,7 @@ def peak_memory() -> Iterator[Peak]:
         return
     yield peak
     peak.bytes = _resident("VmHWM")
-    peak.rise = peak.bytes - start
+    peak.rise = max(0, peak.bytes - start)  # the kernel counts in pages that each thread gathers
 
 
 def _resident(name: str) -> int:
