@@ -34,3 +34,12 @@ def test_other_systems_tell_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with peak_memory() as peak:
         pass
     assert (peak.bytes, peak.rise) == (None, None)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux counts it")
+def test_a_peak_is_never_below_the_beginning(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = iter([5000, 4000])  # as the block begins, and its peak
+    monkeypatch.setattr(module, "_resident", lambda _name: next(told))
+    with peak_memory() as peak:
+        pass
+    assert (peak.bytes, peak.rise) == (4000, 0)

@@ -65,7 +65,7 @@ def test_json(train: Callable[..., Done], table: Path, tmp_path: Path) -> None:
     assert found["settings"]["train_only"] == "head"
     assert found["estimate"]["seconds"]["total"] > 0
     assert found["took"]["seconds"] < found["seconds"]
-    assert found["took"]["peak_bytes"] >= 0  # what earlier tests have left may be enough for so small a model
+    assert isinstance(found["took"]["peak_bytes"], int)  # 0 where what earlier tests have left is enough for it
     assert found["trainable_parameters"] == 34
 
 

@@ -140,7 +140,9 @@ def test_the_width_is_that_of_the_terminal(bert: Path) -> None:
     """A real terminal of 50 columns; in a pipe there is no width."""
     words = ("-m", "frostline", "inspect", bert, "--freeze", "embeddings")
     clean = {name: value for name, value in os.environ.items() if name != "COLUMNS"}
-    piped = python(*words, env=clean).stdout
+    done = python(*words, env=clean)
+    assert done.returncode == 0
+    piped = done.stdout
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 50, 0, 0))
     running = Started(*words, env=clean, streams={1: theirs})

@@ -41,7 +41,7 @@ def peak_memory() -> Iterator[Peak]:
         return
     yield peak
     peak.bytes = _resident("VmHWM")
-    peak.rise = max(0, peak.bytes - start)  # the kernel counts in pages that each thread gathers
+    peak.rise = max(0, peak.bytes - start)  # both are estimates of the kernel's, proc(5) says
 
 
 def _resident(name: str) -> int:
